@@ -1,0 +1,12 @@
+/**
+ * Words of the wire that a program needs at run time. They stand apart from the schemas so that the command
+ * line, which starts hundreds of times a day, needn't load a schema library to know them.
+ */
+/** The name under which the unnamed image of a guest, its *default image*, is listed and addressed. */
+export const DEFAULT_IMAGE = 'default';
+
+export const ON_BOOT = ['restore', 'start', 'skip-if-saved', 'none'] as const;
+export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
+
+/** Names of guests and images: never paths. */
+export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';

@@ -1,0 +1,67 @@
+/** Guests as records: who they are, which process they are, what their present derives from. */
+import type { Selectable } from 'kysely';
+import { StasisError } from '../errors.ts';
+import type { Catalog } from './database.ts';
+import type { GuestTable } from './schema.ts';
+
+export type GuestRecord = Selectable<GuestTable>;
+
+export async function listGuests(catalog: Catalog): Promise<GuestRecord[]> {
+  return catalog.selectFrom('guests').selectAll().orderBy('name').execute();
+}
+
+/** @throws StasisError `guest-not-found` */
+export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
+  const guest = await catalog
+    .selectFrom('guests')
+    .selectAll()
+    .where((where) => where.or([where('name', '=', name), where('uuid', '=', name)]))
+    .executeTakeFirst();
+  if (guest === undefined) {
+    throw new StasisError('guest-not-found', `there is no guest "${name}"; \`stasis guests\` lists them`, {
+      guest: name,
+    });
+  }
+  return guest;
+}
+
+export async function getGuestByUuid(catalog: Catalog, uuid: string): Promise<GuestRecord> {
+  return getGuest(catalog, uuid);
+}
+
+export async function insertGuest(catalog: Catalog, guest: GuestRecord): Promise<void> {
+  await catalog
+    .insertInto('guests')
+    .values({ ...guest, crashed: guest.crashed === 1 ? 1 : 0 })
+    .execute();
+}
+
+export async function deleteGuest(catalog: Catalog, uuid: string): Promise<void> {
+  await catalog.deleteFrom('guests').where('uuid', '=', uuid).execute();
+}
+
+/** The process that is this guest from now on; a new process clears an old crash. */
+export async function setInstance(catalog: Catalog, uuid: string, instance: string): Promise<void> {
+  await catalog
+    .updateTable('guests')
+    .set({ instance, crashed: 0, stateReason: null })
+    .where('uuid', '=', uuid)
+    .execute();
+}
+
+/** No process is this guest any more. @param crash why it ended, when nobody asked for it */
+export async function clearInstance(catalog: Catalog, uuid: string, crash: string | null): Promise<void> {
+  await catalog
+    .updateTable('guests')
+    .set({ instance: null, crashed: crash === null ? 0 : 1, stateReason: crash })
+    .where('uuid', '=', uuid)
+    .execute();
+}
+
+export async function setCurrentImage(catalog: Catalog, uuid: string, image: string | null): Promise<void> {
+  await catalog.updateTable('guests').set({ currentImage: image }).where('uuid', '=', uuid).execute();
+}
+
+export async function setDefinition(catalog: Catalog, uuid: string, definition: string): Promise<void> {
+  await catalog.updateTable('guests').set({ definition }).where('uuid', '=', uuid).execute();
+}

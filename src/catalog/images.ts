@@ -1,0 +1,89 @@
+/** Save images as records. */
+import type { Selectable } from 'kysely';
+import { StasisError } from '../errors.ts';
+import type { Catalog } from './database.ts';
+import type { ImageTable } from './schema.ts';
+
+export type ImageRecord = Selectable<ImageTable>;
+
+export async function insertImage(
+  catalog: Catalog,
+  image: Omit<ImageRecord, 'restoredCount'>,
+): Promise<void> {
+  await catalog
+    .insertInto('images')
+    .values({ ...image, live: image.live === 1 ? 1 : 0 })
+    .execute();
+}
+
+/** What can be listed: images that are ready, and those that were and have been found broken. */
+export async function listImages(catalog: Catalog, guest?: string): Promise<ImageRecord[]> {
+  let query = catalog.selectFrom('images').selectAll().where('state', 'in', ['ready', 'broken']);
+  if (guest !== undefined) query = query.where('guest', '=', guest);
+  return query.orderBy('createdAt').orderBy('id').execute();
+}
+
+export async function findImage(
+  catalog: Catalog,
+  guest: string,
+  name: string,
+): Promise<ImageRecord | undefined> {
+  return catalog
+    .selectFrom('images')
+    .selectAll()
+    .where('guest', '=', guest)
+    .where('name', '=', name)
+    .where('state', 'in', ['ready', 'broken'])
+    .executeTakeFirst();
+}
+
+export async function findImageById(catalog: Catalog, id: string): Promise<ImageRecord | undefined> {
+  return catalog.selectFrom('images').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** @throws StasisError `internal` when there is none: an id always comes from the catalog */
+export async function getImageById(catalog: Catalog, id: string): Promise<ImageRecord> {
+  const image = await findImageById(catalog, id);
+  if (image === undefined) throw new StasisError('internal', `the catalog has no image ${id}`);
+  return image;
+}
+
+export async function updateImage(
+  catalog: Catalog,
+  id: string,
+  values: Partial<
+    Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'restoredCount' | 'restoreMethod' | 'verifiedAt'>
+  >,
+): Promise<void> {
+  await catalog.updateTable('images').set(values).where('id', '=', id).execute();
+}
+
+/** The children of a deleted image become children of its parent: the tree keeps its shape. */
+export async function adoptChildren(catalog: Catalog, id: string, parent: string | null): Promise<void> {
+  await catalog.updateTable('images').set({ parent }).where('parent', '=', id).execute();
+  await catalog.updateTable('guests').set({ currentImage: parent }).where('currentImage', '=', id).execute();
+}
+
+export async function deleteImage(catalog: Catalog, id: string): Promise<void> {
+  await catalog.deleteFrom('images').where('id', '=', id).execute();
+}
+
+export async function countImages(
+  catalog: Catalog,
+): Promise<Map<string, { count: number; lastName: string; lastAt: string }>> {
+  const rows = await catalog
+    .selectFrom('images')
+    .select((select) => [
+      'guest',
+      'name',
+      select.fn.countAll<number>().as('count'),
+      select.fn.max('createdAt').as('lastAt'),
+    ])
+    .where('state', 'in', ['ready', 'broken'])
+    .groupBy('guest')
+    .execute();
+  // SQLite: with max() the bare columns come from the row that has the maximum.
+  return new Map(
+    rows.map((row) => [row.guest, { count: row.count, lastName: row.name, lastAt: row.lastAt }]),
+  );
+}

@@ -1,0 +1,111 @@
+/** Layers, heads and pins as records. What they mean stands in storage/layers.ts. */
+import type { Selectable } from 'kysely';
+import { StasisError } from '../errors.ts';
+import type { Catalog } from './database.ts';
+import type { LayerTable } from './schema.ts';
+
+export type LayerRecord = Selectable<LayerTable>;
+
+export interface DiskLayer {
+  readonly disk: string;
+  readonly layer: LayerRecord;
+}
+
+export async function insertLayer(catalog: Catalog, layer: LayerRecord): Promise<void> {
+  await catalog
+    .insertInto('layers')
+    .values({ ...layer, root: layer.root === 1 ? 1 : 0 })
+    .execute();
+}
+
+/** @throws StasisError `internal` when there is none: an id always comes from the catalog */
+export async function getLayer(catalog: Catalog, id: string): Promise<LayerRecord> {
+  const layer = await catalog.selectFrom('layers').selectAll().where('id', '=', id).executeTakeFirst();
+  if (layer === undefined) throw new StasisError('internal', `the catalog has no layer ${id}`);
+  return layer;
+}
+
+export async function listLayers(catalog: Catalog): Promise<LayerRecord[]> {
+  return catalog.selectFrom('layers').selectAll().execute();
+}
+
+export async function childrenOf(catalog: Catalog, id: string): Promise<LayerRecord[]> {
+  return catalog.selectFrom('layers').selectAll().where('parent', '=', id).execute();
+}
+
+/** From the layer itself down to its root. */
+export async function chainOf(catalog: Catalog, id: string): Promise<LayerRecord[]> {
+  const chain: LayerRecord[] = [];
+  for (let next: string | null = id; next !== null;) {
+    const layer: LayerRecord = await getLayer(catalog, next);
+    chain.push(layer);
+    next = layer.parent;
+  }
+  return chain;
+}
+
+export async function setParent(catalog: Catalog, id: string, parent: string | null): Promise<void> {
+  await catalog.updateTable('layers').set({ parent }).where('id', '=', id).execute();
+}
+
+export async function setIdentity(catalog: Catalog, id: string, identity: string | null): Promise<void> {
+  await catalog.updateTable('layers').set({ identity }).where('id', '=', id).execute();
+}
+
+export async function deleteLayer(catalog: Catalog, id: string): Promise<void> {
+  await catalog.deleteFrom('layers').where('id', '=', id).execute();
+}
+
+export async function headsOf(catalog: Catalog, guest: string): Promise<DiskLayer[]> {
+  const heads = await catalog.selectFrom('heads').selectAll().where('guest', '=', guest).execute();
+  return Promise.all(heads.map(async ({ disk, layer }) => ({ disk, layer: await getLayer(catalog, layer) })));
+}
+
+export async function setHead(catalog: Catalog, guest: string, disk: string, layer: string): Promise<void> {
+  await catalog
+    .insertInto('heads')
+    .values({ guest, disk, layer })
+    .onConflict((conflict) => conflict.columns(['guest', 'disk']).doUpdateSet({ layer }))
+    .execute();
+}
+
+export async function deleteHeads(catalog: Catalog, guest: string): Promise<void> {
+  await catalog.deleteFrom('heads').where('guest', '=', guest).execute();
+}
+
+export async function pinsOf(catalog: Catalog, image: string): Promise<DiskLayer[]> {
+  const pins = await catalog.selectFrom('pins').selectAll().where('image', '=', image).execute();
+  return Promise.all(pins.map(async ({ disk, layer }) => ({ disk, layer: await getLayer(catalog, layer) })));
+}
+
+export async function insertPin(catalog: Catalog, image: string, disk: string, layer: string): Promise<void> {
+  await catalog.insertInto('pins').values({ image, disk, layer }).execute();
+}
+
+export async function deletePins(catalog: Catalog, image: string): Promise<void> {
+  await catalog.deleteFrom('pins').where('image', '=', image).execute();
+}
+
+/** Ids of the images that pin a layer. */
+export async function pinnedBy(catalog: Catalog, layer: string): Promise<string[]> {
+  const pins = await catalog.selectFrom('pins').select('image').where('layer', '=', layer).execute();
+  return pins.map((pin) => pin.image);
+}
+
+/** Every pin and every head that stands on `from` moves to `to`: the two have become one layer. */
+export async function moveHolds(catalog: Catalog, from: string, to: string): Promise<void> {
+  await catalog.updateTable('pins').set({ layer: to }).where('layer', '=', from).execute();
+  await catalog.updateTable('heads').set({ layer: to }).where('layer', '=', from).execute();
+}
+
+/** All heads and all pins: what keeps layers alive. */
+export async function listHolds(catalog: Catalog): Promise<{
+  heads: { guest: string; disk: string; layer: string }[];
+  pins: { image: string; disk: string; layer: string }[];
+}> {
+  const [heads, pins] = [
+    await catalog.selectFrom('heads').selectAll().execute(),
+    await catalog.selectFrom('pins').selectAll().execute(),
+  ];
+  return { heads, pins };
+}

@@ -1,0 +1,69 @@
+/** Operations as records: the journal that recovery reads. */
+import type { Selectable } from 'kysely';
+import type { Catalog } from './database.ts';
+import type { OperationTable } from './schema.ts';
+
+export type OperationRecord = Selectable<OperationTable>;
+
+const KEPT_OPERATIONS = 1000;
+
+export async function insertOperation(catalog: Catalog, operation: OperationRecord): Promise<void> {
+  await catalog
+    .insertInto('operations')
+    .values({ ...operation, committed: 0 })
+    .execute();
+}
+
+export async function updateOperation(
+  catalog: Catalog,
+  id: string,
+  values: Partial<
+    Pick<
+      OperationRecord,
+      'state' | 'plan' | 'steps' | 'warnings' | 'error' | 'finishedAt' | 'image' | 'guest'
+    >
+  >,
+): Promise<void> {
+  await catalog.updateTable('operations').set(values).where('id', '=', id).execute();
+}
+
+export async function markCommitted(catalog: Catalog, id: string): Promise<void> {
+  await catalog.updateTable('operations').set({ committed: 1 }).where('id', '=', id).execute();
+}
+
+export async function findOperation(catalog: Catalog, id: string): Promise<OperationRecord | undefined> {
+  return catalog.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** Newest first. */
+export async function listOperations(catalog: Catalog, limit: number): Promise<OperationRecord[]> {
+  return catalog
+    .selectFrom('operations')
+    .selectAll()
+    .orderBy('createdAt', 'desc')
+    .orderBy('id', 'desc')
+    .limit(limit)
+    .execute();
+}
+
+/** What was under way when the last daemon ended: newest first, so that a child comes before its parent. */
+export async function unfinishedOperations(catalog: Catalog): Promise<OperationRecord[]> {
+  return catalog
+    .selectFrom('operations')
+    .selectAll()
+    .where('state', '=', 'running')
+    .orderBy('createdAt', 'desc')
+    .orderBy('id', 'desc')
+    .execute();
+}
+
+/** Finished operations are history, and history has a limit. */
+export async function trimOperations(catalog: Catalog): Promise<void> {
+  await catalog
+    .deleteFrom('operations')
+    .where('state', '!=', 'running')
+    .where('id', 'not in', (select) =>
+      select.selectFrom('operations').select('id').orderBy('createdAt', 'desc').limit(KEPT_OPERATIONS),
+    )
+    .execute();
+}

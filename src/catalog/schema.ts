@@ -1,0 +1,148 @@
+/** The tables, as Kysely sees them, and the migrations that make them. JSON columns are text, checked by who writes them. */
+import type { OperationKind } from '../api/schemas.ts';
+import { sql, type ColumnType, type Generated, type Kysely } from 'kysely';
+import type { Migration } from 'kysely/migration';
+
+/** A flag: SQLite has no boolean. */
+type Flag = ColumnType<number, 0 | 1, 0 | 1>;
+
+export interface GuestTable {
+  uuid: string;
+  name: string;
+  /** the pinned definition, JSON */
+  definition: string;
+  /** run directory of the QEMU process that is, or is about to be, this guest; null when there is none */
+  instance: string | null;
+  crashed: Flag;
+  stateReason: string | null;
+  /** the image that the guest's present derives from */
+  currentImage: string | null;
+  createdAt: string;
+}
+
+export interface LayerTable {
+  id: string;
+  path: string;
+  format: 'qcow2' | 'raw';
+  parent: string | null;
+  /** the file the user brought: never removed, other layers are folded into it */
+  root: Flag;
+  sizeBytes: number;
+  /** what the file looked like when Stasis last let go of it, JSON; null while a guest may write to it */
+  identity: string | null;
+}
+
+export interface HeadTable {
+  guest: string;
+  disk: string;
+  layer: string;
+}
+
+export interface ImageTable {
+  id: string;
+  guest: string;
+  name: string;
+  state: 'creating' | 'ready' | 'deleting' | 'broken';
+  parent: string | null;
+  createdAt: string;
+  live: Flag;
+  memoryBytes: number;
+  description: string;
+  verifiedAt: string | null;
+  restoredCount: Generated<number>;
+  restoreMethod: 'mapped' | 'lazy' | 'eager' | null;
+  /** how it was taken: method, pause, versions, definition; JSON, the same that stands in the image's manifest */
+  manifest: string;
+}
+
+export interface PinTable {
+  image: string;
+  disk: string;
+  layer: string;
+}
+
+export interface OperationTable {
+  id: string;
+  kind: OperationKind;
+  procedure: string;
+  parent: string | null;
+  guest: string | null;
+  guestName: string;
+  image: string | null;
+  state: 'running' | 'done' | 'failed' | 'cancelled';
+  /** 1 from the one transaction on that makes the work count: before it recovery undoes, after it recovery finishes */
+  committed: Flag;
+  args: string;
+  plan: string;
+  steps: string;
+  warnings: string;
+  error: string | null;
+  createdAt: string;
+  finishedAt: string | null;
+}
+
+export interface EventTable {
+  id: Generated<number>;
+  at: string;
+  type: 'guest' | 'image' | 'operation' | 'daemon';
+  action: string;
+  guest: string | null;
+  image: string | null;
+  operation: string | null;
+  message: string;
+}
+
+export interface Tables {
+  guests: GuestTable;
+  layers: LayerTable;
+  heads: HeadTable;
+  images: ImageTable;
+  pins: PinTable;
+  operations: OperationTable;
+  events: EventTable;
+}
+
+const initial: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `create table guests (
+        uuid text primary key, name text not null unique, definition text not null,
+        instance text unique, crashed integer not null, stateReason text,
+        currentImage text references images (id) on delete set null, createdAt text not null) strict`,
+      `create table layers (
+        id text primary key, path text not null unique, format text not null,
+        parent text references layers (id), root integer not null, sizeBytes integer not null, identity text) strict`,
+      `create index layersByParent on layers (parent)`,
+      `create table heads (
+        guest text not null references guests (uuid) on delete cascade, disk text not null,
+        layer text not null unique references layers (id), primary key (guest, disk)) strict`,
+      `create table images (
+        id text primary key, guest text not null references guests (uuid), name text not null,
+        state text not null check (state in ('creating', 'ready', 'deleting', 'broken')),
+        parent text references images (id) on delete set null, createdAt text not null, live integer not null,
+        memoryBytes integer not null, description text not null, verifiedAt text,
+        restoredCount integer not null default 0, restoreMethod text, manifest text not null) strict`,
+      // A new default image takes the place of the old one, which lives on as 'deleting' until its files are gone.
+      `create unique index imagesByName on images (guest, name) where state in ('ready', 'broken')`,
+      `create index imagesByGuest on images (guest, createdAt)`,
+      `create index imagesByParent on images (parent)`,
+      `create table pins (
+        image text not null references images (id) on delete cascade, disk text not null,
+        layer text not null references layers (id), primary key (image, disk)) strict`,
+      `create index pinsByLayer on pins (layer)`,
+      `create table operations (
+        id text primary key, kind text not null, procedure text not null, parent text, guest text, guestName text not null,
+        image text, state text not null check (state in ('running', 'done', 'failed', 'cancelled')),
+        committed integer not null, args text not null, plan text not null, steps text not null,
+        warnings text not null, error text, createdAt text not null, finishedAt text) strict`,
+      `create index operationsByState on operations (state, createdAt)`,
+      `create table events (
+        id integer primary key autoincrement, at text not null, type text not null, action text not null,
+        guest text, image text, operation text, message text not null) strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
+/** In order of their names; a name that has shipped never changes. */
+export const MIGRATIONS: Record<string, Migration> = { '0001-initial': initial };

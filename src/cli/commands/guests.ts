@@ -1,0 +1,187 @@
+/** Guests as Stasis knows them: define, undefine, guests, show, policy. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
+import type { Guest, Policy } from '../../api/schemas.ts';
+import { renderFields } from '../fields.ts';
+import { renderGuest } from '../guest-view.ts';
+import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
+import { openSession } from '../session.ts';
+import { styleOfState } from '../style.ts';
+import { renderTable, type Cell, type Column } from '../table.ts';
+import { count, formatAge, formatBytes } from '../units.ts';
+
+export function register(program: Command): void {
+  program
+    .command('define')
+    .summary('make a guest known')
+    .description('Makes a guest known from a definition in YAML or JSON. Its disks stay where they are.')
+    .argument('<file>', "the definition; '-' reads it from stdin")
+    .addOption(noWaitOption())
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ stasis define web1.yaml
+  $ make-definition | stasis define - --json
+
+A small definition:
+  name: web1
+  memory: 2GiB
+  cpus: 2
+  disks:
+    - {name: root, path: web1.qcow2}      # relative to the file`,
+    )
+    .action(define);
+
+  program
+    .command('undefine')
+    .summary('let a guest leave as it came')
+    .description(
+      "Forgets a stopped guest. Its disks become the user's own files again, with what is on them now.",
+    )
+    .argument('<guest>')
+    .option('--delete-images', 'delete its save images too; without it a guest that has some stays')
+    .addOption(noWaitOption())
+    .addHelpText('after', '\nExample:\n  $ stasis undefine web1 --delete-images')
+    .action(undefine);
+
+  program
+    .command('guests')
+    .summary('list all guests')
+    .description('Lists all guests: state, memory, how many save images, the newest of them.')
+    .addHelpText('after', "\nExample:\n  $ stasis guests --json | jq -r '.[].name'")
+    .action(listGuests);
+
+  program
+    .command('show')
+    .summary('show one guest')
+    .description('Shows one guest: state, machine, disks and their layers, policy.')
+    .argument('<guest>')
+    .addHelpText('after', '\nExample:\n  $ stasis show web1')
+    .action(show);
+
+  program
+    .command('policy')
+    .summary('what happens to a guest when the host boots and shuts down')
+    .description('Changes what is given of a guest’s policy, or prints it when nothing is.')
+    .argument('<guest>')
+    .addOption(new Option('--on-boot <action>', 'when the host boots').choices(ON_BOOT))
+    .addOption(new Option('--on-shutdown <action>', 'when the host shuts down').choices(ON_SHUTDOWN))
+    .option('--order <n>', 'lower ones start first and end last', wholeNumber)
+    .option('--delay <seconds>', 'wait this long after starting it', wholeNumber)
+    .addOption(noWaitOption())
+    .addHelpText(
+      'after',
+      `
+On boot: restore (from the default image, else start), start, skip-if-saved (start unless there is a default
+image), none. On shutdown: save, shutdown, stop, none.
+
+Example:
+  $ stasis policy web1 --on-boot restore --on-shutdown save --order 10`,
+    )
+    .action(policy);
+}
+
+async function define(file: string, options: MutationOptions, command: Command): Promise<void> {
+  const { readDefinitionFile } = await import('../definition-file.ts'); // the parser is large, and only this needs it
+  const { definition, directory } = await readDefinitionFile(file);
+  const session = await openSession(command);
+  await mutate(session, options, {
+    run: (waiting) => session.client.defineGuest(definition, directory, waiting),
+    text: (guest) =>
+      `defined ${guest.name}: ${formatBytes(guest.memoryBytes)} memory, ${count(guest.cpus, 'CPU')}, ` +
+      `${count(guest.disks.length, 'disk')}, ${guest.machine}`,
+  });
+}
+
+async function undefine(
+  guest: string,
+  options: MutationOptions & { deleteImages?: true },
+  command: Command,
+): Promise<void> {
+  const session = await openSession(command);
+  await mutate(session, options, {
+    run: (waiting) => session.client.undefineGuest(guest, { deleteImages: options.deleteImages }, waiting),
+    document: (_, operation) => operation,
+    text: () => `undefined ${guest}`,
+  });
+}
+
+const GUEST_COLUMNS: readonly Column[] = [
+  { title: 'NAME', flexible: true },
+  { title: 'STATE' },
+  { title: 'MEMORY', align: 'right' },
+  { title: 'CPUS', align: 'right' },
+  { title: 'IMAGES', align: 'right' },
+  { title: 'LAST IMAGE', flexible: true },
+  { title: 'TAKEN', align: 'right' },
+];
+
+async function listGuests(_options: object, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const guests = await client.listGuests();
+  output.print(guests, () =>
+    guests.length === 0
+      ? 'no guests yet: stasis define FILE'
+      : renderTable(GUEST_COLUMNS, guests.map(guestRow), output.width),
+  );
+}
+
+function guestRow(guest: Guest): Cell[] {
+  return [
+    guest.name,
+    { text: guest.state, style: styleOfState(guest.state) },
+    formatBytes(guest.memoryBytes),
+    String(guest.cpus),
+    String(guest.images),
+    guest.lastImage ?? '–',
+    guest.lastImageAt === null ? '' : formatAge(guest.lastImageAt),
+  ];
+}
+
+async function show(name: string, _options: object, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const guest = await client.getGuest(name);
+  output.print(guest, () => renderGuest(guest, output.width));
+}
+
+interface PolicyOptions extends MutationOptions {
+  readonly onBoot?: Policy['onBoot'];
+  readonly onShutdown?: Policy['onShutdown'];
+  readonly order?: number;
+  readonly delay?: number;
+}
+
+async function policy(guest: string, options: PolicyOptions, command: Command): Promise<void> {
+  const session = await openSession(command);
+  const { client, output } = session;
+  const { onBoot, onShutdown, order, delay: delaySeconds } = options;
+  const changes = { onBoot, onShutdown, order, delaySeconds };
+  if (Object.values(changes).every((value) => value === undefined)) {
+    const current = (await client.getGuest(guest)).policy;
+    output.print(current, () => renderPolicy(current, output.width));
+    return;
+  }
+  await mutate(session, options, {
+    run: (waiting) => client.setPolicy(guest, changes, waiting),
+    document: (changed) => changed.policy,
+    text: (changed) => renderPolicy(changed.policy, output.width),
+  });
+}
+
+function renderPolicy(current: Policy, width: number): string[] {
+  return renderFields(
+    [
+      ['on boot', current.onBoot],
+      ['on shutdown', current.onShutdown],
+      ['order', String(current.order)],
+      ['delay', `${current.delaySeconds} s`],
+    ],
+    width,
+  );
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It is no whole number.');
+  return Number(text);
+}

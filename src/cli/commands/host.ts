@@ -1,0 +1,206 @@
+/** What goes on in the daemon and on the host: host, ops, events, doctor, daemon. */
+import { InvalidArgumentError, type Command } from 'commander';
+import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
+import { StasisError } from '../../errors.ts';
+import { renderFields } from '../fields.ts';
+import { watched } from '../mutation.ts';
+import { renderOperation } from '../operation-view.ts';
+import type { Output } from '../output.ts';
+import { openSession, type Session } from '../session.ts';
+import { paint, styleOfState } from '../style.ts';
+import { renderTable, type Cell, type Column } from '../table.ts';
+import { fitText, printable } from '../text-width.ts';
+import { count, formatAge, formatBytes, formatDate } from '../units.ts';
+
+export function register(program: Command): void {
+  const host = program.command('host').summary('the host').description('What concerns the host as a whole.');
+  host
+    .command('status')
+    .summary('the daemon and what it looks after')
+    .description('Shows the daemon, its QEMU, guests, images and space.')
+    .addHelpText('after', '\nExample:\n  $ stasis host status --json')
+    .action(hostStatus);
+
+  program
+    .command('ops')
+    .summary('operations with progress')
+    .description('Lists operations, the running ones first, or shows or cancels one of them.')
+    .argument('[id]', 'one operation')
+    .option('--cancel', 'ask it to undo itself, and wait until it has')
+    .addHelpText('after', '\nExamples:\n  $ stasis ops\n  $ stasis ops ID --cancel')
+    .action(operations);
+
+  program
+    .command('events')
+    .summary('what happened')
+    .description('Prints the latest events, oldest first.')
+    .option('--follow', 'go on as they happen; with --json one document per line')
+    .option('--guest <guest>', 'only those of one guest')
+    .option('--limit <n>', 'how many at most', positiveNumber)
+    .addHelpText('after', '\nExamples:\n  $ stasis events\n  $ stasis events --follow --json')
+    .action(events);
+
+  program
+    .command('doctor')
+    .summary("what this host can do, what it can't, how to enable it")
+    .description("Checks what this host can do, what it can't, and says how to enable it.")
+    .addHelpText('after', '\nExample:\n  $ stasis doctor')
+    .action(doctor);
+
+  program
+    .command('daemon')
+    .summary('run the daemon in the foreground')
+    .description("Runs the daemon in the foreground. For a user's own session it starts by itself.")
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .addHelpText('after', '\nExample:\n  $ STASIS_HOME=/srv/stasis stasis daemon')
+    .action(() => {
+      // The program's entry runs the daemon when that is the first word, without loading any of this.
+      throw new StasisError('invalid-request', '"daemon" must be the first word: stasis daemon [options]');
+    });
+}
+
+async function hostStatus(_options: object, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const status = await client.hostStatus();
+  output.print(status, () => renderStatus(status, output.width));
+}
+
+function renderStatus(status: HostStatus, width: number): string[] {
+  const { qemu, guests } = status;
+  return renderFields(
+    [
+      ['daemon', `${status.version}, pid ${status.pid}, ${formatBytes(status.residentBytes)} resident`],
+      ['started', `${formatDate(status.startedAt)} (${formatAge(status.startedAt)})`],
+      ['home', status.home],
+      [
+        'qemu',
+        qemu === null ? 'none found' : `${qemu.version} (${qemu.binary})`,
+        qemu === null ? 'red' : undefined,
+      ],
+      ['guests', `${guests.defined} defined, ${guests.running} running`],
+      ['images', `${status.images}, ${formatBytes(status.storedBytes)} stored`],
+      ['free', formatBytes(status.freeBytes)],
+    ],
+    width,
+  );
+}
+
+const OPERATION_COLUMNS: readonly Column[] = [
+  { title: 'ID', flexible: true },
+  { title: 'WHAT' },
+  { title: 'GUEST', flexible: true },
+  { title: 'IMAGE', flexible: true },
+  { title: 'STATE' },
+  { title: 'STARTED', align: 'right' },
+  { title: 'PHASE', flexible: true },
+];
+
+async function operations(
+  id: string | undefined,
+  options: { cancel?: true },
+  command: Command,
+): Promise<void> {
+  if (id === undefined && options.cancel === true) {
+    throw new StasisError('invalid-request', 'which operation? stasis ops ID --cancel');
+  }
+  const session = await openSession(command);
+  const { client, output } = session;
+  if (id === undefined) {
+    const all = await client.listOperations();
+    output.print(all, () =>
+      all.length === 0
+        ? 'no operations'
+        : renderTable(OPERATION_COLUMNS, all.map(operationRow), output.width),
+    );
+    return;
+  }
+  const operation = options.cancel === true ? await cancel(session, id) : await client.getOperation(id);
+  output.print(operation, () => renderOperation(operation, output.width));
+}
+
+/** An operation that is asked to cancel has to undo what it did first: it has ended when it says so. */
+async function cancel(session: Session, id: string): Promise<Operation> {
+  await session.client.cancelOperation(id);
+  const { operation } = await watched(session, (waiting) => session.client.followOperation(id, waiting));
+  return operation;
+}
+
+function operationRow(operation: Operation): Cell[] {
+  const { bytesDone, bytesTotal } = operation;
+  const running = operation.state === 'running';
+  const percent = running && bytesTotal > 0 ? ` ${Math.floor((bytesDone / bytesTotal) * 100)} %` : '';
+  return [
+    operation.id,
+    operation.kind,
+    operation.guest,
+    operation.image ?? '',
+    { text: operation.state, style: styleOfState(running ? 'saving' : operation.state) },
+    formatAge(operation.createdAt),
+    running ? operation.phase + percent : (operation.error?.message ?? ''),
+  ];
+}
+
+interface EventOptions {
+  readonly follow?: true;
+  readonly guest?: string;
+  readonly limit?: number;
+}
+
+async function events(options: EventOptions, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const { guest, limit = options.follow === undefined ? 100 : 10 } = options;
+  const found = await client.listEvents({ limit, ...(guest === undefined ? {} : { guest }) });
+  const past = found.toSorted((a, b) => a.id - b.id);
+  if (options.follow === undefined) {
+    output.print(past, () => past.map((event) => renderEvent(event, output.width)));
+    return;
+  }
+  for (const event of past) printEvent(event, output);
+  for await (const event of client.events({ guest, since: past.at(-1)?.id ?? 0 })) printEvent(event, output);
+}
+
+/** Events that are followed are documents of one line each, also on a terminal. */
+function printEvent(event: Event, output: Output): void {
+  output.lines(output.json ? JSON.stringify(event) : renderEvent(event, output.width));
+}
+
+function renderEvent(event: Event, width: number): string {
+  const at = formatDate(event.at);
+  return `${paint('dim', at)}  ${fitText(printable(event.message), Math.max(1, width - at.length - 2))}`;
+}
+
+type DoctorCheck = Doctor['checks'][number];
+
+const CHECK_MARKS = { ok: '✔', degraded: '▲', missing: '✘' } as const satisfies Record<
+  DoctorCheck['status'],
+  string
+>;
+
+async function doctor(_options: object, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const report = await client.doctor();
+  output.print(report, () => [...report.checks.flatMap(renderCheck), '', summarize(report.checks)]);
+}
+
+/** Never cut to the terminal's width: a cure is there to be copied. */
+function renderCheck(check: DoctorCheck): string[] {
+  const mark = paint(styleOfState(check.status), CHECK_MARKS[check.status]);
+  const cure = check.cure === null || check.status === 'ok' ? [] : check.cure.split('\n').map(printable);
+  return [
+    `${mark} ${paint('bold', printable(check.name))}  ${printable(check.message)}`,
+    ...cure.map((line) => `    ${line}`),
+  ];
+}
+
+function summarize(checks: readonly DoctorCheck[]): string {
+  const missing = checks.filter((check) => check.status === 'missing').length;
+  const degraded = checks.filter((check) => check.status === 'degraded').length;
+  if (missing + degraded === 0) return 'everything is there';
+  return `${count(checks.length, 'check')}: ${missing} missing, ${degraded} could be better`;
+}
+
+function positiveNumber(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('It is no number from 1 to 999999.');
+  return Number(text);
+}

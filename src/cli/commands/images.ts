@@ -1,0 +1,227 @@
+/** Save images: save, images, info, restore, delete. */
+import { type Command } from 'commander';
+import { DEFAULT_IMAGE } from '../../api/constants.ts';
+import type { Guest, Image } from '../../api/schemas.ts';
+import { StasisError } from '../../errors.ts';
+import { canAsk, confirm } from '../confirm.ts';
+import { renderImage, summarizeSave } from '../image-view.ts';
+import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
+import { openSession, type Session } from '../session.ts';
+import { renderTable, type Cell, type Column } from '../table.ts';
+import { howTaken, renderTree } from '../tree.ts';
+import { formatAge, formatBytes } from '../units.ts';
+
+export function register(program: Command): void {
+  program
+    .command('save')
+    .summary('save a guest: memory, devices and all disks at one instant')
+    .description(
+      "Saves a guest and stops it; with --live it goes on after a pause of milliseconds. Without a name it is the guest's default image, which replaces the one before.",
+    )
+    .argument('<guest>')
+    .argument('[image]', 'name of the image')
+    .option('--live', 'let the guest go on')
+    .option('--quiesce', "freeze the guest's filesystems for that instant, through its agent")
+    .option('--description <text>', 'why it was taken')
+    .addOption(noWaitOption())
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ stasis save web1                                   # and "stasis start web1" goes on from there
+  $ stasis save web1 before-update --live --description "before the 24.04 upgrade"`,
+    )
+    .action(save);
+
+  program
+    .command('images')
+    .summary('list save images')
+    .description('Lists the save images of a guest, or of all guests.')
+    .argument('[guest]')
+    .option('--tree', 'show which image grew from which; ● is where the guest is now')
+    .addHelpText('after', '\nExamples:\n  $ stasis images\n  $ stasis images web1 --tree')
+    .action(listImages);
+
+  program
+    .command('info')
+    .summary('show one save image')
+    .description('Shows everything that is known of one save image.')
+    .argument('<guest>')
+    .argument('[image]', 'name of the image', DEFAULT_IMAGE)
+    .addHelpText('after', '\nExample:\n  $ stasis info web1 before-update')
+    .action(info);
+
+  program
+    .command('restore')
+    .summary('put a guest back to a save image')
+    .description(
+      'Puts a guest back to an image: its memory and its disks, at that instant. What the guest is now is given up, so a terminal asks first.',
+    )
+    .argument('<guest>')
+    .argument('[image]', 'name of the image', DEFAULT_IMAGE)
+    .option('--delete', 'delete the image once the guest is proven to run')
+    .option('--paused', 'leave the guest paused')
+    .option('--eager', 'load all memory before it runs, instead of while it runs')
+    .option('--as <newguest>', 'make a new guest from the image and leave this one alone')
+    .option('--save-current [name]', 'first save live what the guest is now')
+    .option('--yes', "don't ask")
+    .addOption(noWaitOption())
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ stasis restore web1 before-update
+  $ stasis restore web1 before-update --save-current          # named by the time
+  $ stasis restore web1 before-update --save-current=after    # the image comes first, or use "="
+  $ stasis restore web1 warm --as web1-test`,
+    )
+    .action(restore);
+
+  program
+    .command('delete')
+    .summary('delete a save image')
+    .description('Deletes an image, also while the guest runs and in the middle of a tree of images.')
+    .argument('<guest>')
+    .argument('[image]', 'name of the image', DEFAULT_IMAGE)
+    .addOption(noWaitOption())
+    .addHelpText('after', '\nExample:\n  $ stasis delete web1 before-update')
+    .action(deleteImage);
+}
+
+interface SaveOptions extends MutationOptions {
+  readonly live?: true;
+  readonly quiesce?: true;
+  readonly description?: string;
+}
+
+async function save(
+  guest: string,
+  name: string | undefined,
+  options: SaveOptions,
+  command: Command,
+): Promise<void> {
+  const session = await openSession(command);
+  const { live, quiesce, description } = options;
+  await mutate(session, options, {
+    run: (waiting) => session.client.createSaveImage(guest, { name, live, quiesce, description }, waiting),
+    text: summarizeSave,
+  });
+}
+
+const IMAGE_COLUMNS: readonly Column[] = [
+  { title: 'GUEST', flexible: true },
+  { title: 'IMAGE', flexible: true },
+  { title: 'TAKEN', align: 'right' },
+  { title: 'MEMORY', align: 'right' },
+  { title: 'DISKS', align: 'right' },
+  { title: 'STORED', align: 'right' },
+  { title: 'HOW', flexible: true },
+  { title: 'DESCRIPTION', flexible: true },
+];
+
+async function listImages(
+  guest: string | undefined,
+  options: { tree?: true },
+  command: Command,
+): Promise<void> {
+  const { client, output } = await openSession(command);
+  const images = await client.listSaveImages(guest);
+  if (output.json || options.tree === undefined) {
+    output.print(images, () =>
+      images.length === 0
+        ? 'no save images yet: stasis save GUEST'
+        : renderTable(IMAGE_COLUMNS, images.map(imageRow), output.width),
+    );
+    return;
+  }
+  const guests = guest === undefined ? await client.listGuests() : [await client.getGuest(guest)];
+  const byGuest = Map.groupBy(images, (image) => image.guest);
+  const trees = guests.map((each) => renderTree(each, byGuest.get(each.name) ?? [], output.width));
+  output.lines(trees.flatMap((tree, index) => (index === 0 ? tree : ['', ...tree])));
+}
+
+function imageRow(image: Image): Cell[] {
+  return [
+    image.guest,
+    image.current ? { text: image.name, style: 'bold' } : image.name,
+    formatAge(image.createdAt),
+    formatBytes(image.memoryBytes),
+    formatBytes(image.diskBytes),
+    formatBytes(image.storedBytes),
+    howTaken(image),
+    { text: image.description, style: 'dim' },
+  ];
+}
+
+async function info(guest: string, name: string, _options: object, command: Command): Promise<void> {
+  const { client, output } = await openSession(command);
+  const image = await client.getSaveImageInfo(guest, name);
+  output.print(image, () => renderImage(image, output.width));
+}
+
+interface RestoreOptions extends MutationOptions {
+  readonly delete?: true;
+  readonly paused?: true;
+  readonly eager?: true;
+  readonly as?: string;
+  readonly saveCurrent?: true | string;
+  readonly yes?: true;
+}
+
+async function restore(
+  guest: string,
+  name: string,
+  options: RestoreOptions,
+  command: Command,
+): Promise<void> {
+  const session = await openSession(command);
+  const { paused, saveCurrent, as: asNewGuest } = options;
+  const givesUp = asNewGuest === undefined && saveCurrent === undefined;
+  if (givesUp && options.yes === undefined && canAsk()) await askBeforeRestore(session, guest, name);
+  const request = {
+    delete: options.delete,
+    paused,
+    asNewGuest,
+    saveCurrent,
+    method: options.eager === undefined ? undefined : ('eager' as const),
+  };
+  await mutate(session, options, {
+    run: (waiting) => session.client.restoreSaveImage(guest, name, request, waiting),
+    text: (restored) => `restored ${restored.name} from ${guest} / ${name}: it is ${restored.state}`,
+  });
+}
+
+/** @throws `cancelled` when the answer is no; `guest-not-found` or `image-not-found` before anything is asked */
+async function askBeforeRestore({ client }: Session, guestName: string, imageName: string): Promise<void> {
+  const [guest, image] = await Promise.all([
+    client.getGuest(guestName),
+    client.getSaveImageInfo(guestName, imageName),
+  ]);
+  if (await confirm(`${whatIsGivenUp(guest, image)}\nRestore?`)) return;
+  throw new StasisError('cancelled', 'nothing was restored', { guest: guestName, image: imageName });
+}
+
+function whatIsGivenUp(guest: Guest, image: Image): string {
+  const now =
+    guest.state === 'stopped' ? 'what is on its disks now' : 'what it is doing now and what is on its disks';
+  const saved =
+    guest.lastImageAt === null ? 'it was never saved' : `it was last saved ${formatAge(guest.lastImageAt)}`;
+  return (
+    `${guest.name} is ${guest.state}. Putting it back to ${image.name} (taken ${formatAge(image.createdAt)}) ` +
+    `gives up ${now}; ${saved}. --save-current would keep it.`
+  );
+}
+
+async function deleteImage(
+  guest: string,
+  name: string,
+  options: MutationOptions,
+  command: Command,
+): Promise<void> {
+  const session = await openSession(command);
+  await mutate(session, options, {
+    run: (waiting) => session.client.deleteSaveImage(guest, name, waiting),
+    document: (_, operation) => operation,
+    text: () => `deleted ${guest} / ${name}`,
+  });
+}

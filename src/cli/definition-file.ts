@@ -1,0 +1,65 @@
+/** The file of `stasis define`: read and parsed here, judged by the daemon. */
+import { readFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { LineCounter, parseDocument } from 'yaml';
+import { StasisError, messageOf } from '../errors.ts';
+
+/** No definition written by a person comes near it; a disk image given by mistake does. */
+const LARGEST_FILE_BYTES = 1024 * 1024;
+
+export interface DefinitionFile {
+  readonly definition: unknown;
+  /** absolute directory that relative paths in the definition are relative to */
+  readonly directory: string;
+}
+
+/**
+ * @param file path, or `-` for stdin, whose paths are relative to the working directory
+ * @throws `invalid-request` when it can't be read; `invalid-definition` with line and column when it is neither YAML
+ *   nor JSON; `unsupported` for libvirt XML
+ */
+export async function readDefinitionFile(file: string): Promise<DefinitionFile> {
+  const text = await readText(file);
+  const directory = file === '-' ? process.cwd() : dirname(resolve(file));
+  return { definition: parseDefinition(text, file === '-' ? 'stdin' : file), directory };
+}
+
+async function readText(file: string): Promise<string> {
+  let bytes: Buffer;
+  try {
+    bytes = file === '-' ? await buffer(process.stdin) : await readFile(file);
+  } catch (error) {
+    throw new StasisError('invalid-request', `can't read the definition: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  if (bytes.length > LARGEST_FILE_BYTES) {
+    throw new StasisError('invalid-definition', `${file} is too large for a guest definition (over 1 MiB)`);
+  }
+  return bytes.toString('utf8');
+}
+
+/** @param source how the messages call the text */
+export function parseDefinition(text: string, source: string): unknown {
+  if (text.trimStart().startsWith('<')) {
+    throw new StasisError(
+      'unsupported',
+      `${source}: libvirt XML isn't read yet; write the definition in YAML or JSON`,
+    );
+  }
+  const lineCounter = new LineCounter();
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
+  const [error] = document.errors;
+  if (error !== undefined) {
+    const { line, col: column } = lineCounter.linePos(error.pos[0]);
+    throw new StasisError('invalid-definition', `${source}:${line}:${column}: ${error.message}`, {
+      details: { file: source, line, column },
+    });
+  }
+  try {
+    return document.toJS();
+  } catch (cause) {
+    throw new StasisError('invalid-definition', `${source}: ${messageOf(cause)}`, { cause });
+  }
+}

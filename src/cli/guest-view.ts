@@ -1,0 +1,60 @@
+/** One guest as a person reads it. */
+import type { Guest, GuestDisk, Policy } from '../api/schemas.ts';
+import { renderFields } from './fields.ts';
+import { styleOfState } from './style.ts';
+import { renderTable, type Cell, type Column } from './table.ts';
+import { formatAge, formatBytes, formatDate } from './units.ts';
+
+const DISK_COLUMNS: readonly Column[] = [
+  { title: 'DISK' },
+  { title: 'SIZE', align: 'right' },
+  { title: 'FORMAT' },
+  { title: 'BUS' },
+  { title: 'LAYERS', align: 'right' },
+  { title: 'FILE', flexible: true },
+];
+
+export function renderGuest(guest: Guest, width: number): string[] {
+  const state = guest.stateReason === null ? guest.state : `${guest.state}: ${guest.stateReason}`;
+  const fields = renderFields(
+    [
+      ['name', guest.name, 'bold'],
+      ['state', state, styleOfState(guest.state)],
+      ['memory', formatBytes(guest.memoryBytes)],
+      ['cpus', String(guest.cpus)],
+      ['machine', `${guest.machine}, ${guest.cpu}, ${guest.accelerator}`],
+      ['images', describeImages(guest)],
+      ['now', guest.currentImage === null ? undefined : `grew from ${guest.currentImage}`],
+      ['policy', describePolicy(guest.policy)],
+      ['operation', guest.operation],
+      ['pid', guest.pid === null ? undefined : String(guest.pid)],
+      ['uuid', guest.uuid],
+      ['defined', formatDate(guest.createdAt)],
+    ],
+    width,
+  );
+  return guest.disks.length === 0
+    ? fields
+    : [...fields, '', ...renderTable(DISK_COLUMNS, guest.disks.map(diskRow), width)];
+}
+
+function describeImages(guest: Guest): string {
+  if (guest.lastImage === null || guest.lastImageAt === null) return String(guest.images);
+  return `${guest.images}, last ${guest.lastImage} (${formatAge(guest.lastImageAt)})`;
+}
+
+function describePolicy(policy: Policy): string {
+  const delay = policy.delaySeconds === 0 ? '' : `, delay ${policy.delaySeconds} s`;
+  return `on boot ${policy.onBoot}, on shutdown ${policy.onShutdown}, order ${policy.order}${delay}`;
+}
+
+function diskRow(disk: GuestDisk): Cell[] {
+  return [
+    disk.name,
+    formatBytes(disk.sizeBytes),
+    disk.format,
+    disk.readonly ? `${disk.bus}, read-only` : disk.bus,
+    String(disk.layers),
+    disk.path,
+  ];
+}

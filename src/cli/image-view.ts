@@ -1,0 +1,71 @@
+/** One save image as a person reads it. */
+import type { Image } from '../api/schemas.ts';
+import { renderFields } from './fields.ts';
+import { styleOfState } from './style.ts';
+import { renderTable, type Cell, type Column } from './table.ts';
+import { printable } from './text-width.ts';
+import { count, formatAge, formatBytes, formatDate, formatDuration } from './units.ts';
+
+const DISK_COLUMNS: readonly Column[] = [
+  { title: 'DISK' },
+  { title: 'SIZE', align: 'right' },
+  { title: 'STORED', align: 'right' },
+  { title: 'FORMAT' },
+  { title: 'LAYER', flexible: true },
+];
+
+/** What a save did, in a line. */
+export function summarizeSave(image: Image): string {
+  const facts = [
+    `${formatBytes(image.memoryBytes)} memory`,
+    count(image.disks.length, 'disk'),
+    image.pauseMs === null ? 'stopped' : `paused ${formatDuration(image.pauseMs)}`,
+    `${formatBytes(image.storedBytes)} stored`,
+    `took ${formatDuration(image.saveMs)}`,
+  ];
+  return printable(`saved ${image.guest} / ${image.name}: ${facts.join(', ')}`);
+}
+
+export function renderImage(image: Image, width: number): string[] {
+  const fields = renderFields(
+    [
+      ['guest', image.guest, 'bold'],
+      ['image', image.current ? `${image.name} (the guest is here now)` : image.name, 'bold'],
+      ['state', image.state, styleOfState(image.state)],
+      ['description', image.description],
+      ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
+      ['how', describeCapture(image)],
+      ['took', formatDuration(image.saveMs)],
+      ['memory', formatBytes(image.memoryBytes)],
+      ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
+      ['stored', formatBytes(image.storedBytes)],
+      ['parent', image.parent ?? 'none'],
+      ['restored', describeRestores(image)],
+      ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
+      ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
+      ['memory file', image.memoryFile],
+    ],
+    width,
+  );
+  return image.disks.length === 0
+    ? fields
+    : [...fields, '', ...renderTable(DISK_COLUMNS, image.disks.map(diskRow), width)];
+}
+
+function describeCapture(image: Image): string {
+  const facts = [image.live ? 'live' : 'stopped afterwards', image.method];
+  if (image.pauseMs !== null) facts.push(`paused ${formatDuration(image.pauseMs)}`);
+  if (image.predictedPauseMs !== null) facts.push(`predicted ${formatDuration(image.predictedPauseMs)}`);
+  if (image.guestWasPaused) facts.push('the guest was paused');
+  return facts.join(', ');
+}
+
+function describeRestores(image: Image): string {
+  if (image.restoredCount === 0) return 'never';
+  const method = image.restoreMethod === null ? '' : `, last ${image.restoreMethod}`;
+  return `${count(image.restoredCount, 'time')}${method}`;
+}
+
+function diskRow(disk: Image['disks'][number]): Cell[] {
+  return [disk.name, formatBytes(disk.sizeBytes), formatBytes(disk.storedBytes), disk.format, disk.layer];
+}

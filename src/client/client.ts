@@ -1,0 +1,303 @@
+/** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
+import type { Duplex } from 'node:stream';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
+import type { Doctor, Event, Guest, HostStatus, Image, Operation, Policy } from '../api/schemas.ts';
+import { StasisError } from '../errors.ts';
+import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
+import { followEvents, queryOf, type EventFilter } from './event-stream.ts';
+import { runOperation } from './operation-stream.ts';
+import type { Revive } from './reconnection.ts';
+import type {
+  CallOptions,
+  Loose,
+  NotWaiting,
+  Outcome,
+  RestoreOptions,
+  SaveOptions,
+  Waiting,
+} from './requests.ts';
+import { sendForJson, upgrade, type Exchange } from './transport.ts';
+
+export interface ClientOptions {
+  /** `unix:PATH` or `https://HOST`; default: `STASIS_CONNECT`, else the user's session daemon */
+  readonly connect?: string | Endpoint | undefined;
+  /** called before each attempt to reach a daemon again that went away while an operation ran */
+  readonly revive?: Revive | undefined;
+}
+
+/**
+ * A daemon, as seen from a program. It holds no connection, so there is nothing to close.
+ *
+ * Every method rejects with a `StasisError`: the daemon's own, or `daemon-unreachable`. When `options.signal` is
+ * aborted it rejects with the signal's reason. Methods that change something resolve with the result once the
+ * work is done and reject with the operation's error when it failed or was cancelled; with `{ wait: false }`
+ * they resolve with the `Operation` as soon as it is recorded.
+ */
+export class StasisClient {
+  readonly endpoint: Endpoint;
+  readonly #revive: Revive | undefined;
+
+  /** @throws `invalid-request` when `connect` or `STASIS_CONNECT` is no address of a daemon */
+  constructor(options: ClientOptions = {}) {
+    const { connect } = options;
+    this.endpoint = typeof connect === 'object' ? connect : (chosenEndpoint(connect) ?? sessionEndpoint());
+    this.#revive = options.revive;
+  }
+
+  // Save images -------------------------------------------------------------------------------------------------
+
+  /**
+   * Saves a guest: its memory, its devices and all its disks at one instant. Without a name it is the guest's
+   * default image, which replaces the one before; without `live` the guest is stopped afterwards.
+   */
+  createSaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: SaveOptions = {},
+    options?: O,
+  ): Promise<Outcome<O, Image>> {
+    const body = { ...request, name: nameOnTheWire(request.name) };
+    return this.#mutate({ method: 'POST', path: `${guestPath(guest)}/images`, body }, imageOf, options);
+  }
+
+  /** Every image of a guest, or of all guests, each with its full info: one round trip. */
+  listSaveImages(guest?: string, options: CallOptions = {}): Promise<Image[]> {
+    return this.#get(guest === undefined ? '/v1/images' : `${guestPath(guest)}/images`, options);
+  }
+
+  getSaveImageInfo(guest: string, name: string = DEFAULT_IMAGE, options: CallOptions = {}): Promise<Image> {
+    return this.#get(imagePath(guest, name), options);
+  }
+
+  /** Puts a guest back to an image, or makes a new guest from it (`asNewGuest`). Resolves when the guest runs. */
+  restoreSaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name?: string,
+    request: RestoreOptions = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    const body = { ...request, name: nameOnTheWire(name) };
+    return this.#mutate({ method: 'POST', path: `${guestPath(guest)}/restore`, body }, guestOf, options);
+  }
+
+  /** Deletes an image, wherever it stands in the tree of images and whether or not the guest runs. */
+  deleteSaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string = DEFAULT_IMAGE,
+    options?: O,
+  ): Promise<Outcome<O, void>> {
+    return this.#mutate({ method: 'DELETE', path: imagePath(guest, name) }, nothingOf, options);
+  }
+
+  // Guests ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Makes a guest known.
+   *
+   * @param definition a parsed guest definition
+   * @param directory absolute path that relative paths in the definition are relative to
+   */
+  defineGuest<O extends Waiting | NotWaiting = Waiting>(
+    definition: unknown,
+    directory?: string,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'POST', path: '/v1/guests', body: { definition, directory } },
+      guestOf,
+      options,
+    );
+  }
+
+  /** Lets a guest leave as it came: its disks are the user's own files again. */
+  undefineGuest<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly deleteImages?: boolean | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, void>> {
+    const path = `${guestPath(guest)}${queryOf({ deleteImages: request.deleteImages })}`;
+    return this.#mutate({ method: 'DELETE', path }, nothingOf, options);
+  }
+
+  listGuests(options: CallOptions = {}): Promise<Guest[]> {
+    return this.#get('/v1/guests', options);
+  }
+
+  getGuest(guest: string, options: CallOptions = {}): Promise<Guest> {
+    return this.#get(guestPath(guest), options);
+  }
+
+  /** Starts a guest: from its default image when there is one, unless `fresh`. */
+  start<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly fresh?: boolean | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'start', request, options);
+  }
+
+  /** Asks the guest's system to shut down, and waits until it has. */
+  shutdown<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly timeoutSeconds?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'shutdown', request, options);
+  }
+
+  /** Pulls the plug. */
+  stop<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'stop', undefined, options);
+  }
+
+  pause<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'pause', undefined, options);
+  }
+
+  resume<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'resume', undefined, options);
+  }
+
+  /** Presses the reset button. */
+  reset<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'reset', undefined, options);
+  }
+
+  /** Changes what is given of the policy, and keeps the rest. */
+  setPolicy<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    policy: Loose<Partial<Policy>>,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'PUT', path: `${guestPath(guest)}/policy`, body: policy },
+      guestOf,
+      options,
+    );
+  }
+
+  /** The serial console, both ways. The stream is the caller's to destroy; aborting the signal destroys it too. */
+  openConsole(guest: string, options: CallOptions = {}): Promise<Duplex> {
+    const exchange: Exchange = { method: 'GET', path: `${guestPath(guest)}/console`, signal: options.signal };
+    return upgrade(this.endpoint, exchange, 'stasis-console');
+  }
+
+  // Operations and events ---------------------------------------------------------------------------------------
+
+  /** Running ones first, then newest first. */
+  listOperations(options: CallOptions = {}): Promise<Operation[]> {
+    return this.#get('/v1/operations', options);
+  }
+
+  getOperation(id: string, options: CallOptions = {}): Promise<Operation> {
+    return this.#get(operationPath(id), options);
+  }
+
+  /** Waits for the end of an operation and resolves with it, however it ended. */
+  followOperation(id: string, options: Waiting = {}): Promise<Operation> {
+    return this.#run({ method: 'GET', path: operationPath(id), signal: options.signal }, options);
+  }
+
+  /** Asks an operation to undo itself. It has ended when `followOperation` says so. */
+  cancelOperation(id: string, options: CallOptions = {}): Promise<Operation> {
+    return sendForJson(this.endpoint, { method: 'DELETE', path: operationPath(id), signal: options.signal });
+  }
+
+  listEvents(filter: { guest?: string; limit?: number } = {}, options: CallOptions = {}): Promise<Event[]> {
+    return this.#get(`/v1/events${queryOf(filter)}`, options);
+  }
+
+  /** Events as they happen, until the loop is left: `for await (const event of client.events()) …`. */
+  events(filter: EventFilter = {}, options: CallOptions = {}): AsyncIterable<Event> {
+    return followEvents(this.endpoint, filter, { signal: options.signal, revive: this.#revive });
+  }
+
+  // The host ----------------------------------------------------------------------------------------------------
+
+  hostStatus(options: CallOptions = {}): Promise<HostStatus> {
+    return this.#get('/v1/host', options);
+  }
+
+  /** What this host can do, what it can't, and how to enable it. */
+  doctor(options: CallOptions = {}): Promise<Doctor> {
+    return this.#get('/v1/doctor', options);
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+
+  #get<T>(path: string, options: CallOptions): Promise<T> {
+    return sendForJson<T>(this.endpoint, { method: 'GET', path, signal: options.signal });
+  }
+
+  #act<O extends Waiting | NotWaiting>(
+    guest: string,
+    action: string,
+    body: unknown,
+    options: O | undefined,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate({ method: 'POST', path: `${guestPath(guest)}/${action}`, body }, guestOf, options);
+  }
+
+  async #mutate<O extends Waiting | NotWaiting, Result>(
+    request: Exchange,
+    resultOf: (operation: Operation) => Result,
+    options: O | undefined,
+  ): Promise<Outcome<O, Result>> {
+    const exchange: Exchange = { ...request, signal: options?.signal };
+    const outcome =
+      options?.wait === false
+        ? await sendForJson<Operation>(this.endpoint, exchange)
+        : resultOf(succeeded(await this.#run(exchange, options)));
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- TypeScript can't follow `Outcome` through a branch
+    return outcome as Outcome<O, Result>;
+  }
+
+  #run(exchange: Exchange, options: Waiting | undefined): Promise<Operation> {
+    return runOperation(this.endpoint, exchange, { onProgress: options?.onProgress, revive: this.#revive });
+  }
+}
+
+/**
+ * The operation, if it did what it was asked to.
+ *
+ * @throws the operation's own error when it failed or was cancelled
+ */
+function succeeded(operation: Operation): Operation {
+  if (operation.state === 'done') return operation;
+  if (operation.error !== null) throw StasisError.fromJSON(operation.error);
+  const code = operation.state === 'cancelled' ? 'cancelled' : 'internal';
+  throw new StasisError(code, `${operation.kind} of ${operation.guest}: ${operation.state}`, {
+    guest: operation.guest,
+    details: { operation: operation.id },
+  });
+}
+
+function guestOf(operation: Operation): Guest {
+  return operation.result.guest ?? missing(operation, 'guest');
+}
+
+function imageOf(operation: Operation): Image {
+  return operation.result.image ?? missing(operation, 'image');
+}
+
+function nothingOf(): void {}
+
+function missing(operation: Operation, what: string): never {
+  throw new StasisError('internal', `operation ${operation.id} (${operation.kind}) brought no ${what}`);
+}
+
+/** The default image has a name to be listed by; to save or restore it is to name none. */
+function nameOnTheWire(name: string | undefined): string | undefined {
+  return name === DEFAULT_IMAGE ? undefined : name;
+}
+
+function guestPath(guest: string): string {
+  return `/v1/guests/${encodeURIComponent(guest)}`;
+}
+
+function imagePath(guest: string, image: string): string {
+  return `${guestPath(guest)}/images/${encodeURIComponent(image)}`;
+}
+
+function operationPath(id: string): string {
+  return `/v1/operations/${encodeURIComponent(id)}`;
+}

@@ -1,0 +1,46 @@
+/** Where a daemon is: what `--connect` and `STASIS_CONNECT` say, and what holds when neither is given. */
+import { resolve } from 'node:path';
+import { StasisError } from '../errors.ts';
+import { sessionPaths } from '../paths.ts';
+
+export type Endpoint =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'https'; readonly url: URL };
+
+/**
+ * The endpoint that `unix:PATH` or `https://HOST[:PORT]` names; a relative path is relative to the working
+ * directory.
+ *
+ * @throws `invalid-request` when it is neither
+ */
+export function parseEndpoint(text: string): Endpoint {
+  if (text.startsWith('unix:')) {
+    const path = text.slice('unix:'.length).replace(/^\/\/(?=\/)/, '');
+    if (path !== '') return { kind: 'unix', path: resolve(path) };
+  } else if (text.startsWith('https://') && URL.canParse(text)) {
+    return { kind: 'https', url: new URL(text) };
+  }
+  throw new StasisError(
+    'invalid-request',
+    `"${text}" is no address of a daemon: use unix:PATH or https://HOST`,
+  );
+}
+
+/** The address given by hand or by `STASIS_CONNECT`, if any. */
+export function chosenEndpoint(
+  connect: string | undefined,
+  environment: NodeJS.ProcessEnv = process.env,
+): Endpoint | undefined {
+  const text = connect ?? environment['STASIS_CONNECT'];
+  return text === undefined || text === '' ? undefined : parseEndpoint(text);
+}
+
+/** The socket of the user's own session daemon. */
+export function sessionEndpoint(environment: NodeJS.ProcessEnv = process.env): Endpoint {
+  return { kind: 'unix', path: sessionPaths(environment).socket };
+}
+
+/** An endpoint as a person would write it. */
+export function formatEndpoint(endpoint: Endpoint): string {
+  return endpoint.kind === 'unix' ? `unix:${endpoint.path}` : endpoint.url.origin;
+}

@@ -1,0 +1,63 @@
+/** Events as they happen, each exactly once, also across restarts of the daemon. */
+import type { Event } from '../api/schemas.ts';
+import { StasisError } from '../errors.ts';
+import type { Endpoint } from './connect.ts';
+import { Reconnection, type Revive } from './reconnection.ts';
+import { readSse } from './sse.ts';
+import { bodyOf, send, type Exchange } from './transport.ts';
+import { parseWire } from './wire.ts';
+
+export interface EventFilter {
+  readonly guest?: string | undefined;
+  /** only events with a greater id; without it whatever the daemon still has */
+  readonly since?: number | undefined;
+}
+
+/**
+ * Follows the daemon's events until the loop is left or the signal aborted.
+ *
+ * @throws `daemon-unreachable` when it isn't there, or doesn't come back; the signal's reason
+ */
+export async function* followEvents(
+  endpoint: Endpoint,
+  filter: EventFilter,
+  options: { revive?: Revive | undefined; signal?: AbortSignal | undefined },
+): AsyncGenerator<Event, void, undefined> {
+  const reconnection = new Reconnection(options.revive, options.signal);
+  let connected = false;
+  let { since } = filter;
+  for (;;) {
+    try {
+      const exchange: Exchange = {
+        method: 'GET',
+        path: `/v1/events${queryOf({ guest: filter.guest, since })}`,
+        headers: { accept: 'text/event-stream' },
+        signal: options.signal,
+      };
+      const response = await send(endpoint, exchange);
+      connected = true;
+      for await (const message of readSse(bodyOf(endpoint, exchange, response))) {
+        reconnection.succeeded();
+        if (message.event !== 'event') continue;
+        const event = parseWire<Event>(message.data);
+        if (event.id > 0) {
+          if (since !== undefined && event.id <= since) continue; // told before the break
+          since = event.id;
+        }
+        yield event;
+      }
+      throw new StasisError('daemon-unreachable', 'the daemon ended the stream of events');
+    } catch (error) {
+      if (!connected) throw error;
+      await reconnection.after(error);
+    }
+  }
+}
+
+/** `?a=1&b=2` of what is given, or nothing. */
+export function queryOf(parameters: Readonly<Record<string, string | number | boolean | undefined>>): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters))
+    if (value !== undefined) query.set(name, String(value));
+  return query.size === 0 ? '' : `?${query.toString()}`;
+}

@@ -1,0 +1,41 @@
+/**
+ * Stasis for programs.
+ *
+ * ```ts
+ * import { StasisClient, StasisError } from 'stasis';
+ *
+ * const stasis = new StasisClient(); // STASIS_CONNECT, else the user's session daemon
+ *
+ * const image = await stasis.createSaveImage('web1', { name: 'before-update', live: true });
+ * console.log(`paused for ${image.pauseMs} ms`);
+ *
+ * try {
+ *   await updateTheServer();
+ * } catch {
+ *   await stasis.restoreSaveImage('web1', 'before-update', { delete: true });
+ * }
+ * ```
+ *
+ * @module
+ */
+export { StasisClient, type ClientOptions } from './client.ts';
+export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
+export type { EventFilter } from './event-stream.ts';
+export type { Revive } from './reconnection.ts';
+export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
+export { DEFAULT_IMAGE } from '../api/constants.ts';
+export type {
+  Doctor,
+  Event,
+  Guest,
+  GuestDisk,
+  GuestState,
+  HostStatus,
+  Image,
+  ImageState,
+  Operation,
+  OperationKind,
+  OperationState,
+  Policy,
+} from '../api/schemas.ts';
+export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';

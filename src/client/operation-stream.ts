@@ -1,0 +1,76 @@
+/**
+ * From a request to the end of the operation it began. The daemon streams the operation over the reply of the
+ * very request, so that a command is one exchange; if the daemon is restarted meanwhile, the operation goes on
+ * in its successor, and so does the watching.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Operation } from '../api/schemas.ts';
+import { StasisError } from '../errors.ts';
+import type { Endpoint } from './connect.ts';
+import { Reconnection, type Revive } from './reconnection.ts';
+import { readSse } from './sse.ts';
+import { bodyOf, readText, send, type Exchange } from './transport.ts';
+import { parseWire } from './wire.ts';
+
+export interface Watching {
+  readonly onProgress?: ((operation: Operation) => void) | undefined;
+  readonly revive?: Revive | undefined;
+}
+
+/**
+ * Sends `exchange` and resolves with the operation once it is done, failed or cancelled: how it ended is for the
+ * caller to judge. A request is sent once; only the watching is ever repeated.
+ *
+ * @throws the daemon's refusal; `daemon-unreachable`; the reason of the exchange's signal. The signal ends the
+ *   watching, never the operation.
+ */
+export async function runOperation(
+  endpoint: Endpoint,
+  exchange: Exchange,
+  watching: Watching,
+): Promise<Operation> {
+  const reconnection = new Reconnection(watching.revive, exchange.signal);
+  let attempt: Exchange = streamed(exchange);
+  let known: string | undefined;
+  for (;;) {
+    try {
+      const response = await send(endpoint, attempt);
+      known ??= operationPath(response.headers.location);
+      for await (const operation of operationsIn(endpoint, attempt, response)) {
+        reconnection.succeeded();
+        known = `/v1/operations/${operation.id}`;
+        watching.onProgress?.(operation);
+        if (operation.state !== 'running') return operation;
+      }
+      throw new StasisError('daemon-unreachable', 'the daemon ended the stream before the operation ended');
+    } catch (error) {
+      if (known === undefined) throw error;
+      await reconnection.after(error);
+      attempt = streamed({ method: 'GET', path: known, signal: exchange.signal });
+    }
+  }
+}
+
+function streamed(exchange: Exchange): Exchange {
+  return { ...exchange, headers: { ...exchange.headers, accept: 'text/event-stream' } };
+}
+
+/** `Location` names the operation before the first message does. */
+function operationPath(location: string | undefined): string | undefined {
+  return location?.startsWith('/v1/operations/') === true ? location : undefined;
+}
+
+/** The operations in a reply: many in an event stream, one in a plain 202. */
+async function* operationsIn(
+  endpoint: Endpoint,
+  exchange: Exchange,
+  response: IncomingMessage,
+): AsyncGenerator<Operation, void, undefined> {
+  if (response.headers['content-type']?.startsWith('text/event-stream') !== true) {
+    yield parseWire<Operation>(await readText(endpoint, exchange, response));
+    return;
+  }
+  for await (const message of readSse(bodyOf(endpoint, exchange, response))) {
+    if (message.event === 'operation') yield parseWire<Operation>(message.data);
+  }
+}

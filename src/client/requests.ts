@@ -1,0 +1,29 @@
+/** What the methods of the client take and give, beside the documents of the wire. */
+import type { Operation, RestoreRequest, SaveRequest } from '../api/schemas.ts';
+
+/** Optional things may also be given as `undefined`: a caller needn't build its request conditionally. */
+export type Loose<T> = { readonly [Key in keyof T]: T[Key] | undefined };
+
+export type SaveOptions = Loose<SaveRequest>;
+export type RestoreOptions = Loose<Omit<RestoreRequest, 'name'>>;
+
+export interface CallOptions {
+  /** Aborting ends the waiting, never the operation: `cancelOperation` does that. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Waiting extends CallOptions {
+  /** called at once, on every change of phase or progress, and at the end */
+  readonly onProgress?: ((operation: Operation) => void) | undefined;
+  readonly wait?: true;
+}
+
+export interface NotWaiting extends CallOptions {
+  /** resolve as soon as the operation is recorded: from then on it ends even if the host loses power */
+  readonly wait: false;
+}
+
+/** What a mutation resolves with: its result, or, when the caller doesn't wait for it, the running operation. */
+export type Outcome<Options extends Waiting | NotWaiting, Result> = Options extends NotWaiting
+  ? Operation
+  : Result;

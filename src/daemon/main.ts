@@ -1,0 +1,149 @@
+/**
+ * The daemon's life: take the home, find the guests, finish or undo what was under way, serve, and let go. It may be
+ * killed at any instruction; the next one begins here.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { write } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import pino, { type Logger } from 'pino';
+import { openCatalog } from '../catalog/database.ts';
+import { listGuests } from '../catalog/guests.ts';
+import { StasisError, messageOf } from '../errors.ts';
+import { bootProcedure } from '../guests/boot.ts';
+import { defineProcedure, policyProcedure } from '../guests/define.ts';
+import type { Host } from '../guests/host.ts';
+import {
+  pauseProcedure,
+  resetProcedure,
+  resumeProcedure,
+  shutdownProcedure,
+  stopProcedure,
+} from '../guests/power.ts';
+import { Supervisor } from '../guests/supervisor.ts';
+import { collectProcedure, hasWork } from '../images/collect.ts';
+import { deleteProcedure } from '../images/delete.ts';
+import { restoreProcedure } from '../images/restore.ts';
+import { saveProcedure } from '../images/save.ts';
+import { tidy } from '../images/tidy.ts';
+import { undefineProcedure } from '../images/undefine.ts';
+import { OperationEngine } from '../operations/engine.ts';
+import { EventLog } from '../operations/event-log.ts';
+import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { findQemu } from '../qemu/binary.ts';
+import { ImageTool } from '../qemu/image-tool.ts';
+import { withShortSocketPath } from '../socket-path.ts';
+import { buildServer, type Server } from './server.ts';
+
+/** The daemon as a process: `stasis daemon [--system]`. */
+export async function main(args: readonly string[]): Promise<void> {
+  const logger = pino({ level: process.env['STASIS_LOG'] ?? 'info' });
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: { system: { type: 'boolean', default: false } },
+    });
+    const stop = new AbortController();
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+    await serve(values.system ? systemPaths() : sessionPaths(), logger, stop.signal);
+  } catch (error) {
+    const explained = StasisError.from(error);
+    if (explained.code === 'busy') tellStarter('running\n');
+    if (explained.code === 'internal') logger.error({ err: error }, explained.message);
+    process.stderr.write(`stasis daemon: ${explained.message}\n`);
+    process.exitCode = explained.exitStatus;
+  }
+}
+
+async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<void> {
+  for (const directory of [paths.data, paths.run, paths.cache])
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  await using stack = new AsyncDisposableStack();
+
+  const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
+  stack.defer(() => catalog.destroy());
+  const qemu = await findQemu();
+  const events = new EventLog(catalog);
+  const supervisor = stack.use(
+    new Supervisor({ catalog, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+  );
+  const host: Host = {
+    catalog,
+    paths,
+    qemu,
+    imageTool: new ImageTool(qemu.imageToolPath),
+    supervisor,
+    events,
+    log: logger,
+  };
+  const engine = new OperationEngine({
+    catalog,
+    events,
+    log: logger,
+    failpoints: process.env['STASIS_FAILPOINT'],
+    killGuest: (guest) => supervisor.kill(guest),
+  });
+  registerProcedures(engine, host);
+
+  await supervisor.reconnect();
+  await engine.recover();
+  await tidy(host);
+  await collectLeftovers(host, engine);
+
+  const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
+  stack.defer(() => server.close());
+  await listen(server, paths.socket);
+  await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
+  logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
+  tellStarter('ready\n');
+
+  if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
+  logger.info({}, 'stopping: guests run on, operations under way are finished or undone at the next start');
+}
+
+/** All that can be under way when a daemon dies. */
+function registerProcedures(engine: OperationEngine, host: Host): void {
+  engine.register(defineProcedure(host));
+  engine.register(undefineProcedure(host));
+  engine.register(policyProcedure());
+  engine.register(bootProcedure(host));
+  engine.register(shutdownProcedure(host));
+  engine.register(stopProcedure(host));
+  engine.register(pauseProcedure(host));
+  engine.register(resumeProcedure(host));
+  engine.register(resetProcedure(host));
+  engine.register(saveProcedure(host));
+  engine.register(restoreProcedure(host));
+  engine.register(deleteProcedure(host));
+  engine.register(collectProcedure(host));
+}
+
+/** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */
+async function collectLeftovers(host: Host, engine: OperationEngine): Promise<void> {
+  for (const guest of await listGuests(host.catalog)) {
+    if (!(await hasWork(host, guest.uuid))) continue;
+    await engine.submit(collectProcedure(host), {
+      kind: 'collect',
+      subject: { guest: guest.uuid, guestName: guest.name, image: null },
+      args: {},
+    });
+  }
+}
+
+/** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's. */
+async function listen(server: Server, path: string): Promise<void> {
+  await rm(path, { force: true });
+  await withShortSocketPath(path, (short) => server.listen({ path: short }));
+}
+
+/** Tells whoever started us, on the descriptor they gave, that they may connect. */
+function tellStarter(message: string): void {
+  const descriptor = Number(process.env['STASIS_READY_FD'] ?? '');
+  if (!Number.isInteger(descriptor) || descriptor < 3) return;
+  // They may have gone; we serve all the same.
+  write(
+    descriptor,
+    message,
+    (error) => error && process.stderr.write(`stasis daemon: ${messageOf(error)}\n`),
+  );
+}

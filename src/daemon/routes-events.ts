@@ -1,0 +1,63 @@
+/** What happens on this host, as a list or as a stream that goes on. */
+import Type from 'typebox';
+import type { Event } from '../api/schemas.ts';
+import { Ref } from '../api/schemas.ts';
+import { eventsAfter, lastEvents } from '../catalog/events.ts';
+import { EventStream } from './event-stream.ts';
+import { acceptsStream } from './respond.ts';
+import { Failure, type Routes } from './routes-guests.ts';
+import type { ViewContext } from './views.ts';
+
+const Query = Type.Object({
+  guest: Type.Optional(Type.String()),
+  limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,3}$' })),
+  since: Type.Optional(Type.String({ pattern: '^[0-9]{1,15}$' })),
+});
+const PAGE = 1000;
+
+export function eventRoutes(routes: Routes, context: ViewContext): void {
+  const { catalog, events } = context.host;
+
+  routes.get(
+    '/v1/events',
+    {
+      schema: {
+        summary: 'Events; as an event stream: what follows too',
+        querystring: Query,
+        response: { 200: Type.Array(Ref<Event>('Event')), default: Failure },
+      },
+    },
+    async (request, reply) => {
+      const { guest, limit, since } = request.query;
+      if (!acceptsStream(reply)) {
+        return since === undefined
+          ? lastEvents(catalog, Number(limit ?? 100), guest)
+          : eventsAfter(catalog, Number(since), Number(limit ?? PAGE));
+      }
+      using stream = new EventStream(reply);
+      const send = (event: Event) => {
+        if (guest === undefined || event.guest === guest) stream.send('event', event, event.id);
+      };
+      // Listen first, replay then: what happens meanwhile waits, and nothing is lost or told twice.
+      let replayed = Number(request.headers['last-event-id'] ?? since ?? Number.MAX_SAFE_INTEGER);
+      const waiting: Event[] = [];
+      let live = false;
+      const stop = events.listen((event) => (live ? send(event) : waiting.push(event)));
+      try {
+        for (;;) {
+          const page = await eventsAfter(catalog, replayed, PAGE);
+          for (const event of page) send(event);
+          replayed = page.at(-1)?.id ?? replayed;
+          if (page.length < PAGE) break;
+        }
+        live = true;
+        const fromReplay = replayed === Number.MAX_SAFE_INTEGER ? 0 : replayed;
+        for (const event of waiting) if (event.id > fromReplay) send(event);
+        await stream.closed();
+      } finally {
+        stop();
+      }
+      return undefined;
+    },
+  );
+}

@@ -1,0 +1,127 @@
+/** Save images: the seed's five calls. */
+import Type from 'typebox';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
+import type { Image } from '../api/schemas.ts';
+import { Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
+import { getGuest, listGuests } from '../catalog/guests.ts';
+import { listImages } from '../catalog/images.ts';
+import { StasisError } from '../errors.ts';
+import { deleteProcedure, requireImage } from '../images/delete.ts';
+import { restoreProcedure } from '../images/restore.ts';
+import { saveProcedure } from '../images/save.ts';
+import { subjectOf, submit } from './respond.ts';
+import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
+import { imageViews, type ViewContext } from './views.ts';
+
+const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
+const ImageRef = Ref<Image>('Image');
+
+export function imageRoutes(routes: Routes, context: ViewContext): void {
+  const { host } = context;
+  const { catalog } = host;
+
+  routes.get(
+    '/v1/images',
+    {
+      schema: {
+        summary: 'All images of all guests',
+        response: { 200: Type.Array(ImageRef), default: Failure },
+      },
+    },
+    async () => imageViews(context, await listGuests(catalog), await listImages(catalog)),
+  );
+
+  routes.get(
+    '/v1/guests/:guest/images',
+    {
+      schema: {
+        summary: "A guest's images",
+        params: GuestParams,
+        response: { 200: Type.Array(ImageRef), default: Failure },
+      },
+    },
+    async (request) => {
+      const guest = await getGuest(catalog, request.params.guest);
+      return imageViews(context, [guest], await listImages(catalog, guest.uuid));
+    },
+  );
+
+  routes.get(
+    '/v1/guests/:guest/images/:image',
+    { schema: { summary: 'One image', params: ImageParams, response: { 200: ImageRef, default: Failure } } },
+    async (request) => {
+      const guest = await getGuest(catalog, request.params.guest);
+      const image = await requireImage(catalog, guest, request.params.image);
+      const views = await imageViews(context, [guest], await listImages(catalog, guest.uuid));
+      return views.find((view) => view.name === image.name);
+    },
+  );
+
+  routes.post(
+    '/v1/guests/:guest/images',
+    {
+      schema: {
+        summary: 'Save a guest',
+        params: GuestParams,
+        body: Type.Optional(SaveRequest),
+        response: Accepted,
+      },
+    },
+    async (request, reply) => {
+      const { quiesce = false, ...args } = request.body ?? {};
+      if (quiesce) {
+        throw new StasisError(
+          'unsupported',
+          "freezing the guest's file systems (--quiesce) is not there yet; save without it, the image is as consistent as a power cut",
+          { guest: request.params.guest },
+        );
+      }
+      const subject = await subjectOf(context, request.params.guest, args.name ?? DEFAULT_IMAGE);
+      return submit(context, reply, { kind: 'save', procedure: saveProcedure(host), subject, args });
+    },
+  );
+
+  routes.delete(
+    '/v1/guests/:guest/images/:image',
+    { schema: { summary: 'Delete an image', params: ImageParams, response: Accepted } },
+    async (request, reply) => {
+      const { guest, image } = request.params;
+      return submit(context, reply, {
+        kind: 'delete',
+        procedure: deleteProcedure(host),
+        subject: await subjectOf(context, guest, image),
+        args: { name: image },
+      });
+    },
+  );
+
+  routes.post(
+    '/v1/guests/:guest/restore',
+    {
+      schema: {
+        summary: 'Restore an image',
+        params: GuestParams,
+        body: Type.Optional(RestoreRequest),
+        response: Accepted,
+      },
+    },
+    async (request, reply) => {
+      const { asNewGuest, saveCurrent, ...args } = request.body ?? {};
+      if (asNewGuest !== undefined)
+        throw new StasisError('unsupported', 'restoring as a new guest (--as) is not there yet', {
+          guest: request.params.guest,
+        });
+      const subject = await subjectOf(context, request.params.guest, args.name ?? DEFAULT_IMAGE);
+      const save =
+        saveCurrent === true
+          ? `before-restore-${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}`
+          : saveCurrent;
+      return submit(context, reply, {
+        kind: 'restore',
+        procedure: restoreProcedure(host),
+        subject,
+        args: { ...args, ...(save === undefined || save === false ? {} : { saveCurrent: save }) },
+      });
+    },
+  );
+}

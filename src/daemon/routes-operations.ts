@@ -1,0 +1,60 @@
+/** Operations: what is under way, what was, and how to stop it. */
+import Type from 'typebox';
+import type { Operation } from '../api/schemas.ts';
+import { Ref } from '../api/schemas.ts';
+import { listOperations } from '../catalog/operations.ts';
+import { acceptsStream, currentView, streamOperation } from './respond.ts';
+import { Failure, type Routes } from './routes-guests.ts';
+import { operationSummary, type ViewContext } from './views.ts';
+
+const OperationRef = Ref<Operation>('Operation');
+const Params = Type.Object({ id: Type.String() });
+const LISTED = 200;
+
+export function operationRoutes(routes: Routes, context: ViewContext): void {
+  const { host, engine } = context;
+
+  routes.get(
+    '/v1/operations',
+    {
+      schema: {
+        summary: 'Operations, newest first',
+        response: { 200: Type.Array(OperationRef), default: Failure },
+      },
+    },
+    async () => {
+      const records = await listOperations(host.catalog, LISTED);
+      return records.map((record) => operationSummary(record, engine.live(record.id)));
+    },
+  );
+
+  routes.get(
+    '/v1/operations/:id',
+    {
+      schema: {
+        summary: 'One operation; as an event stream: until it ends',
+        params: Params,
+        response: { 200: OperationRef, default: Failure },
+      },
+    },
+    async (request, reply) => {
+      if (acceptsStream(reply)) return streamOperation(context, reply, request.params.id);
+      return currentView(context, request.params.id);
+    },
+  );
+
+  routes.delete(
+    '/v1/operations/:id',
+    {
+      schema: {
+        summary: 'Cancel an operation',
+        params: Params,
+        response: { 200: OperationRef, default: Failure },
+      },
+    },
+    async (request) => {
+      await engine.cancel(request.params.id);
+      return currentView(context, request.params.id);
+    },
+  );
+}

@@ -1,0 +1,119 @@
+/** The HTTP server: schemas, one error shape, OpenAPI, and the routes. */
+import swagger from '@fastify/swagger';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
+import {
+  ErrorBodySchema,
+  ErrorReply,
+  Doctor,
+  Event,
+  Guest,
+  HostStatus,
+  Image,
+  Operation,
+  Policy,
+} from '../api/schemas.ts';
+import { StasisError, errnoOf } from '../errors.ts';
+import { VERSION } from '../version.ts';
+import type { ViewContext } from './views.ts';
+import { consoleUpgrades } from './console.ts';
+import { eventRoutes } from './routes-events.ts';
+import { guestRoutes } from './routes-guests.ts';
+import { hostRoutes } from './routes-host.ts';
+import { imageRoutes } from './routes-images.ts';
+import { operationRoutes } from './routes-operations.ts';
+
+export interface DaemonContext extends ViewContext {
+  readonly startedAt: string;
+}
+
+/** A definition is the largest thing a client sends. */
+const BODY_LIMIT_BYTES = 1024 ** 2;
+
+export type Server = Awaited<ReturnType<typeof buildServer>>;
+
+/** @param context null builds a server that only knows its routes: enough for the OpenAPI document */
+export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
+  const server = Fastify({
+    loggerInstance: logger,
+    disableRequestLogging: true,
+    bodyLimit: BODY_LIMIT_BYTES,
+    forceCloseConnections: true,
+    ajv: {
+      customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false },
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>();
+
+  server.setErrorHandler((error: FastifyError | Error, request, reply) => {
+    const explained = explain(error);
+    if (explained.code === 'internal') request.log.error({ err: error, url: request.url }, 'internal error');
+    return reply.status(explained.httpStatus).send({ error: explained.toJSON() });
+  });
+  server.setNotFoundHandler((request, reply) => {
+    const error = new StasisError(
+      'not-found',
+      `there is no ${request.method} ${request.url}; the API is described at /v1/openapi.json`,
+    );
+    return reply.status(404).send({ error: error.toJSON() });
+  });
+
+  for (const schema of [
+    Policy,
+    Guest,
+    Image,
+    ErrorBodySchema,
+    ErrorReply,
+    Operation,
+    Event,
+    HostStatus,
+    Doctor,
+  ])
+    server.addSchema(schema);
+  await server.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Stasis',
+        version: VERSION,
+        description: 'Managed, named save images for QEMU/KVM guests',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+    },
+    refResolver: {
+      buildLocalReference: (json, _uri, _fragment, index) =>
+        typeof json['$id'] === 'string' ? json['$id'] : `schema-${index}`,
+    },
+  });
+  await server.register((routes, _options, done) => {
+    guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    done();
+  });
+  consoleUpgrades(server.server, context);
+  await server.ready();
+  return server;
+}
+
+/** What Fastify finds wrong with a request is the client's mistake, told in the one error model. */
+function explain(error: FastifyError | Error): StasisError {
+  if ('validation' in error && error.validation !== undefined) {
+    const [problem] = error.validation;
+    const unknown = problem?.params?.['additionalProperty'];
+    return new StasisError(
+      'invalid-request',
+      `the request is not valid: ${error.message}${typeof unknown === 'string' ? ` ("${unknown}")` : ''}`,
+    );
+  }
+  if (
+    'statusCode' in error &&
+    error.statusCode !== undefined &&
+    error.statusCode < 500 &&
+    errnoOf(error)?.startsWith('FST_')
+  ) {
+    return new StasisError('invalid-request', error.message);
+  }
+  return StasisError.from(error);
+}

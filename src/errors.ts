@@ -1,0 +1,141 @@
+/**
+ * The one error model, from QMP to exit status. Every failure a user can see is a `StasisError` whose code
+ * stands in the table below; the table also fixes the HTTP status and the exit status, so that daemon, SDK and
+ * command line can't disagree. A test holds table, OpenAPI document and README to each other.
+ */
+export const ERRORS = {
+  // wrong usage
+  'invalid-request': { http: 400, exit: 2 },
+  'invalid-definition': { http: 400, exit: 2 },
+  'invalid-name': { http: 400, exit: 2 },
+  // no such thing
+  'guest-not-found': { http: 404, exit: 3 },
+  'image-not-found': { http: 404, exit: 3 },
+  'operation-not-found': { http: 404, exit: 3 },
+  'not-found': { http: 404, exit: 1 },
+  // not possible in this state
+  'guest-exists': { http: 409, exit: 4 },
+  'image-exists': { http: 409, exit: 4 },
+  'invalid-state': { http: 409, exit: 4 },
+  busy: { http: 409, exit: 4 },
+  'disk-in-use': { http: 409, exit: 4 },
+  'disk-changed': { http: 409, exit: 4 },
+  'has-images': { http: 409, exit: 4 },
+  // not possible on this host or with this guest
+  'not-capturable': { http: 422, exit: 4 },
+  unsupported: { http: 422, exit: 4 },
+  'no-space': { http: 507, exit: 4 },
+  'disk-missing': { http: 422, exit: 4 },
+  'qemu-missing': { http: 422, exit: 4 },
+  'qemu-too-old': { http: 422, exit: 4 },
+  // failed
+  cancelled: { http: 409, exit: 1 },
+  timeout: { http: 504, exit: 1 },
+  'qemu-failed': { http: 502, exit: 1 },
+  'guest-crashed': { http: 502, exit: 1 },
+  'capture-failed': { http: 502, exit: 1 },
+  'restore-failed': { http: 502, exit: 1 },
+  'image-damaged': { http: 422, exit: 1 },
+  'storage-failed': { http: 500, exit: 1 },
+  interrupted: { http: 500, exit: 1 },
+  'daemon-unreachable': { http: 503, exit: 1 },
+  internal: { http: 500, exit: 1 },
+} as const satisfies Record<string, { http: number; exit: 1 | 2 | 3 | 4 }>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** What a user may need to know beside the message: numbers, paths, the nearest known key, the cure. */
+export type ErrorDetails = Readonly<Record<string, unknown>>;
+
+export interface ErrorContext {
+  readonly guest?: string | undefined;
+  readonly image?: string | undefined;
+  readonly details?: ErrorDetails | undefined;
+  readonly cause?: unknown;
+}
+
+/** An error as it travels: in a response, in an operation's record, in the CLI's `--json` output. */
+export interface ErrorBody {
+  code: ErrorCode;
+  message: string;
+  guest?: string;
+  image?: string;
+  details?: Record<string, unknown>;
+}
+
+export class StasisError extends Error {
+  override readonly name = 'StasisError';
+  readonly code: ErrorCode;
+  readonly guest: string | undefined;
+  readonly image: string | undefined;
+  readonly details: ErrorDetails | undefined;
+
+  /** @param message what happened, to whom, and what to do about it: one or two sentences for a person */
+  constructor(code: ErrorCode, message: string, context: ErrorContext = {}) {
+    super(message, context.cause === undefined ? undefined : { cause: context.cause });
+    this.code = code;
+    this.guest = context.guest;
+    this.image = context.image;
+    this.details = context.details;
+  }
+
+  get httpStatus(): number {
+    return ERRORS[this.code].http;
+  }
+
+  get exitStatus(): number {
+    return ERRORS[this.code].exit;
+  }
+
+  /** The same error told of a guest and an image, for code below that knows neither. */
+  about(context: { guest?: string | undefined; image?: string | undefined }): StasisError {
+    return new StasisError(this.code, this.message, {
+      guest: this.guest ?? context.guest,
+      image: this.image ?? context.image,
+      details: this.details,
+      cause: this.cause ?? this,
+    });
+  }
+
+  toJSON(): ErrorBody {
+    return {
+      code: this.code,
+      message: this.message,
+      ...(this.guest === undefined ? {} : { guest: this.guest }),
+      ...(this.image === undefined ? {} : { image: this.image }),
+      ...(this.details === undefined ? {} : { details: { ...this.details } }),
+    };
+  }
+
+  static fromJSON(body: ErrorBody): StasisError {
+    return new StasisError(Object.hasOwn(ERRORS, body.code) ? body.code : 'internal', body.message, body);
+  }
+
+  /**
+   * Any thrown value as a `StasisError`. File-system errors that a user can mend keep their meaning; everything
+   * else is `internal`: a defect of ours, whose cause goes to the log and never to the user.
+   */
+  static from(error: unknown): StasisError {
+    if (error instanceof StasisError) return error;
+    const errno = errnoOf(error);
+    if (errno === 'ENOSPC' || errno === 'EDQUOT') {
+      return new StasisError('no-space', `no space left on the device: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+    if (errno !== undefined && ['EACCES', 'EPERM', 'EROFS', 'EIO', 'EMFILE', 'ENFILE'].includes(errno)) {
+      return new StasisError('storage-failed', messageOf(error), { cause: error });
+    }
+    return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** The message of any thrown value. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The errno name (`ENOENT`, …) of a Node system error, if it is one. */
+export function errnoOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}

@@ -1,0 +1,116 @@
+/** Starting a guest from its disks: the procedure behind `start`, when no image is restored. */
+import { getGuestByUuid, setInstance } from '../catalog/guests.ts';
+import { StasisError } from '../errors.ts';
+import { newId } from '../ids.ts';
+import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import { isWritable } from '../storage/layers.ts';
+import { commandLine } from './command-line.ts';
+import { storedDefinition } from './definition.ts';
+import {
+  checkSeals,
+  createHeads,
+  guestDirectory,
+  headIds,
+  installHeads,
+  loadForest,
+  machineDisks,
+  planHeads,
+  removeHeads,
+  seal,
+  unseal,
+  type PlannedHead,
+} from './disks.ts';
+import type { Host } from './host.ts';
+
+interface BootPlan {
+  readonly guest: string;
+  readonly instance: string;
+  readonly heads: readonly PlannedHead[];
+}
+
+/** Boots a stopped guest. A head that an image pins is never written to: a fresh one is laid over it first. */
+export function bootProcedure(host: Host): Procedure<Record<string, never>, BootPlan> {
+  const { catalog, supervisor } = host;
+  return {
+    name: 'boot',
+    cancellable: true,
+
+    async plan(_args, subject: Subject) {
+      const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      if (supervisor.find(guest.uuid) !== undefined) {
+        throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
+      }
+      const heads = await headIds(catalog, guest.uuid);
+      await checkSeals(catalog, heads);
+      const forest = await loadForest(catalog);
+      const held = heads.filter(({ layer }) => !isWritable(forest, layer));
+      return {
+        guest: guest.uuid,
+        instance: newId(),
+        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), held),
+      };
+    },
+
+    async run(plan, operation) {
+      const guest = await getGuestByUuid(catalog, plan.guest);
+      const heads = await headIds(catalog, plan.guest);
+      await operation.step('lay-heads', () =>
+        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
+      );
+      await operation.step('launch', async () => {
+        await unseal(catalog, writtenDirectly(heads, plan.heads));
+        const disks = await machineDisks(catalog, heads, plan.heads);
+        await supervisor.launch(plan.instance, commandLine(storedDefinition(guest), disks), operation.signal);
+      });
+      await operation.commit(async (transaction) => {
+        await installHeads(transaction, plan.guest, plan.heads);
+        await setInstance(transaction, plan.guest, plan.instance);
+      });
+    },
+
+    async undo(plan) {
+      await supervisor.discard(plan.instance);
+      await removeHeads(plan.heads);
+      await seal(catalog, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
+    },
+
+    async finish(plan, operation) {
+      await operation.step('run', () => letRun(host, plan.guest, plan.instance, false, operation));
+    },
+  };
+}
+
+/** Heads that get no new one over them. */
+function writtenDirectly(
+  heads: readonly { disk: string; layer: string }[],
+  planned: readonly PlannedHead[],
+): string[] {
+  return heads.filter(({ disk }) => !planned.some((head) => head.disk === disk)).map((head) => head.layer);
+}
+
+/**
+ * A process that has been committed as a guest's becomes it and runs. Repeatable: after a crash the process is found again.
+ * @throws StasisError `guest-crashed` when the process is gone
+ */
+export async function letRun(
+  host: Host,
+  uuid: string,
+  instance: string,
+  paused: boolean,
+  operation: OperationHandle,
+): Promise<void> {
+  const process = await host.supervisor.attach(instance, uuid);
+  if (process === undefined) {
+    await host.supervisor.end(uuid, 'its QEMU process ended before the guest ran');
+    throw new StasisError('guest-crashed', `QEMU ended before guest ${operation.guestName} ran`, {
+      guest: operation.guestName,
+    });
+  }
+  await host.supervisor.adopt(uuid, instance, process);
+  if (!paused) await process.qmp.execute('cont');
+  await operation.publish({
+    type: 'guest',
+    action: paused ? 'paused' : 'running',
+    message: `${operation.guestName} ${paused ? 'is loaded and paused' : 'runs'}`,
+  });
+}

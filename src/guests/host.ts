@@ -1,0 +1,18 @@
+/** What procedures work with on this host. */
+import type { CatalogDatabase } from '../catalog/database.ts';
+import type { EventLog } from '../operations/event-log.ts';
+import type { Log } from '../log.ts';
+import type { Paths } from '../paths.ts';
+import type { ImageTool } from '../qemu/image-tool.ts';
+import type { QemuBinary } from '../qemu/binary.ts';
+import type { Supervisor } from './supervisor.ts';
+
+export interface Host {
+  readonly catalog: CatalogDatabase;
+  readonly paths: Paths;
+  readonly qemu: QemuBinary;
+  readonly imageTool: ImageTool;
+  readonly supervisor: Supervisor;
+  readonly events: EventLog;
+  readonly log: Log;
+}

@@ -1,0 +1,100 @@
+/** The short procedures: what a person does at a machine's buttons. */
+import { getGuestByUuid } from '../catalog/guests.ts';
+import { StasisError } from '../errors.ts';
+import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import type { Host } from './host.ts';
+
+interface PowerPlan {
+  readonly guest: string;
+}
+
+/** What can be done again without harm is committed first and done after: a crash between the two does it then. */
+function simple<Args>(
+  name: string,
+  host: Host,
+  needsProcess: boolean,
+  act: (plan: PowerPlan, operation: OperationHandle) => Promise<void>,
+): Procedure<Args, PowerPlan> {
+  return {
+    name,
+    cancellable: false,
+    plan: (_args, subject) => planFor(host, subject, needsProcess),
+    run: (_plan, operation) => operation.commit(() => Promise.resolve()),
+    undo: () => Promise.resolve(),
+    finish: (plan, operation) => operation.step(name, () => act(plan, operation)),
+  };
+}
+
+async function planFor(host: Host, subject: Subject, needsProcess: boolean): Promise<PowerPlan> {
+  const guest = await getGuestByUuid(host.catalog, subject.guest ?? subject.guestName);
+  if (needsProcess) host.supervisor.get(guest.uuid, guest.name);
+  return { guest: guest.uuid };
+}
+
+/** Pulls the plug. Of a stopped guest: nothing; of a crashed one: the crash is acknowledged. */
+export function stopProcedure(host: Host): Procedure<unknown, PowerPlan> {
+  return simple('stop', host, false, (plan) => host.supervisor.end(plan.guest));
+}
+
+export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
+  return simple('pause', host, true, async (plan, operation) => {
+    await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('stop');
+  });
+}
+
+export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
+  return simple('resume', host, true, async (plan, operation) => {
+    await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('cont');
+  });
+}
+
+/** The reset button: memory is lost, disks are as they are. */
+export function resetProcedure(host: Host): Procedure<unknown, PowerPlan> {
+  return simple('reset', host, true, async (plan, operation) => {
+    await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('system_reset');
+  });
+}
+
+interface ShutdownPlan extends PowerPlan {
+  readonly timeoutSeconds: number;
+}
+
+const DEFAULT_TIMEOUT_SECONDS = 120;
+
+/** Presses the power button and waits until the guest has shut itself down; a guest that doesn't runs on. */
+export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: number }, ShutdownPlan> {
+  return {
+    name: 'shutdown',
+    cancellable: true,
+    async plan(args, subject) {
+      return {
+        ...(await planFor(host, subject, true)),
+        timeoutSeconds: args.timeoutSeconds ?? DEFAULT_TIMEOUT_SECONDS,
+      };
+    },
+    async run(plan, operation) {
+      await operation.step('press-power-button', async () => {
+        const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
+        const timeout = AbortSignal.timeout(plan.timeoutSeconds * 1000);
+        const ended = host.supervisor.whenEnded(plan.guest, AbortSignal.any([timeout, operation.signal]));
+        // A paused guest can't react to its power button.
+        const { status } = await qmp.execute('query-status');
+        if (status === 'paused') await qmp.execute('cont');
+        await qmp.execute('system_powerdown');
+        try {
+          await ended;
+        } catch (error) {
+          if (!timeout.aborted) throw error;
+          throw new StasisError(
+            'timeout',
+            `guest ${operation.guestName} did not shut down within ${plan.timeoutSeconds} s and still runs; give it more with --timeout, or \`stasis stop ${operation.guestName}\``,
+            { guest: operation.guestName, cause: error },
+          );
+        }
+      });
+      await operation.commit(() => Promise.resolve());
+    },
+    undo: () => Promise.resolve(),
+    finish: () => Promise.resolve(),
+  };
+}

@@ -1,0 +1,256 @@
+/**
+ * Which QEMU process is which guest, and what state it is in. Processes are detached and outlive the daemon; the
+ * supervisor finds them again by their run directory, checks that they are who they should be, and notices when
+ * one ends that nobody asked to.
+ */
+import { EventEmitter } from 'node:events';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { CatalogDatabase } from '../catalog/database.ts';
+import { clearInstance, getGuestByUuid, listGuests } from '../catalog/guests.ts';
+import { StasisError, messageOf } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { EventLog } from '../operations/event-log.ts';
+import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
+import { headIds, seal } from './disks.ts';
+
+export type RunState = 'running' | 'paused';
+
+interface LiveGuest {
+  readonly uuid: string;
+  readonly instance: string;
+  readonly process: QemuProcess;
+  runState: RunState;
+  /** why it stands still, when nobody asked it to */
+  reason: string | null;
+  /** its end has been asked for */
+  ending: boolean;
+}
+
+export interface SupervisorOptions {
+  readonly catalog: CatalogDatabase;
+  readonly events: EventLog;
+  readonly log: Log;
+  readonly runDirectory: string;
+  readonly binary: string;
+}
+
+/** Run states of QEMU in which the guest can't go on by itself, in words. */
+const HALTED: Record<string, string> = {
+  'io-error': 'a disk reported an error, most likely no space; free some and `stasis resume`',
+  'internal-error': 'QEMU reported an internal error',
+  'guest-panicked': 'the guest panicked',
+};
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #live = new Map<string, LiveGuest>();
+  /** launched, not yet anybody's guest, by instance */
+  readonly #candidates = new Map<string, QemuProcess>();
+  readonly #ended = new EventEmitter<Record<string, []>>().setMaxListeners(0);
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  /** The process of a guest, if it has one. */
+  find(uuid: string): QemuProcess | undefined {
+    return this.#live.get(uuid)?.process;
+  }
+
+  /** @throws StasisError `invalid-state` when the guest has no process */
+  get(uuid: string, guestName: string): QemuProcess {
+    const process = this.find(uuid);
+    if (process === undefined) {
+      throw new StasisError(
+        'invalid-state',
+        `guest ${guestName} is not running; \`stasis start ${guestName}\` starts it`,
+        { guest: guestName },
+      );
+    }
+    return process;
+  }
+
+  runState(uuid: string): { state: RunState; reason: string | null } | undefined {
+    const live = this.#live.get(uuid);
+    return live && { state: live.runState, reason: live.reason };
+  }
+
+  liveGuests(): string[] {
+    return [...this.#live.keys()];
+  }
+
+  instanceDirectory(instance: string): string {
+    return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
+  }
+
+  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
+  async launch(instance: string, args: readonly string[], signal: AbortSignal): Promise<QemuProcess> {
+    const runDirectory = this.instanceDirectory(instance);
+    await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+    const process = await launchQemu({ binary: this.#options.binary, args, runDirectory, signal });
+    this.#candidates.set(instance, process);
+    return process;
+  }
+
+  /** The process behind an instance, which may be gone: known, or found again after a crash of the daemon. */
+  async attach(instance: string, uuid: string): Promise<QemuProcess | undefined> {
+    const live = this.#live.get(uuid);
+    if (live?.instance === instance) return live.process;
+    const candidate = this.#candidates.get(instance);
+    if (candidate !== undefined) return candidate.qmp.isClosed ? undefined : candidate;
+    return attachQemu(this.instanceDirectory(instance), { expectedUuid: uuid });
+  }
+
+  /** Makes sure that nothing is left of an instance. Repeatable. */
+  async discard(instance: string): Promise<void> {
+    this.#candidates.delete(instance);
+    const directory = this.instanceDirectory(instance);
+    await killQemu(directory);
+    await rm(directory, { recursive: true, force: true });
+  }
+
+  /** From now on this process is the guest; one that was before is ended. */
+  async adopt(uuid: string, instance: string, process: QemuProcess): Promise<void> {
+    const before = this.#live.get(uuid);
+    if (before?.instance === instance) return;
+    if (before !== undefined) await this.giveUp(uuid);
+    const live: LiveGuest = { uuid, instance, process, runState: 'paused', reason: null, ending: false };
+    this.#live.set(uuid, live);
+    this.#candidates.delete(instance);
+    void this.#follow(live);
+    await this.#query(live);
+  }
+
+  /** Ends a guest's process, if it has one, and leaves the catalog alone: another process takes its place. */
+  async giveUp(uuid: string): Promise<void> {
+    const live = this.#live.get(uuid);
+    if (live === undefined) return;
+    live.ending = true;
+    await killQemu(live.process.runDirectory);
+    await rm(live.process.runDirectory, { recursive: true, force: true });
+    if (this.#live.get(uuid) === live) this.#live.delete(uuid);
+  }
+
+  /** Ends the process that was a guest before `instance`; the catalog names the new one already. Repeatable. */
+  async replace(uuid: string, before: string | null, instance: string): Promise<void> {
+    if (this.#live.get(uuid)?.instance !== instance) await this.giveUp(uuid);
+    if (before !== null) await this.discard(before);
+  }
+
+  /**
+   * Ends a guest's process and records that it has none. Repeatable.
+   * @param crash why it ended, when nobody asked for it
+   */
+  async end(uuid: string, crash: string | null = null): Promise<void> {
+    const record = await getGuestByUuid(this.#options.catalog, uuid);
+    await this.giveUp(uuid);
+    if (record.instance !== null) await this.discard(record.instance);
+    await clearInstance(this.#options.catalog, uuid, crash);
+    const heads = await headIds(this.#options.catalog, uuid);
+    try {
+      await seal(
+        this.#options.catalog,
+        heads.map((head) => head.layer),
+      );
+    } catch (error) {
+      // A disk that is gone is told of when it is used next.
+      this.#options.log.warn({ err: error, guest: record.name }, 'a disk can not be sealed');
+    }
+    this.#ended.emit(uuid);
+    const message = crash === null ? `${record.name} stopped` : `${record.name} crashed: ${crash}`;
+    await this.#options.events.publish({
+      type: 'guest',
+      action: crash === null ? 'stopped' : 'crashed',
+      guest: record.name,
+      message,
+    });
+  }
+
+  /** Resolves when the guest's process has ended and been recorded; at once when it has none. */
+  async whenEnded(uuid: string, signal: AbortSignal): Promise<void> {
+    if (!this.#live.has(uuid)) return;
+    const ended = Promise.withResolvers<void>();
+    const abort = () => ended.reject(signal.reason);
+    this.#ended.once(uuid, ended.resolve);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      signal.throwIfAborted();
+      await ended.promise;
+    } finally {
+      this.#ended.off(uuid, ended.resolve);
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Finds the processes of a former daemon again. Called once, at start. */
+  async reconnect(): Promise<void> {
+    for (const guest of await listGuests(this.#options.catalog)) {
+      if (guest.instance === null) continue;
+      try {
+        const process = await this.attach(guest.instance, guest.uuid);
+        if (process === undefined)
+          await this.end(guest.uuid, 'its QEMU process ended while no daemon watched it');
+        else await this.adopt(guest.uuid, guest.instance, process);
+      } catch (error) {
+        this.#options.log.error({ err: error, guest: guest.name }, 'the guest can not be reached');
+        await this.end(guest.uuid, `its QEMU process did not answer: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  /** Lets go of all processes, which run on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const all = [...this.#live.values()];
+    this.#live.clear();
+    await Promise.all(all.map((live) => live.process.qmp[Symbol.asyncDispose]()));
+  }
+
+  /** For failpoints: what `kill -9` of QEMU would do. */
+  async kill(uuid: string): Promise<void> {
+    const live = this.#live.get(uuid);
+    if (live === undefined) return;
+    process.kill(live.process.pid, 'SIGKILL');
+    await live.process.qmp.closed;
+  }
+
+  /** Keeps a guest's state as QEMU tells it, until its process ends. Never rejects: it is its own owner. */
+  async #follow(live: LiveGuest): Promise<void> {
+    const { qmp } = live.process;
+    using events = qmp.watch('STOP', 'RESUME', 'SHUTDOWN');
+    for (;;) {
+      try {
+        await events.next();
+        await this.#query(live);
+      } catch (error) {
+        if (qmp.isClosed) return this.#closed(live);
+        this.#options.log.error(
+          { err: error, guest: live.uuid },
+          'the state of a guest could not be recorded',
+        );
+      }
+    }
+  }
+
+  async #query(live: LiveGuest): Promise<void> {
+    const { status } = await live.process.qmp.execute('query-status');
+    const before = `${live.runState} ${live.reason}`;
+    live.runState = status === 'running' ? 'running' : 'paused';
+    live.reason = HALTED[status] ?? null;
+    if (this.#live.get(live.uuid) !== live || live.ending) return;
+    if (status === 'shutdown') return this.end(live.uuid);
+    if (before === `${live.runState} ${live.reason}`) return;
+    const { name } = await getGuestByUuid(this.#options.catalog, live.uuid);
+    const message = `${name} is ${live.runState}${live.reason === null ? '' : `: ${live.reason}`}`;
+    await this.#options.events.publish({ type: 'guest', action: live.runState, guest: name, message });
+  }
+
+  async #closed(live: LiveGuest): Promise<void> {
+    if (live.ending || this.#live.get(live.uuid) !== live) return;
+    try {
+      await this.end(live.uuid, 'its QEMU process ended unexpectedly');
+    } catch (error) {
+      this.#options.log.error({ err: error, guest: live.uuid }, 'the end of a guest could not be recorded');
+    }
+  }
+}

@@ -1,0 +1,88 @@
+/** Deleting an image, at any place in the tree, of a guest in any state. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
+import type { Catalog } from '../catalog/database.ts';
+import { getGuestByUuid } from '../catalog/guests.ts';
+import {
+  adoptChildren,
+  deleteImage,
+  findImage,
+  findImageById,
+  updateImage,
+  type ImageRecord,
+} from '../catalog/images.ts';
+import { deletePins } from '../catalog/layers.ts';
+import { StasisError } from '../errors.ts';
+import { guestDirectory } from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import type { Procedure } from '../operations/procedure.ts';
+import { collect } from './collect.ts';
+
+interface DeletePlan {
+  readonly guest: string;
+  readonly image: string;
+  readonly name: string;
+}
+
+/** @throws StasisError `image-not-found` */
+export async function requireImage(
+  catalog: Catalog,
+  guest: { uuid: string; name: string },
+  name: string,
+): Promise<ImageRecord> {
+  const image = await findImage(catalog, guest.uuid, name);
+  if (image !== undefined) return image;
+  const what = name === DEFAULT_IMAGE ? 'no default image' : `no image "${name}"`;
+  throw new StasisError(
+    'image-not-found',
+    `guest ${guest.name} has ${what}; \`stasis images ${guest.name}\` lists its images`,
+    { guest: guest.name, image: name },
+  );
+}
+
+/** The image no longer counts: it is not listed, holds no layer, and its children are its parent's. Part of a commit. */
+export async function dropImage(transaction: Catalog, image: ImageRecord): Promise<void> {
+  await updateImage(transaction, image.id, { state: 'deleting' });
+  await deletePins(transaction, image.id);
+  await adoptChildren(transaction, image.id, image.parent);
+}
+
+/** Removes what is left of a dropped image. Repeatable. */
+export async function forget(host: Host, guest: string, id: string): Promise<void> {
+  await rm(join(guestDirectory(host.paths.data, guest).images, id), { recursive: true, force: true });
+  const image = await findImageById(host.catalog, id);
+  if (image === undefined) return;
+  await deleteImage(host.catalog, id);
+  const { name } = await getGuestByUuid(host.catalog, guest);
+  await host.events.publish({
+    type: 'image',
+    action: 'deleted',
+    guest: name,
+    image: image.name,
+    message: `image ${image.name} of ${name} deleted`,
+  });
+}
+
+export function deleteProcedure(host: Host): Procedure<{ name?: string }, DeletePlan> {
+  return {
+    name: 'delete',
+    cancellable: false,
+    async plan(args, subject) {
+      const guest = await getGuestByUuid(host.catalog, subject.guest ?? subject.guestName);
+      const image = await requireImage(host.catalog, guest, args.name ?? DEFAULT_IMAGE);
+      return { guest: guest.uuid, image: image.id, name: image.name };
+    },
+    async run(plan, operation) {
+      await operation.commit(async (transaction) => {
+        const image = await findImageById(transaction, plan.image);
+        if (image !== undefined) await dropImage(transaction, image);
+      });
+    },
+    undo: () => Promise.resolve(),
+    async finish(plan, operation) {
+      await operation.step('remove-memory', () => forget(host, plan.guest, plan.image));
+      await collect(host, plan.guest, operation);
+    },
+  };
+}

@@ -1,0 +1,59 @@
+/**
+ * What an image says of itself. The same document stands in the catalog and beside the memory file, so that an
+ * image can be understood from its directory alone.
+ */
+import { open, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Definition } from '../guests/definition.ts';
+
+export interface ManifestDisk {
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** from the pinned layer down to the root */
+  readonly chain: readonly { readonly id: string; readonly path: string; readonly format: string }[];
+}
+
+export interface Manifest {
+  readonly version: 1;
+  readonly id: string;
+  readonly name: string;
+  readonly guest: { readonly name: string; readonly uuid: string };
+  readonly createdAt: string;
+  readonly live: boolean;
+  readonly description: string;
+  readonly method: 'precopy' | 'background' | 'stopped';
+  /** how long the guest stood still; null when it was to stop anyway */
+  readonly pauseMs: number | null;
+  readonly saveMs: number;
+  readonly memoryBytes: number;
+  readonly memoryFile: { readonly name: string; readonly offset: number; readonly storedBytes: number };
+  readonly guestWasPaused: boolean;
+  readonly qemuVersion: string;
+  /** every device with state in the memory file: a machine with others is not the one that was saved */
+  readonly devices: readonly string[];
+  readonly definition: Definition;
+  readonly disks: readonly ManifestDisk[];
+}
+
+export const MEMORY_FILE = 'memory';
+export const MANIFEST_FILE = 'manifest.json';
+
+/** Writes the manifest so that after a power cut it is there whole or not at all. */
+export async function writeManifest(directory: string, manifest: Manifest): Promise<void> {
+  const path = join(directory, MANIFEST_FILE);
+  const draft = `${path}.draft`;
+  {
+    await using file = await open(draft, 'w', 0o600);
+    await file.writeFile(JSON.stringify(manifest, null, 2));
+    await file.sync();
+  }
+  await rename(draft, path);
+  await syncPath(directory);
+  await syncPath(dirname(directory));
+}
+
+/** Makes what was written to a file, or named in a directory, durable. */
+export async function syncPath(path: string): Promise<void> {
+  await using file = await open(path, 'r');
+  await file.sync();
+}

@@ -1,0 +1,310 @@
+/**
+ * Restoring an image: the guest becomes what it was, on new heads over the image's layers, so that the image can be
+ * restored any number of times. The new machine is loaded beside the present one, and only when it stands ready, with
+ * all its memory, is the present one given up: a restore that fails leaves the guest as it is.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
+import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
+import { findImageById, getImageById, updateImage, type ImageRecord } from '../catalog/images.ts';
+import { getLayer, pinnedBy, pinsOf, setHead, setIdentity } from '../catalog/layers.ts';
+import { StasisError, messageOf } from '../errors.ts';
+import { letRun } from '../guests/boot.ts';
+import { commandLine } from '../guests/command-line.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
+import {
+  checkSeals,
+  createHeads,
+  guestDirectory,
+  headIds,
+  installHeads,
+  loadForest,
+  machineDisks,
+  planHeads,
+  removeHeads,
+  unseal,
+  type PlannedHead,
+} from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import { newId } from '../ids.ts';
+import type { OperationHandle, Procedure } from '../operations/procedure.ts';
+import { verifyMemoryFile } from '../qemu/memory-file.ts';
+import { eager } from '../qemu/restore-eager.ts';
+import type { RestoreMethod, RestoreMethodName } from '../qemu/restore.ts';
+import { describeChange, readIdentity, type FileIdentity } from '../storage/identity.ts';
+import { collect } from './collect.ts';
+import { dropImage, forget, requireImage } from './delete.ts';
+import type { Manifest } from './manifest.ts';
+import { checkImageName } from './names.ts';
+import { saveProcedure } from './save.ts';
+import { fromStored } from '../stored.ts';
+
+export interface RestoreArgs {
+  readonly name?: string;
+  readonly delete?: boolean;
+  readonly paused?: boolean;
+  readonly method?: RestoreMethodName;
+  /** name of the image that first takes what the guest is now */
+  readonly saveCurrent?: string;
+}
+
+interface RestorePlan {
+  readonly guest: string;
+  readonly image: string;
+  readonly instance: string;
+  readonly delete: boolean;
+  readonly paused: boolean;
+  readonly method: RestoreMethodName;
+  readonly saveCurrent: string | null;
+  /** new heads over the image's layers */
+  readonly heads: readonly PlannedHead[];
+  /** layers of the image that are simply written to again: the image goes, and nothing else stands on them */
+  readonly reused: readonly ReusedLayer[];
+  /** the present machine, which is given up */
+  readonly replaces: string | null;
+  /** the present machine holds something that two can't have: it goes first */
+  readonly alone: boolean;
+}
+
+interface ReusedLayer {
+  readonly disk: string;
+  readonly layer: string;
+  /** its seal, before the restore broke it */
+  readonly identity: string | null;
+}
+
+export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan> {
+  const { catalog, supervisor } = host;
+
+  return {
+    name: 'restore',
+    cancellable: true,
+
+    async plan(args, subject) {
+      const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
+      const manifest = manifestOf(image);
+      if (image.state !== 'ready')
+        throw new StasisError(
+          'image-damaged',
+          `image ${image.name} of ${guest.name} is ${image.state} and can't be restored`,
+        );
+      if (args.method !== undefined && args.method !== 'eager') {
+        throw new StasisError('unsupported', `restore method ${args.method} is not there yet; use eager`, {
+          guest: guest.name,
+          image: image.name,
+        });
+      }
+      if (args.saveCurrent !== undefined) {
+        checkImageName(args.saveCurrent);
+        supervisor.get(guest.uuid, guest.name);
+      }
+      const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
+      await checkSeals(catalog, pins);
+      const stopped = supervisor.find(guest.uuid) === undefined;
+      const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
+      const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
+      return {
+        guest: guest.uuid,
+        image: image.id,
+        instance: newId(),
+        delete: args.delete ?? false,
+        paused: args.paused ?? manifest.guestWasPaused,
+        method: 'eager',
+        saveCurrent: args.saveCurrent ?? null,
+        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),
+        reused,
+        replaces: guest.instance,
+        alone: !stopped && (await needsToBeAlone(manifest.definition)),
+      };
+    },
+
+    async run(plan, operation) {
+      const image = await getImageById(catalog, plan.image);
+      if (plan.saveCurrent !== null) {
+        await operation.child(
+          'save',
+          saveProcedure(host),
+          { name: plan.saveCurrent, live: true },
+          plan.saveCurrent,
+        );
+      }
+      await operation.step('lay-heads', () =>
+        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
+      );
+      if (plan.alone) await operation.step('stop-present', () => supervisor.end(plan.guest));
+      await operation.step('load', async () => {
+        await unseal(
+          catalog,
+          plan.reused.map(({ layer }) => layer),
+        );
+        await load(host, plan, image, operation);
+      });
+      await operation.commit(async (transaction) => {
+        await installHeads(transaction, plan.guest, plan.heads);
+        for (const { disk, layer } of plan.reused) await setHead(transaction, plan.guest, disk, layer);
+        await setInstance(transaction, plan.guest, plan.instance);
+        await setDefinition(
+          transaction,
+          plan.guest,
+          await restoredDefinition(transaction, plan.guest, image),
+        );
+        await setCurrentImage(transaction, plan.guest, plan.image);
+        await updateImage(transaction, plan.image, {
+          restoredCount: image.restoredCount + 1,
+          restoreMethod: plan.method,
+        });
+        // Its layers are about to be written to: from here on it can't be promised to restore.
+        if (plan.reused.length > 0) await dropImage(transaction, image);
+      });
+    },
+
+    async undo(plan) {
+      await supervisor.discard(plan.instance);
+      await removeHeads(plan.heads);
+      for (const { layer, identity } of plan.reused) await setIdentity(catalog, layer, identity);
+    },
+
+    async finish(plan, operation) {
+      const image = await findImageById(catalog, plan.image);
+      if (image !== undefined) {
+        await operation.step('give-up-present', () =>
+          supervisor.replace(plan.guest, plan.replaces, plan.instance),
+        );
+        await ensureLoaded(host, plan, image, operation);
+        await operation.step('run', () => letRun(host, plan.guest, plan.instance, plan.paused, operation));
+        // The guest is proven to run: only now may its image go.
+        if (plan.delete) await operation.step('delete-image', () => dropAndForget(host, plan, image));
+      }
+      await collect(host, plan.guest, operation);
+    },
+  };
+}
+
+/** Starts the machine of the image on its heads and loads its memory; it stands still, and nobody's guest yet. */
+async function load(
+  host: Host,
+  plan: RestorePlan,
+  image: ImageRecord,
+  operation: OperationHandle,
+): Promise<void> {
+  const manifest = manifestOf(image);
+  const file = join(guestDirectory(host.paths.data, plan.guest).images, image.id, manifest.memoryFile.name);
+  const { offset } = manifest.memoryFile;
+  await verifyMemoryFile(file, {
+    offset,
+    machineType: manifest.definition.machine,
+    memoryBytes: manifest.memoryBytes,
+  });
+  const method = methodOf(plan);
+  const disks = await machineDisks(host.catalog, plan.reused, plan.heads);
+  const args = [...commandLine(manifest.definition, disks), ...method.machineArgs()];
+  const process = await host.supervisor.launch(plan.instance, args, operation.signal);
+  try {
+    await method.load(process.qmp, {
+      file,
+      signal: operation.signal,
+      onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+    });
+  } catch (error) {
+    const failure = StasisError.from(error);
+    throw failure.code === 'cancelled'
+      ? failure
+      : new StasisError(
+          'restore-failed',
+          `QEMU could not load the memory of image ${image.name}: ${messageOf(error)}`,
+          { cause: error, details: failure.details },
+        );
+  }
+}
+
+/**
+ * After the commit the loaded machine must be there. When it died, with the daemon or alone, before it ever ran,
+ * its heads are as the image left them and it is loaded once more.
+ */
+async function ensureLoaded(
+  host: Host,
+  plan: RestorePlan,
+  image: ImageRecord,
+  operation: OperationHandle,
+): Promise<void> {
+  if ((await host.supervisor.attach(plan.instance, plan.guest)) !== undefined) return;
+  // It may have run already. On layers of its own that is a guest that crashed; on the image's own layers it is seen.
+  if (operation.reached('run') && !(await untouched(host, plan))) return;
+  await host.supervisor.discard(plan.instance);
+  await operation.step('load-again', () => load(host, plan, image, operation));
+  await setInstance(host.catalog, plan.guest, plan.instance);
+}
+
+async function untouched(host: Host, plan: RestorePlan): Promise<boolean> {
+  for (const { layer, identity } of plan.reused) {
+    const now = await readIdentity((await getLayer(host.catalog, layer)).path);
+    if (identity === null || describeChange(fromStored<FileIdentity>(identity), now) !== undefined)
+      return false;
+  }
+  return plan.reused.length > 0;
+}
+
+async function dropAndForget(host: Host, plan: RestorePlan, image: ImageRecord): Promise<void> {
+  if (image.state !== 'deleting')
+    await host.catalog.transaction().execute((transaction) => dropImage(transaction, image));
+  await forget(host, plan.guest, image.id);
+}
+
+function methodOf(plan: RestorePlan): RestoreMethod {
+  if (plan.method !== 'eager')
+    throw new StasisError('unsupported', `restore method ${plan.method} is not there yet`);
+  return eager;
+}
+
+function manifestOf(image: ImageRecord): Manifest {
+  return fromStored<Manifest>(image.manifest);
+}
+
+/** The machine is the image's; what was decided about the guest since then, its host policy, stays. */
+async function restoredDefinition(
+  catalog: Parameters<typeof getGuestByUuid>[0],
+  guest: string,
+  image: ImageRecord,
+): Promise<string> {
+  const now = storedDefinition(await getGuestByUuid(catalog, guest));
+  return JSON.stringify({ ...manifestOf(image).definition, policy: now.policy });
+}
+
+/**
+ * A stopped guest whose image is to go can write to the image's layers again, when nothing else stands on them or
+ * pins them: suspend and resume a thousand times, and the chain never grows. All disks or none.
+ */
+async function reusable(
+  host: Host,
+  guest: string,
+  pins: readonly { disk: string; layer: string }[],
+): Promise<readonly ReusedLayer[]> {
+  const forest = await loadForest(host.catalog);
+  const heads = await headIds(host.catalog, guest);
+  for (const { disk, layer } of pins) {
+    const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
+    const hasChild = forest.layers.some(({ parent }) => parent === layer);
+    if (!isHead || hasChild || (await pinnedBy(host.catalog, layer)).length > 1) return [];
+  }
+  return Promise.all(
+    pins.map(async ({ disk, layer }) => ({
+      disk,
+      layer,
+      identity: (await getLayer(host.catalog, layer)).identity,
+    })),
+  );
+}
+
+/** A tap device and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
+async function needsToBeAlone(definition: Definition): Promise<boolean> {
+  const exclusive = definition.networks.some(({ type }) => type === 'tap') || definition.qemu.args.length > 0;
+  return exclusive || (await availableBytes()) < definition.memoryBytes * 1.1;
+}
+
+async function availableBytes(): Promise<number> {
+  const [, kibibytes = '0'] =
+    /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile('/proc/meminfo', 'utf8')) ?? [];
+  return Number(kibibytes) * 1024;
+}

@@ -1,0 +1,301 @@
+/**
+ * Saving a guest: memory, device state and all disks at one instant.
+ *
+ * A stopping save pins the heads as they are: nothing is copied and no layer is made, the guest just never writes to
+ * them again. A live save makes a new head for every disk beforehand, and switches to all of them at once in the
+ * pause in which the last of the memory is written: what the heads were until then belongs to the image.
+ */
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
+import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
+import { findImage, getImageById, insertImage } from '../catalog/images.ts';
+import { chainOf, insertPin } from '../catalog/layers.ts';
+import { StasisError } from '../errors.ts';
+import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
+import { isLayered } from '../guests/define.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
+import {
+  createHeads,
+  guestDirectory,
+  headIds,
+  installHeads,
+  planHeads,
+  removeHeads,
+  seal,
+  type PlannedHead,
+} from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import { newId } from '../ids.ts';
+import type { OperationHandle, Procedure } from '../operations/procedure.ts';
+import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block-graph.ts';
+import { precopy } from '../qemu/capture-precopy.ts';
+import { stopped } from '../qemu/capture-stopped.ts';
+import { recoverCapture, type CaptureMethod, type CaptureResult } from '../qemu/capture.ts';
+import { verifyMemoryFile } from '../qemu/memory-file.ts';
+import { STREAM_OFFSET } from '../qemu/migration.ts';
+import { captureBlockers } from '../qemu/migration-blockers.ts';
+import type { QmpClient } from '../qemu/qmp.ts';
+import { collect } from './collect.ts';
+import { dropImage, forget } from './delete.ts';
+import { MEMORY_FILE, syncPath, writeManifest, type Manifest } from './manifest.ts';
+import { checkImageName } from './names.ts';
+import { refuseWithoutSpace } from './space.ts';
+
+export interface SaveArgs {
+  readonly name?: string;
+  readonly live?: boolean;
+  readonly description?: string;
+}
+
+interface SavePlan {
+  readonly guest: string;
+  readonly image: string;
+  readonly name: string;
+  readonly live: boolean;
+  readonly description: string;
+  readonly createdAt: string;
+  readonly wasRunning: boolean;
+  /** the default image that this one takes the place of */
+  readonly replaces: string | null;
+  /** of a live save: what the guest will write to afterwards */
+  readonly heads: readonly PlannedHead[];
+}
+
+export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
+  const { catalog, supervisor } = host;
+  const imageDirectory = (plan: SavePlan) =>
+    join(guestDirectory(host.paths.data, plan.guest).images, plan.image);
+
+  return {
+    name: 'save',
+    cancellable: true,
+
+    async plan(args, subject) {
+      const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      const name = checkImageName(args.name ?? DEFAULT_IMAGE);
+      const existing = await findImage(catalog, guest.uuid, name);
+      if (existing !== undefined && name !== DEFAULT_IMAGE) {
+        throw new StasisError(
+          'image-exists',
+          `guest ${guest.name} already has an image "${name}"; delete it first, or choose another name`,
+        );
+      }
+      const { qmp, pid } = supervisor.get(guest.uuid, guest.name);
+      const definition = storedDefinition(guest);
+      const live = args.live ?? false;
+      const heads = await headIds(catalog, guest.uuid);
+      await refuseUncapturable(qmp, definition, heads);
+      await refuseWithoutSpace(host.paths.data, pid, definition.memoryBytes);
+      return {
+        guest: guest.uuid,
+        image: newId(),
+        name,
+        live,
+        description: args.description ?? '',
+        createdAt: new Date().toISOString(),
+        wasRunning: (await qmp.execute('query-status')).status === 'running',
+        replaces: existing?.id ?? null,
+        heads: live ? await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), heads) : [],
+      };
+    },
+
+    async run(plan, operation) {
+      const { qmp } = supervisor.get(plan.guest, operation.guestName);
+      const before = await headIds(catalog, plan.guest);
+      await operation.step('prepare', async () => {
+        await mkdir(imageDirectory(plan), { recursive: true, mode: 0o700 });
+        await createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads);
+        for (const head of plan.heads)
+          await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path });
+      });
+
+      const captured = await operation.step('capture', () =>
+        capture(qmp, plan, join(imageDirectory(plan), MEMORY_FILE), before, operation),
+      );
+      const manifest = await operation.step('verify', () =>
+        describe(host, plan, captured, before, imageDirectory(plan)),
+      );
+      await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
+
+      await operation.commit(async (transaction) => {
+        if (plan.replaces !== null)
+          await dropImage(transaction, await getImageById(transaction, plan.replaces));
+        const { currentImage } = await getGuestByUuid(transaction, plan.guest);
+        await insertImage(transaction, {
+          id: plan.image,
+          guest: plan.guest,
+          name: plan.name,
+          state: 'ready',
+          parent: currentImage,
+          createdAt: plan.createdAt,
+          live: plan.live ? 1 : 0,
+          memoryBytes: manifest.memoryBytes,
+          description: plan.description,
+          verifiedAt: null,
+          restoreMethod: null,
+          manifest: JSON.stringify(manifest),
+        });
+        for (const { disk, layer } of before) await insertPin(transaction, plan.image, disk, layer);
+        await installHeads(transaction, plan.guest, plan.heads);
+        await setCurrentImage(transaction, plan.guest, plan.image);
+      });
+    },
+
+    async undo(plan, operation) {
+      const process = supervisor.find(plan.guest);
+      if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
+      if (operation.reached('prepare')) await settleHeads(host, plan, process?.qmp, operation);
+      await rm(imageDirectory(plan), { recursive: true, force: true });
+    },
+
+    async finish(plan, operation) {
+      await operation.publish({
+        type: 'image',
+        action: 'created',
+        image: plan.name,
+        message: `${operation.guestName} saved as ${plan.name}`,
+      });
+      if (plan.live) {
+        await operation.step('seal', () =>
+          seal(
+            catalog,
+            plan.heads.map((head) => head.parent),
+          ),
+        );
+      } else {
+        await operation.step('stop-guest', () => supervisor.end(plan.guest));
+      }
+      if (plan.replaces !== null)
+        await operation.step('drop-replaced', () => forget(host, plan.guest, plan.replaces ?? ''));
+      await collect(host, plan.guest, operation);
+    },
+  };
+}
+
+/** Writes the memory; in the pause of a live save all disks go over to their new heads, in one transaction. */
+async function capture(
+  qmp: QmpClient,
+  plan: SavePlan,
+  file: string,
+  before: readonly { disk: string; layer: string }[],
+  operation: OperationHandle,
+): Promise<CaptureResult> {
+  const switches = plan.heads.map((head) => ({
+    node: nodeName(before.find(({ disk }) => disk === head.disk)?.layer ?? ''),
+    overlay: nodeName(head.id),
+  }));
+  if (!plan.live && plan.wasRunning) await qmp.execute('stop');
+  return chooseMethod(plan).capture({
+    qmp,
+    file,
+    signal: operation.signal,
+    onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+    onPaused: async () => {
+      await operation.failpoint('pause:before-switch');
+      if (switches.length > 0) await switchDisks(qmp, switches);
+      await operation.failpoint('pause:after-switch');
+    },
+  });
+}
+
+/** A guest that is to stop anyway is written fastest standing still. */
+function chooseMethod({ live }: SavePlan): CaptureMethod {
+  return live ? precopy : stopped;
+}
+
+/** Reads the memory file back before anything is promised, and says what the image is. */
+async function describe(
+  host: Host,
+  plan: SavePlan,
+  captured: CaptureResult,
+  before: readonly { disk: string; layer: string }[],
+  directory: string,
+): Promise<Manifest> {
+  const guest = await getGuestByUuid(host.catalog, plan.guest);
+  const definition = storedDefinition(guest);
+  const path = join(directory, MEMORY_FILE);
+  const memory = await verifyMemoryFile(path, {
+    offset: STREAM_OFFSET,
+    machineType: definition.machine,
+    memoryBytes: definition.memoryBytes,
+  });
+  await syncPath(path);
+  const { blocks } = await stat(path);
+  return {
+    version: 1,
+    id: plan.image,
+    name: plan.name,
+    guest: { name: guest.name, uuid: guest.uuid },
+    createdAt: plan.createdAt,
+    live: plan.live,
+    description: plan.description,
+    method: captured.method,
+    pauseMs: captured.pauseMs ?? null,
+    saveMs: Date.now() - Date.parse(plan.createdAt),
+    memoryBytes: definition.memoryBytes,
+    memoryFile: { name: MEMORY_FILE, offset: STREAM_OFFSET, storedBytes: blocks * 512 },
+    guestWasPaused: !plan.wasRunning,
+    qemuVersion: host.qemu.versionText,
+    devices: memory.devices,
+    definition,
+    disks: await Promise.all(
+      before.map(async ({ disk, layer }) => {
+        const chain = await chainOf(host.catalog, layer);
+        return {
+          name: disk,
+          sizeBytes: chain[0]?.sizeBytes ?? 0,
+          chain: chain.map(({ id, path: file, format }) => ({ id, path: file, format })),
+        };
+      }),
+    ),
+  };
+}
+
+/**
+ * A live save that failed may or may not have switched the disks. QEMU knows; when it is gone, the new heads are
+ * taken in either case: one that was never written to changes nothing.
+ */
+async function settleHeads(
+  host: Host,
+  plan: SavePlan,
+  qmp: QmpClient | undefined,
+  operation: OperationHandle,
+): Promise<void> {
+  const current = qmp === undefined ? undefined : await headNodes(qmp);
+  const switched = plan.heads.filter((head) =>
+    current === undefined
+      ? operation.reached('capture')
+      : layerOfNode(current.get(deviceId(head.disk)) ?? '') === head.id,
+  );
+  await host.catalog.transaction().execute((transaction) => installHeads(transaction, plan.guest, switched));
+  const unused = plan.heads.filter((head) => !switched.includes(head));
+  if (qmp !== undefined) for (const head of unused) await removeNode(qmp, nodeName(head.id));
+  await removeHeads(unused);
+  if (switched.length > 0) await collect(host, plan.guest, operation);
+}
+
+/** @throws StasisError `not-capturable` naming the disk or device and the reason, before the guest is touched */
+async function refuseUncapturable(
+  qmp: QmpClient,
+  definition: Definition,
+  heads: readonly { layer: string }[],
+): Promise<void> {
+  const disk = definition.disks.find((candidate) => !candidate.readonly && !isLayered(candidate));
+  if (disk !== undefined) {
+    throw new StasisError(
+      'not-capturable',
+      `disk ${disk.name} (${disk.path}) can't be captured: ${disk.format} files carry no overlay; convert it to qcow2 with \`qemu-img convert\`, or make it readonly`,
+      {
+        details: { disk: disk.name, path: disk.path, reason: `format ${disk.format}` },
+      },
+    );
+  }
+  const [blocker] = await captureBlockers(qmp, new Set(heads.map(({ layer }) => nodeName(layer))));
+  if (blocker !== undefined) {
+    const what = blocker.device === undefined ? 'this guest' : `device ${blocker.device}`;
+    throw new StasisError('not-capturable', `${what} can't be captured: ${blocker.reason}`, {
+      details: { ...blocker },
+    });
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * What every start of the daemon does after recovery: anything on disk that the catalog doesn't know is removed,
+ * anything that should be gone is, and every layer that nothing holds is collected later, by the next operation on
+ * its guest. Only Stasis's own directories are looked at.
+ */
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { listGuests } from '../catalog/guests.ts';
+import { listLayers } from '../catalog/layers.ts';
+import { errnoOf } from '../errors.ts';
+import { guestDirectory } from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import { forget } from './delete.ts';
+
+/** @returns what was removed */
+export async function tidy(host: Host): Promise<string[]> {
+  const removed: string[] = [];
+  const remove = async (path: string) => {
+    await rm(path, { recursive: true, force: true });
+    removed.push(path);
+  };
+  const guests = await listGuests(host.catalog);
+  const layers = new Set((await listLayers(host.catalog)).map((layer) => layer.path));
+  const images = await host.catalog.selectFrom('images').select(['id', 'guest', 'state']).execute();
+  for (const image of images) if (image.state === 'deleting') await forget(host, image.guest, image.id);
+
+  const known = new Set(images.filter((image) => image.state !== 'deleting').map((image) => image.id));
+  for (const uuid of await entries(join(host.paths.data, 'guests'))) {
+    const directory = guestDirectory(host.paths.data, uuid);
+    if (!guests.some((guest) => guest.uuid === uuid)) {
+      await remove(directory.root);
+      continue;
+    }
+    for (const name of await entries(directory.layers))
+      if (!layers.has(join(directory.layers, name))) await remove(join(directory.layers, name));
+    for (const id of await entries(directory.images))
+      if (!known.has(id)) await remove(join(directory.images, id));
+  }
+
+  const instances = new Set(
+    guests.flatMap((guest) =>
+      guest.instance === null ? [] : [host.supervisor.instanceDirectory(guest.instance)],
+    ),
+  );
+  for (const name of await entries(join(host.paths.run, 'guests'))) {
+    if (!instances.has(join(host.paths.run, 'guests', name))) await host.supervisor.discard(name);
+  }
+  for (const path of removed) host.log.warn({ path }, 'removed what no operation left on purpose');
+  return removed;
+}
+
+async function entries(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}

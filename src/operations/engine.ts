@@ -1,0 +1,474 @@
+/**
+ * Runs procedures as durable operations: one at a time per guest, journaled, with progress, cancellable, and
+ * finished or undone after a crash.
+ */
+import { EventEmitter } from 'node:events';
+import type { Transaction } from 'kysely';
+import type { OperationKind } from '../api/schemas.ts';
+import type { CatalogDatabase } from '../catalog/database.ts';
+import {
+  findOperation,
+  insertOperation,
+  markCommitted,
+  trimOperations,
+  unfinishedOperations,
+  updateOperation,
+  type OperationRecord,
+} from '../catalog/operations.ts';
+import type { Tables } from '../catalog/schema.ts';
+import { StasisError } from '../errors.ts';
+import { newId } from '../ids.ts';
+import type { Log } from '../log.ts';
+import type { EventInput, EventLog } from './event-log.ts';
+import { Failpoints } from './failpoints.ts';
+import type { OperationHandle, Procedure, Subject } from './procedure.ts';
+import { fromStored } from '../stored.ts';
+
+// A procedure is only ever called with what its own `plan` returned: the pairing is kept by its name.
+type AnyProcedure = Procedure<unknown, unknown>;
+
+export interface Step {
+  readonly name: string;
+  readonly at: string;
+}
+
+/** An operation that this process is running: its record and what is only known while it runs. */
+export interface LiveOperation {
+  readonly record: OperationRecord;
+  readonly steps: readonly Step[];
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+  readonly cancellable: boolean;
+}
+
+export interface EngineOptions {
+  readonly catalog: CatalogDatabase;
+  readonly events: EventLog;
+  readonly log: Log;
+  readonly failpoints?: string | undefined;
+  /** for failpoints: ends a guest's QEMU process */
+  readonly killGuest?: (guest: string) => Promise<void>;
+}
+
+export interface Submission<Args> {
+  /** what the user asked for; the procedure may be another's, as a start that restores */
+  readonly kind: OperationKind;
+  readonly subject: Subject;
+  readonly args: Args;
+}
+
+export class OperationEngine {
+  readonly #options: EngineOptions;
+  readonly #failpoints: Failpoints;
+  readonly #procedures = new Map<string, AnyProcedure>();
+  readonly #running = new Map<string, RunningOperation>();
+  /** which operation holds a guest, by UUID, or by name while it has none */
+  readonly #holders = new Map<string, RunningOperation>();
+  readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#failpoints = new Failpoints(options.failpoints);
+  }
+
+  /** Makes a procedure known, so that its operations can be recovered. */
+  register<Args, Plan>(procedure: Procedure<Args, Plan>): void {
+    this.#procedures.set(procedure.name, procedure);
+  }
+
+  /**
+   * Plans an operation, journals it and starts it.
+   * @returns the operation's id as soon as the plan is on disk; `settled` resolves when the work has ended
+   * @throws StasisError `busy` when another operation holds the guest, or whatever the plan finds impossible
+   */
+  async submit<Args, Plan>(
+    procedure: Procedure<Args, Plan>,
+    submission: Submission<Args>,
+  ): Promise<{ id: string; settled: Promise<void> }> {
+    const key = submission.subject.guest ?? submission.subject.guestName;
+    const holder = this.#holders.get(key);
+    if (holder !== undefined) throw busy(holder.record);
+    const operation = this.#create(procedure, submission, null);
+    this.#holders.set(key, operation);
+    try {
+      await operation.begin(submission.args);
+    } catch (error) {
+      this.#holders.delete(key);
+      throw error;
+    }
+    const settled = operation.work().finally(() => this.#holders.delete(key));
+    // Whoever waits hears the failure; the journal has it in any case.
+    settled.catch(() => undefined);
+    return { id: operation.record.id, settled };
+  }
+
+  /** The operation under way on a guest, if any. */
+  holderOf(guest: string): LiveOperation | undefined {
+    return this.#holders.get(guest);
+  }
+
+  live(id: string): LiveOperation | undefined {
+    return this.#running.get(id);
+  }
+
+  /** @throws StasisError `operation-not-found`, or `invalid-state` when it is past its point of no return */
+  async cancel(id: string): Promise<void> {
+    const running = this.#running.get(id);
+    if (running === undefined) {
+      const record = await findOperation(this.#options.catalog, id);
+      if (record === undefined)
+        throw new StasisError(
+          'operation-not-found',
+          `there is no operation ${id}; \`stasis ops\` lists them`,
+        );
+      throw new StasisError(
+        'invalid-state',
+        `operation ${id} (${record.kind} ${record.guestName}) has ended: ${record.state}`,
+      );
+    }
+    running.cancel();
+  }
+
+  /** Calls back on every change of an operation that runs here. @returns how to stop */
+  listen(id: string, listener: (operation: LiveOperation) => void): () => void {
+    this.#changes.on(id, listener);
+    return () => this.#changes.off(id, listener);
+  }
+
+  /** Finishes or undoes all that was under way when the last daemon ended. Called once, before any new work. */
+  async recover(): Promise<void> {
+    for (const record of await unfinishedOperations(this.#options.catalog)) {
+      const procedure = this.#procedures.get(record.procedure);
+      if (procedure === undefined) {
+        this.#options.log.error(
+          { operation: record.id, procedure: record.procedure },
+          'no procedure to recover with',
+        );
+        continue;
+      }
+      const operation = new RunningOperation(this.#shared(), procedure, record, true);
+      this.#running.set(record.id, operation);
+      const key = record.guest ?? record.guestName;
+      this.#holders.set(key, operation);
+      await operation.recover();
+      this.#holders.delete(key);
+    }
+  }
+
+  /** Resolves when nothing runs any more. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([...this.#running.values()].map((operation) => operation.ended));
+  }
+
+  #create<Args, Plan>(
+    procedure: Procedure<Args, Plan>,
+    submission: Submission<Args>,
+    parent: string | null,
+  ): RunningOperation {
+    const { subject } = submission;
+    const record: OperationRecord = {
+      id: newId(),
+      kind: submission.kind,
+      procedure: procedure.name,
+      parent,
+      guest: subject.guest,
+      guestName: subject.guestName,
+      image: subject.image,
+      state: 'running',
+      committed: 0,
+      args: JSON.stringify(submission.args),
+      plan: 'null',
+      steps: '[]',
+      warnings: '[]',
+      error: null,
+      createdAt: new Date().toISOString(),
+      finishedAt: null,
+    };
+    return new RunningOperation(this.#shared(), procedure, record, false);
+  }
+
+  #shared(): Shared {
+    return {
+      ...this.#options,
+      failpoint: (name, guest) =>
+        this.#failpoints.reach(name, async () => {
+          if (guest !== null) await this.#options.killGuest?.(guest);
+        }),
+      changed: (operation) => this.#changes.emit(operation.record.id, operation),
+      started: (operation) => this.#running.set(operation.record.id, operation),
+      ended: (operation) => this.#running.delete(operation.record.id),
+      createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
+    };
+  }
+}
+
+function busy(holder: OperationRecord): StasisError {
+  const image = holder.image === null ? '' : ` (image ${holder.image})`;
+  return new StasisError(
+    'busy',
+    `guest ${holder.guestName} is busy: a ${holder.kind}${image} is under way; wait for it, or see \`stasis ops ${holder.id}\``,
+    {
+      guest: holder.guestName,
+      details: { operation: holder.id, kind: holder.kind },
+    },
+  );
+}
+
+interface Shared extends EngineOptions {
+  failpoint(name: string, guest: string | null): Promise<void>;
+  changed(operation: LiveOperation): void;
+  started(operation: RunningOperation): void;
+  ended(operation: RunningOperation): void;
+  createChild<Args, Plan>(
+    procedure: Procedure<Args, Plan>,
+    submission: Submission<Args>,
+    parent: string,
+  ): RunningOperation;
+}
+
+class RunningOperation implements LiveOperation, OperationHandle {
+  record: OperationRecord;
+  bytesDone = 0;
+  bytesTotal = 0;
+  readonly recovering: boolean;
+  readonly #shared: Shared;
+  readonly #procedure: AnyProcedure;
+  readonly #abort = new AbortController();
+  readonly #ended = Promise.withResolvers<void>();
+  #steps: Step[];
+  #warnings: string[];
+
+  constructor(shared: Shared, procedure: AnyProcedure, record: OperationRecord, recovering: boolean) {
+    this.#shared = shared;
+    this.#procedure = procedure;
+    this.record = record;
+    this.recovering = recovering;
+    this.#steps = fromStored<Step[]>(record.steps);
+    this.#warnings = fromStored<string[]>(record.warnings);
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+  get guest(): string | null {
+    return this.record.guest;
+  }
+  get guestName(): string {
+    return this.record.guestName;
+  }
+  get image(): string | null {
+    return this.record.image;
+  }
+  get steps(): readonly Step[] {
+    return this.#steps;
+  }
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+  get cancellable(): boolean {
+    return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
+  }
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  cancel(): void {
+    if (!this.cancellable) {
+      throw new StasisError(
+        'invalid-state',
+        `this ${this.record.kind} of ${this.guestName} can't be cancelled any more: it is being finished`,
+        { guest: this.guestName },
+      );
+    }
+    this.#abort.abort(
+      new StasisError('cancelled', `the ${this.record.kind} was cancelled`, {
+        guest: this.guestName,
+        ...(this.image === null ? {} : { image: this.image }),
+      }),
+    );
+  }
+
+  /** Plans and journals: until this returns, nothing has been touched. */
+  async begin(args: unknown): Promise<void> {
+    try {
+      const plan = await this.#procedure.plan(args, this);
+      this.record = { ...this.record, plan: JSON.stringify(plan) };
+      await insertOperation(this.#shared.catalog, this.record);
+    } catch (error) {
+      throw this.#explain(error);
+    }
+    this.#shared.started(this);
+    await this.#publishState();
+  }
+
+  /** The whole life of an operation that has begun. Rejects with why it failed, when everything is undone. */
+  async work(): Promise<void> {
+    try {
+      try {
+        await this.#procedure.run(this.#plan, this);
+      } catch (error) {
+        if (this.record.committed === 0) {
+          await this.#undo(error);
+          throw this.#explain(error);
+        }
+        throw error;
+      }
+      await this.#procedure.finish(this.#plan, this);
+      await this.#end('done', null);
+    } catch (error) {
+      if (this.record.state === 'running') await this.#end('failed', this.#explain(error));
+      throw this.#explain(error);
+    }
+  }
+
+  /** The same after a crash: finished when it was committed, undone when not. Never throws: one failure must not keep the daemon from starting. */
+  async recover(): Promise<void> {
+    this.#shared.log.info(
+      { operation: this.id, kind: this.record.kind, committed: this.record.committed },
+      'recovering',
+    );
+    try {
+      if (this.record.committed === 1) {
+        await this.#procedure.finish(this.#plan, this);
+        await this.#end('done', null);
+      } else {
+        await this.#undo(
+          new StasisError('interrupted', `the daemon ended during this ${this.record.kind}; it was undone`, {
+            guest: this.guestName,
+          }),
+        );
+      }
+    } catch (error) {
+      this.#shared.log.error({ err: error, operation: this.id }, 'recovery failed');
+      await this.#end('failed', this.#explain(error));
+    }
+  }
+
+  reached(step: string): boolean {
+    return this.#steps.some(({ name }) => name === step);
+  }
+
+  async step<T>(name: string, body: () => Promise<T>): Promise<T> {
+    this.#steps = [...this.#steps, { name, at: new Date().toISOString() }];
+    this.bytesDone = 0;
+    this.bytesTotal = 0;
+    await updateOperation(this.#shared.catalog, this.id, { steps: JSON.stringify(this.#steps) });
+    this.#shared.changed(this);
+    await this.failpoint(`${name}:before`);
+    const result = await body();
+    await this.failpoint(`${name}:after`);
+    return result;
+  }
+
+  failpoint(name: string): Promise<void> {
+    return this.#shared.failpoint(`${this.#procedure.name}/${name}`, this.guest);
+  }
+
+  async commit(body: (transaction: Transaction<Tables>) => Promise<void>): Promise<void> {
+    this.signal.throwIfAborted();
+    await this.step('commit', async () => {
+      await this.#shared.catalog.transaction().execute(async (transaction) => {
+        await body(transaction);
+        await markCommitted(transaction, this.id);
+      });
+      this.record = { ...this.record, committed: 1 };
+    });
+    this.#shared.changed(this);
+  }
+
+  progress(bytesDone: number, bytesTotal: number): void {
+    this.bytesDone = bytesDone;
+    this.bytesTotal = bytesTotal;
+    this.#shared.changed(this);
+  }
+
+  async warn(message: string): Promise<void> {
+    this.#warnings = [...this.#warnings, message];
+    this.record = { ...this.record, warnings: JSON.stringify(this.#warnings) };
+    await updateOperation(this.#shared.catalog, this.id, { warnings: this.record.warnings });
+  }
+
+  publish(event: EventInput): Promise<void> {
+    return this.#shared.events.publish({ guest: this.guestName, operation: this.id, ...event });
+  }
+
+  async child<Args, Plan>(
+    kind: OperationKind,
+    procedure: Procedure<Args, Plan>,
+    args: Args,
+    image: string | null,
+  ): Promise<void> {
+    const child = this.#shared.createChild(
+      procedure,
+      { kind, subject: { guest: this.guest, guestName: this.guestName, image }, args },
+      this.id,
+    );
+    const cancelChild = () => child.cancellable && child.cancel();
+    this.signal.addEventListener('abort', cancelChild);
+    try {
+      await child.begin(args);
+      await child.work();
+    } finally {
+      this.signal.removeEventListener('abort', cancelChild);
+    }
+  }
+
+  get #plan(): unknown {
+    return JSON.parse(this.record.plan);
+  }
+
+  async #undo(why: unknown): Promise<void> {
+    try {
+      await this.#procedure.undo(this.#plan, this);
+    } catch (error) {
+      // The world is asked again at the next start; until then the operation says that it is not clean.
+      this.#shared.log.error({ err: error, operation: this.id }, 'undoing failed');
+      await this.warn(
+        `undoing it failed too: ${StasisError.from(error).message}; the next start of the daemon tidies up`,
+      );
+    }
+    const explained = this.#explain(why);
+    await this.#end(explained.code === 'cancelled' ? 'cancelled' : 'failed', explained);
+  }
+
+  /** What went wrong, told of the guest and image; a cancellation is told as that, whatever broke on its way out. */
+  #explain(error: unknown): StasisError {
+    if (this.signal.aborted && this.record.committed === 0) return StasisError.from(this.signal.reason);
+    const explained = StasisError.from(error);
+    if (explained.code === 'internal')
+      this.#shared.log.error({ err: error, operation: this.id }, 'internal error');
+    return explained.about({ guest: this.guestName, image: this.image ?? undefined });
+  }
+
+  async #end(state: OperationRecord['state'], error: StasisError | null): Promise<void> {
+    this.record = {
+      ...this.record,
+      state,
+      error: error && JSON.stringify(error),
+      finishedAt: new Date().toISOString(),
+      steps: JSON.stringify(this.#steps),
+    };
+    await updateOperation(this.#shared.catalog, this.id, {
+      state,
+      error: this.record.error,
+      finishedAt: this.record.finishedAt,
+    });
+    await this.#publishState();
+    this.#shared.ended(this);
+    this.#ended.resolve();
+    this.#shared.changed(this);
+    await trimOperations(this.#shared.catalog);
+  }
+
+  #publishState(): Promise<void> {
+    const { kind, state, error } = this.record;
+    const what = `${kind} ${this.guestName}${this.image === null ? '' : ` / ${this.image}`}`;
+    const reason = error === null ? '' : `: ${fromStored<{ message: string }>(error).message}`;
+    return this.publish({
+      type: 'operation',
+      action: state,
+      image: this.image,
+      message: `${what} ${state}${reason}`,
+    });
+  }
+}

@@ -1,0 +1,112 @@
+import { StasisError } from '../errors.ts';
+import type { MigrationChannel, MigrationInfo, MigrationStatus } from './qmp-commands.ts';
+import type { QmpWatch } from './qmp-watch.ts';
+import type { QmpClient } from './qmp.ts';
+
+/**
+ * How often a running migration is asked for its progress. It is also the net under the events: QEMU 10.0 sends no
+ * event for a migration that fails in its setup (seen: file system full when the first bytes are written).
+ */
+const POLL_INTERVAL_MS = 200;
+
+const ENDED: ReadonlySet<MigrationStatus> = new Set(['none', 'completed', 'failed', 'cancelled']);
+
+/**
+ * Where the stream begins in every file that we let QEMU write, and a rule: never 0. QEMU truncates the file to the
+ * offset; ext4 flushes a file that was truncated to 0 when it is closed, and QEMU closes it inside the pause (300 ms
+ * instead of 13). A multiple of the block size, for direct I/O.
+ */
+export const STREAM_OFFSET = 4096;
+
+/** Enough for any storage: the limit that matters is the device's. */
+export const UNLIMITED_BYTES_PER_SECOND = 64 * 2 ** 30;
+
+/** One moment of a transfer. `bytesDone` may fall: a running guest dirties memory that was written already. */
+export interface MigrationProgress {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface MigrationWait {
+  readonly signal?: AbortSignal | undefined;
+  /** Gives up waiting with `timeout`; the migration goes on. */
+  readonly timeoutMs?: number | undefined;
+  readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
+  /** What a migration that ended otherwise is called. */
+  readonly failure?: 'capture-failed' | 'restore-failed';
+}
+
+/** A file as the other end of a migration. The structured form of the address: any path will do, also with commas. */
+export function fileChannel(file: string): MigrationChannel {
+  return { 'channel-type': 'main', addr: { transport: 'file', filename: file, offset: STREAM_OFFSET } };
+}
+
+/**
+ * Waits until the migration reaches one of the states. Works from a watch that was opened *before* the migration was
+ * started, so that it reacts in the instant of the event.
+ *
+ * @throws StasisError `failure` with QEMU's own words when the migration ended without reaching it; `cancelled`,
+ *   `timeout`, `guest-crashed`
+ */
+export async function waitForMigration(
+  qmp: QmpClient,
+  watch: QmpWatch<'MIGRATION'>,
+  states: readonly MigrationStatus[],
+  wait: MigrationWait = {},
+): Promise<MigrationStatus> {
+  const giveUp = performance.now() + (wait.timeoutMs ?? Infinity);
+  for (;;) {
+    const event = await eventOrPoll(
+      watch,
+      Math.min(POLL_INTERVAL_MS, giveUp - performance.now()),
+      wait.signal,
+    );
+    if (event !== undefined && states.includes(event)) return event; // at once: the guest may be waiting
+    const info = await qmp.execute('query-migrate', undefined, { signal: wait.signal });
+    const status = info.status ?? 'none';
+    if (states.includes(status)) return status;
+    if (ENDED.has(status)) throw migrationError(info, wait.failure ?? 'capture-failed');
+    reportProgress(info, wait.onProgress);
+    if (performance.now() >= giveUp) throw new StasisError('timeout', `the migration is still "${status}"`);
+  }
+}
+
+/**
+ * Cancels the migration, if one is going on, and waits for its end. A guest that ran before is running again then:
+ * QEMU sees to that also when it was already stopped for the switchover.
+ * @throws StasisError `guest-crashed`
+ */
+export async function cancelMigration(qmp: QmpClient): Promise<void> {
+  using watch = qmp.watch('MIGRATION');
+  const { status = 'none' } = await qmp.execute('query-migrate');
+  if (ENDED.has(status)) return;
+  await qmp.execute('migrate_cancel');
+  await waitForMigration(qmp, watch, [...ENDED]);
+}
+
+function migrationError(info: MigrationInfo, code: 'capture-failed' | 'restore-failed'): StasisError {
+  const reason = info['error-desc'] ?? `it ended as "${info.status ?? 'none'}"`;
+  const verb = code === 'capture-failed' ? 'save' : 'load';
+  return new StasisError(code, `QEMU could not ${verb} the guest's memory: ${reason}`, {
+    details: { status: info.status, desc: info['error-desc'] },
+  });
+}
+
+function reportProgress(info: MigrationInfo, onProgress: MigrationWait['onProgress']): void {
+  if (info.ram === undefined || onProgress === undefined) return;
+  const { total, remaining } = info.ram;
+  onProgress({ bytesDone: total - remaining, bytesTotal: total });
+}
+
+async function eventOrPoll(
+  watch: QmpWatch<'MIGRATION'>,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<MigrationStatus | undefined> {
+  try {
+    return (await watch.next(undefined, { signal, timeoutMs: Math.max(0, timeoutMs) })).data.status;
+  } catch (error) {
+    if (error instanceof StasisError && error.code === 'timeout') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * The layer model, pure: which layers may be written, which may go, and how. Nothing here touches a file.
+ *
+ * Each disk is a tree of layers. An image *pins* one layer per disk; a guest's *head* is the layer it writes to.
+ * Two rules keep every image exact:
+ *  - a layer is writable only while it is a head, has no child and no pin;
+ *  - a layer's content, as seen through its chain, never changes while anything else stands on it.
+ *
+ * What nothing holds any more is collected, one step at a time, until no step is left:
+ *  - a layer with no pin, no child and no guest is *removed*;
+ *  - a layer with no pin, no guest and exactly one child is *merged* with that child. A layer of ours is
+ *    `absorbed`: what the child doesn't have of it is copied up into the child, and it goes. The root, which is the
+ *    user's own file, stays: the child is `folded` down into it, and the child goes.
+ * Both merges leave the content of every layer that is left as it was, at every instant, however often they are
+ * begun again. (Only a fold of the very layer that a guest is writing to needs care: see `images/collect.ts`.)
+ */
+
+export interface Layer {
+  readonly id: string;
+  readonly parent: string | null;
+  /** the file the user brought */
+  readonly root: boolean;
+}
+
+export interface LayerForest {
+  readonly layers: readonly Layer[];
+  /** ids of layers that are heads */
+  readonly heads: ReadonlySet<string>;
+  /** ids of layers that images pin */
+  readonly pinned: ReadonlySet<string>;
+}
+
+export type CollectStep =
+  | { readonly action: 'remove'; readonly layer: string }
+  | { readonly action: 'absorb'; readonly layer: string; readonly into: string }
+  | { readonly action: 'fold'; readonly layer: string; readonly into: string };
+
+function children(forest: LayerForest, id: string): readonly Layer[] {
+  return forest.layers.filter((layer) => layer.parent === id);
+}
+
+/** May the guest whose head this is write to it as it stands? Otherwise a new head has to be laid over it first. */
+export function isWritable(forest: LayerForest, id: string): boolean {
+  return forest.heads.has(id) && !forest.pinned.has(id) && children(forest, id).length === 0;
+}
+
+/** The next thing to do about layers that nothing holds, or undefined when every layer has its reason. */
+export function nextCollectStep(forest: LayerForest): CollectStep | undefined {
+  return collectSteps(forest)[0];
+}
+
+/** All steps that could be done now, removals first: a removal may spare a merge. */
+export function collectSteps(forest: LayerForest): CollectStep[] {
+  const childrenOf = Map.groupBy(forest.layers, (layer) => layer.parent);
+  const unheld = forest.layers.filter((layer) => !forest.heads.has(layer.id) && !forest.pinned.has(layer.id));
+  const removals: CollectStep[] = [];
+  const merges: CollectStep[] = [];
+  for (const layer of unheld) {
+    const [child, ...others] = childrenOf.get(layer.id) ?? [];
+    if (child === undefined) {
+      if (!layer.root) removals.push({ action: 'remove', layer: layer.id });
+    } else if (others.length === 0) {
+      merges.push(
+        layer.root
+          ? { action: 'fold', layer: child.id, into: layer.id }
+          : { action: 'absorb', layer: layer.id, into: child.id },
+      );
+    }
+  }
+  return [...removals, ...merges];
+}
+
+/** The forest after a step: the proof of what a step means, and what the property tests hold the files against. */
+export function afterCollectStep(forest: LayerForest, step: CollectStep): LayerForest {
+  const gone = step.layer;
+  const layers = forest.layers.filter((layer) => layer.id !== gone);
+  switch (step.action) {
+    case 'remove':
+      return { ...forest, layers };
+    case 'absorb': {
+      const parent = forest.layers.find((layer) => layer.id === gone)?.parent ?? null;
+      return {
+        ...forest,
+        layers: layers.map((layer) => (layer.id === step.into ? { ...layer, parent } : layer)),
+      };
+    }
+    case 'fold': {
+      const move = (ids: ReadonlySet<string>) =>
+        new Set([...ids].map((id) => (id === gone ? step.into : id)));
+      return {
+        layers: layers.map((layer) => (layer.parent === gone ? { ...layer, parent: step.into } : layer)),
+        heads: move(forest.heads),
+        pinned: move(forest.pinned),
+      };
+    }
+    default:
+      return step satisfies never;
+  }
+}

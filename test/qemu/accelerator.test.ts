@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { proveKvm, resolveAccelerator } from '../../src/qemu/accelerator.ts';
+import { PROOF_EXIT_STATUS, proofArguments, proofRom } from '../../src/qemu/kvm-proof-program.ts';
+import { Lab, run } from './lab.ts';
+
+test('the program of the proof is right: emulation runs it to its end', async () => {
+  await using lab = await Lab.open();
+  await writeFile(lab.path('rom'), proofRom());
+  const args = ['-accel', 'tcg', ...proofArguments(lab.path('rom'))];
+  await assert.rejects(run(lab.binary.path, args, { timeout: 60_000 }), { code: PROOF_EXIT_STATUS });
+});
+
+test('the proof gives an answer, and auto and kvm follow it', async () => {
+  await using lab = await Lab.open();
+  const host = { binary: lab.binary, cacheDirectory: lab.path('cache') };
+  const chosen = await resolveAccelerator('auto', host);
+  assert.equal((await resolveAccelerator('tcg', host)).accelerator, 'tcg');
+  if (chosen.accelerator === 'kvm') {
+    assert.equal((await resolveAccelerator('kvm', host)).accelerator, 'kvm');
+  } else {
+    await assert.rejects(resolveAccelerator('kvm', host), {
+      code: 'unsupported',
+      details: { reason: chosen.reason },
+    });
+  }
+});
+
+test('a guest that does not get done within the limit proves that KVM does not work', async () => {
+  await using lab = await Lab.open();
+  const { works, reason } = await proveKvm(lab.binary, { timeLimitMs: 1 });
+  assert.equal(works, false);
+  assert.match(reason, /kvm/i);
+});
+
+test('a proof is remembered for this kernel and this QEMU only', async () => {
+  await using lab = await Lab.open();
+  const host = { binary: lab.binary, cacheDirectory: lab.path('cache') };
+  const { accelerator, reason } = await resolveAccelerator('auto', host);
+  const cache = `${host.cacheDirectory}/kvm-proof.json`;
+  const text = await readFile(cache, 'utf8').catch(() => undefined);
+  if (text === undefined) return; // no usable /dev/kvm: nothing was proven
+  await writeFile(cache, JSON.stringify({ ...JSON.parse(text), reason: 'as remembered' }));
+  assert.equal((await resolveAccelerator('auto', host)).reason, 'as remembered');
+  await writeFile(cache, '{"broken');
+  assert.deepEqual(await resolveAccelerator('auto', host), { accelerator, reason });
+});

@@ -1,0 +1,174 @@
+/**
+ * A home of its own with a real daemon and real guests, for one test. Whatever the test does, disposing leaves no
+ * process and no file.
+ */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { StasisClient } from '../../src/client/index.ts';
+import { sessionPaths, type Paths } from '../../src/paths.ts';
+import { findQemuProcesses } from '../../src/qemu/process-scan.ts';
+import { Witness } from './witness.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+const MAIN = join(ROOT, 'src/main.ts');
+const NODE_ARGS = ['--disable-warning=ExperimentalWarning', MAIN];
+const run = promisify(execFile);
+
+export const TEST_KERNEL = join(ROOT, '.cache/test-guest/vmlinuz');
+export const TEST_INITRD = join(ROOT, '.cache/test-guest/initrd.gz');
+
+export interface LabGuest {
+  readonly disks?: number;
+  readonly memory?: string;
+  readonly cmdline?: string;
+  readonly format?: 'qcow2' | 'raw';
+  readonly extra?: Record<string, unknown>;
+}
+
+export interface CommandResult {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export class Lab implements AsyncDisposable {
+  readonly home: string;
+  readonly paths: Paths;
+  readonly client: StasisClient;
+  #daemon: ChildProcess | undefined;
+  readonly #witnesses = new Set<Witness>();
+
+  private constructor(home: string) {
+    this.home = home;
+    this.paths = sessionPaths({ STASIS_HOME: home });
+    this.client = new StasisClient({ connect: `unix:${this.paths.socket}` });
+  }
+
+  /** @param parent where the home is made; the system's directory for temporary files unless a test needs another */
+  static async create(parent: string = tmpdir(), environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+    const lab = new Lab(await mkdtemp(join(parent, 'stasis-')));
+    await lab.startDaemon(environment);
+    return lab;
+  }
+
+  /** Starts a daemon and waits until it serves. @param environment such as `STASIS_FAILPOINT` */
+  async startDaemon(environment: NodeJS.ProcessEnv = {}): Promise<void> {
+    await using log = await open(`${this.home}/daemon.log`, 'a');
+    const daemon = spawn(process.execPath, [...NODE_ARGS, 'daemon'], {
+      stdio: ['ignore', log.fd, log.fd, 'pipe'],
+      env: { ...process.env, STASIS_HOME: this.home, STASIS_READY_FD: '3', ...environment },
+    });
+    this.#daemon = daemon;
+    const ready = daemon.stdio[3];
+    if (!ready) throw new Error('no pipe');
+    const first = await Promise.race([once(ready, 'data'), once(daemon, 'exit')]);
+    if (!String(first[0]).startsWith('ready'))
+      throw new Error(`the daemon did not start:\n${await this.log()}`);
+    ready.destroy();
+  }
+
+  get daemonPid(): number {
+    return this.#daemon?.pid ?? 0;
+  }
+
+  /** Ends the daemon by a signal and waits until it is gone. */
+  async endDaemon(signal: 'SIGTERM' | 'SIGKILL' = 'SIGKILL'): Promise<void> {
+    const daemon = this.#daemon;
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    const exited = once(daemon, 'exit');
+    daemon.kill(signal);
+    await exited;
+  }
+
+  /** Resolves when the daemon has ended by itself: a failpoint was reached. */
+  async daemonEnded(): Promise<void> {
+    const daemon = this.#daemon;
+    if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null)
+      await once(daemon, 'exit');
+  }
+
+  async log(): Promise<string> {
+    return readFile(`${this.home}/daemon.log`, 'utf8');
+  }
+
+  /** Runs `stasis` as a whole process. */
+  async cli(
+    args: readonly string[],
+    options: { input?: string; environment?: NodeJS.ProcessEnv } = {},
+  ): Promise<CommandResult> {
+    const child = run(process.execPath, [...NODE_ARGS, ...args], {
+      env: { ...process.env, STASIS_HOME: this.home, NO_COLOR: '1', ...options.environment },
+      maxBuffer: 64 * 1024 ** 2,
+    });
+    child.child.stdin?.end(options.input ?? '');
+    try {
+      return { status: 0, ...(await child) };
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && 'stdout' in error && 'stderr' in error)) throw error;
+      return { status: Number(error.code), stdout: String(error.stdout), stderr: String(error.stderr) };
+    }
+  }
+
+  /** Makes disks of 64 MiB and defines the test guest on them. */
+  async define(name: string, guest: LabGuest = {}): Promise<void> {
+    const { disks = 2, memory = '128MiB', cmdline = '', format = 'qcow2', extra = {} } = guest;
+    const files = Array.from({ length: disks }, (_, index) => ({
+      name: `disk${index}`,
+      path: join(this.home, `${name}-${index}.${format}`),
+      format,
+    }));
+    for (const file of files) await run('qemu-img', ['create', '-q', '-f', format, file.path, '64M']);
+    await this.client.defineGuest({
+      name,
+      memory,
+      accelerator: 'tcg',
+      boot: { kernel: TEST_KERNEL, initrd: TEST_INITRD, cmdline: `console=ttyS0 quiet ${cmdline}` },
+      disks: files,
+      ...extra,
+    });
+  }
+
+  /** Defines and starts a guest, and waits until it answers. */
+  async running(name: string, guest: LabGuest = {}): Promise<Witness> {
+    await this.define(name, guest);
+    await this.client.start(name);
+    return this.witness(name);
+  }
+
+  /** The serial console of a guest that runs, once it answers. */
+  async witness(name: string): Promise<Witness> {
+    const witness = new Witness(await this.client.openConsole(name));
+    this.#witnesses.add(witness);
+    await witness.ping(60_000);
+    return witness;
+  }
+
+  /** Every file under the home that is a layer or a memory file. */
+  async files(): Promise<string[]> {
+    const entries = await readdir(join(this.paths.data, 'guests'), { recursive: true, withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name))
+      .toSorted();
+  }
+
+  /** Pids of all QEMU processes of this home. */
+  async qemuProcesses(): Promise<number[]> {
+    const directories = await readdir(join(this.paths.run, 'guests')).catch(() => []);
+    const found = await Promise.all(
+      directories.map((name) => findQemuProcesses(join(this.paths.run, 'guests', name))),
+    );
+    return found.flat();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const witness of this.#witnesses) await witness.close();
+    await this.endDaemon('SIGKILL');
+    for (const pid of await this.qemuProcesses()) process.kill(pid, 'SIGKILL');
+    await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
