@@ -8,31 +8,28 @@ import { formatAge, formatBytes, formatDate } from './units.ts';
 const DISK_COLUMNS: readonly Column[] = [
   { title: 'DISK' },
   { title: 'SIZE', align: 'right' },
-  { title: 'FORMAT' },
-  { title: 'BUS' },
+  { title: 'FORMAT', spare: true },
+  { title: 'BUS', spare: true },
   { title: 'LAYERS', align: 'right' },
-  { title: 'FILE', flexible: true },
+  { title: 'FILE', flexible: true, cut: 'start' },
 ];
 
 export function renderGuest(guest: Guest, width: number): string[] {
   const state = guest.stateReason === null ? guest.state : `${guest.state}: ${guest.stateReason}`;
-  const fields = renderFields(
-    [
-      ['name', guest.name, 'bold'],
-      ['state', state, styleOfState(guest.state)],
-      ['memory', formatBytes(guest.memoryBytes)],
-      ['cpus', String(guest.cpus)],
-      ['machine', `${guest.machine}, ${guest.cpu}, ${guest.accelerator}`],
-      ['images', describeImages(guest)],
-      ['now', guest.currentImage === null ? undefined : `grew from ${guest.currentImage}`],
-      ['policy', describePolicy(guest.policy)],
-      ['operation', guest.operation],
-      ['pid', guest.pid === null ? undefined : String(guest.pid)],
-      ['uuid', guest.uuid],
-      ['defined', formatDate(guest.createdAt)],
-    ],
-    width,
-  );
+  const fields = renderFields([
+    ['name', guest.name, 'bold'],
+    ['state', state, styleOfState(guest.state)],
+    ['memory', formatBytes(guest.memoryBytes)],
+    ['cpus', String(guest.cpus)],
+    ['machine', `${guest.machine}, ${guest.cpu}, ${guest.accelerator}`],
+    ['images', describeImages(guest)],
+    ['now', guest.currentImage === null ? undefined : `grew from ${guest.currentImage}`],
+    ['policy', describePolicy(guest.policy)],
+    ['operation', guest.operation],
+    ['pid', guest.pid === null ? undefined : String(guest.pid)],
+    ['uuid', guest.uuid],
+    ['defined', formatDate(guest.createdAt)],
+  ]);
   return guest.disks.length === 0
     ? fields
     : [...fields, '', ...renderTable(DISK_COLUMNS, guest.disks.map(diskRow), width)];

@@ -10,8 +10,8 @@ const DISK_COLUMNS: readonly Column[] = [
   { title: 'DISK' },
   { title: 'SIZE', align: 'right' },
   { title: 'STORED', align: 'right' },
-  { title: 'FORMAT' },
-  { title: 'LAYER', flexible: true },
+  { title: 'FORMAT', spare: true },
+  { title: 'LAYER', flexible: true, cut: 'start' },
 ];
 
 /** What a save did, in a line. */
@@ -27,26 +27,23 @@ export function summarizeSave(image: Image): string {
 }
 
 export function renderImage(image: Image, width: number): string[] {
-  const fields = renderFields(
-    [
-      ['guest', image.guest, 'bold'],
-      ['image', image.current ? `${image.name} (the guest is here now)` : image.name, 'bold'],
-      ['state', image.state, styleOfState(image.state)],
-      ['description', image.description],
-      ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
-      ['how', describeCapture(image)],
-      ['took', formatDuration(image.saveMs)],
-      ['memory', formatBytes(image.memoryBytes)],
-      ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
-      ['stored', formatBytes(image.storedBytes)],
-      ['parent', image.parent ?? 'none'],
-      ['restored', describeRestores(image)],
-      ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
-      ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
-      ['memory file', image.memoryFile],
-    ],
-    width,
-  );
+  const fields = renderFields([
+    ['guest', image.guest, 'bold'],
+    ['image', image.current ? `${image.name} (the guest is here now)` : image.name, 'bold'],
+    ['state', image.state, styleOfState(image.state)],
+    ['description', image.description],
+    ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
+    ['how', describeCapture(image)],
+    ['took', formatDuration(image.saveMs)],
+    ['memory', formatBytes(image.memoryBytes)],
+    ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
+    ['stored', formatBytes(image.storedBytes)],
+    ['parent', image.parent ?? 'none'],
+    ['restored', describeRestores(image)],
+    ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
+    ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
+    ['memory file', image.memoryFile],
+  ]);
   return image.disks.length === 0
     ? fields
     : [...fields, '', ...renderTable(DISK_COLUMNS, image.disks.map(diskRow), width)];

@@ -5,31 +5,28 @@ import { paint, styleOfState } from './style.ts';
 import { printable } from './text-width.ts';
 import { formatAge, formatBytes, formatDate, formatDuration } from './units.ts';
 
-export function renderOperation(operation: Operation, width: number): string[] {
+export function renderOperation(operation: Operation): string[] {
   const { bytesDone, bytesTotal, finishedAt } = operation;
   const running = operation.state === 'running';
   const startedMs = Date.parse(operation.createdAt);
   return [
-    ...renderFields(
+    ...renderFields([
+      ['operation', operation.id],
+      ['what', operation.kind],
+      ['guest', operation.guest],
+      ['image', operation.image],
+      ['state', operation.state, styleOfState(running ? 'saving' : operation.state)],
+      ['phase', running ? operation.phase : undefined],
       [
-        ['operation', operation.id],
-        ['what', operation.kind],
-        ['guest', operation.guest],
-        ['image', operation.image],
-        ['state', operation.state, styleOfState(running ? 'saving' : operation.state)],
-        ['phase', running ? operation.phase : undefined],
-        [
-          'progress',
-          running && bytesTotal > 0 ? `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}` : undefined,
-        ],
-        ['can be cancelled', running ? (operation.cancellable ? 'yes' : 'no') : undefined],
-        ['started', `${formatDate(operation.createdAt)} (${formatAge(operation.createdAt)})`],
-        ['took', finishedAt === null ? undefined : formatDuration(Date.parse(finishedAt) - startedMs)],
-        ['error', operation.error?.message, 'red'],
-        ...operation.warnings.map((warning) => ['warning', warning, 'yellow'] as const),
+        'progress',
+        running && bytesTotal > 0 ? `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}` : undefined,
       ],
-      width,
-    ),
+      ['can be cancelled', running ? (operation.cancellable ? 'yes' : 'no') : undefined],
+      ['started', `${formatDate(operation.createdAt)} (${formatAge(operation.createdAt)})`],
+      ['took', finishedAt === null ? undefined : formatDuration(Date.parse(finishedAt) - startedMs)],
+      ['error', operation.error?.message, 'red'],
+      ...operation.warnings.map((warning) => ['warning', warning, 'yellow'] as const),
+    ]),
     ...operation.steps.map((step) => {
       const after = `+${formatDuration(Date.parse(step.at) - startedMs)}`;
       return `${paint('dim', after.padStart(12))}  ${printable(step.name)}`;

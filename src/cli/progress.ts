@@ -1,11 +1,18 @@
 /** A bar on the terminal while an operation runs: phase, bytes, rate and remaining time. Nothing elsewhere. */
+import { stripVTControlCharacters } from 'node:util';
 import type { Operation } from '../api/schemas.ts';
 import { paint } from './style.ts';
-import { fitText, printable } from './text-width.ts';
+import { fitText, printable, textWidth } from './text-width.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
 const ERASE_LINE = '\r\u001b[K';
-const BAR_COLUMNS = 24;
+const GAP = '  ';
+const WIDEST_BAR_COLUMNS = 24;
+const NARROWEST_BAR_COLUMNS = 8;
+/** of the longest numbers, with their gaps */
+const NUMBERS_COLUMNS = '  100 %  1023 MiB of 1023 MiB  1023 MiB/s  59 min 59 s left'.length;
+/** stays free at the end of the line, for the `^C` that the terminal may put there */
+const FREE_COLUMNS = 3;
 /** The rate is that of the last seconds: a guest's memory isn't equally quick to save everywhere. */
 const RATE_WINDOW_MS = 3000;
 /** An eye reads no faster, and a terminal over ssh is slow. */
@@ -40,9 +47,8 @@ export class Progress implements Disposable {
     if (!newPhase && atMs - this.#drawnAtMs < REDRAW_MS) return;
     this.#drawnAtMs = atMs;
     this.#drawn = true;
-    // One column stays free: some terminals wrap as soon as the last one is written.
     this.#stream.write(
-      ERASE_LINE + renderProgress(operation, this.#rate(), (this.#stream.columns || 80) - 1),
+      ERASE_LINE + renderProgress(operation, this.#rate(), (this.#stream.columns || 80) - FREE_COLUMNS),
     );
   }
 
@@ -65,26 +71,41 @@ export class Progress implements Disposable {
   }
 }
 
-/** The bar as one line of at most `width` columns (colours not counted). */
+/** The bar as one line of at most `width` columns (colours not counted). What doesn't fit is left out, the bar first. */
 export function renderProgress(operation: Operation, bytesPerSecond: number, width: number): string {
-  const subject = printable([operation.guest, operation.image].filter((name) => name !== null).join(' / '));
-  const head = `${operation.kind} ${subject}  `;
+  const subject = [operation.guest, operation.image].filter((name) => name !== null).join(' / ');
+  const head = printable(`${operation.kind} ${subject}  ${operation.phase}`);
   const { bytesDone, bytesTotal } = operation;
-  if (bytesTotal <= 0) return fitText(`${head}${operation.phase} …`, width);
+  if (bytesTotal <= 0 || textWidth(head) > width) return fitText(`${head} …`, width);
   const fraction = Math.min(1, bytesDone / bytesTotal);
-  const remaining = bytesPerSecond > 0 ? ((bytesTotal - bytesDone) / bytesPerSecond) * 1000 : undefined;
+  let line = `${head}${renderBar(fraction, width - textWidth(head) - NUMBERS_COLUMNS)}`;
+  let used = textWidth(stripVTControlCharacters(line));
+  for (const number of numbersOf(operation, fraction, bytesPerSecond)) {
+    used += GAP.length + number.length;
+    if (used > width) break;
+    line += GAP + number;
+  }
+  return line;
+}
+
+/** In the order of their worth. */
+function numbersOf({ bytesDone, bytesTotal }: Operation, fraction: number, bytesPerSecond: number): string[] {
   const numbers = [
     `${String(Math.floor(fraction * 100)).padStart(3)} %`,
     `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`,
-    ...(bytesPerSecond > 0 ? [`${formatBytes(bytesPerSecond)}/s`] : []),
-    ...(remaining !== undefined && remaining >= 1000 ? [`${formatDuration(remaining)} left`] : []),
-  ].join('  ');
-  const phase = `${printable(operation.phase)}  `;
-  const filled = Math.round(fraction * BAR_COLUMNS);
-  const plain = `${head}${phase}${' '.repeat(BAR_COLUMNS)}  ${numbers}`;
-  if (plain.length > width) return fitText(`${head}${phase}${numbers.trimStart()}`, width);
-  const bar =
-    paint('cyan', '━'.repeat(filled), process.stderr) +
-    paint('dim', '─'.repeat(BAR_COLUMNS - filled), process.stderr);
-  return `${head}${phase}${bar}  ${numbers}`;
+  ];
+  if (bytesPerSecond <= 0) return numbers;
+  const remainingMs = ((bytesTotal - bytesDone) / bytesPerSecond) * 1000;
+  numbers.push(`${formatBytes(bytesPerSecond)}/s`);
+  if (remainingMs >= 1000) numbers.push(`${formatDuration(remainingMs)} left`);
+  return numbers;
+}
+
+/** A bar in the columns that the numbers leave, however long they are just now: a bar that jumps can't be read. */
+function renderBar(fraction: number, available: number): string {
+  const columns = Math.min(WIDEST_BAR_COLUMNS, available - GAP.length);
+  if (columns < NARROWEST_BAR_COLUMNS) return '';
+  const filled = Math.round(fraction * columns);
+  const [done, rest] = ['━'.repeat(filled), '─'.repeat(columns - filled)];
+  return `${GAP}${paint('cyan', done, process.stderr)}${paint('dim', rest, process.stderr)}`;
 }

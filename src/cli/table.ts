@@ -1,6 +1,7 @@
 /**
- * Tables that fit the terminal. When the columns together are too wide, the widest flexible one gives way first,
- * column by column, until the rows fit; a pipe has no width, and gets everything.
+ * Tables that fit the terminal. When the columns together are too wide, the widest flexible one gives way first, then
+ * the next; before one becomes too narrow to read, columns that can be spared are left out. A pipe has no width, and
+ * gets everything.
  */
 import { fitText, padText, printable, textWidth } from './text-width.ts';
 import { paint, type Style } from './style.ts';
@@ -10,12 +11,17 @@ export interface Column {
   readonly align?: 'left' | 'right';
   /** may be cut to fit: free text, paths, names; not numbers */
   readonly flexible?: boolean;
+  /** is left out, the last one first, rather than that others become unreadable */
+  readonly spare?: boolean;
+  /** which end is left out when it is cut; default: the last. The end of a path tells more than its beginning. */
+  readonly cut?: 'start' | 'end';
 }
 
 export type Cell = string | { readonly text: string; readonly style: Style };
 
 const GAP = '  ';
-const NARROWEST_FLEXIBLE = 6;
+/** A name that is cut shorter can't be told from others. */
+const NARROWEST_FLEXIBLE = 12;
 
 /**
  * The lines of a table with a heading, none of them wider than `width` columns and none with trailing blanks.
@@ -31,8 +37,30 @@ export function renderTable(
   const natural = columns.map((_, index) =>
     Math.max(...lines.map((cells) => textWidth(textOf(cells[index])))),
   );
-  const widths = fitWidths(columns, natural, width);
-  return lines.map((cells) => renderLine(columns, widths, cells, width));
+  const shown = columnsThatFit(columns, natural, width);
+  const pick = <T>(values: readonly T[]) => values.filter((_, index) => shown.has(index));
+  const shownColumns = pick(columns);
+  const widths = fitWidths(shownColumns, pick(natural), width);
+  return lines.map((cells) => renderLine(shownColumns, widths, pick(cells), width));
+}
+
+/** The indexes of the columns to show: all, or fewer of those that can be spared. */
+function columnsThatFit(
+  columns: readonly Column[],
+  natural: readonly number[],
+  available: number,
+): Set<number> {
+  const shown = new Set(columns.keys());
+  const narrowest = (index: number) =>
+    columns[index]?.flexible === true
+      ? Math.min(natural[index] ?? 0, NARROWEST_FLEXIBLE)
+      : (natural[index] ?? 0);
+  const needed = () => [...shown].reduce((sum, index) => sum + narrowest(index) + GAP.length, -GAP.length);
+  for (const index of [...columns.keys()].toReversed()) {
+    if (needed() <= available) break;
+    if (columns[index]?.spare === true) shown.delete(index);
+  }
+  return shown;
 }
 
 /** Widths that add up to no more than `available`, if one column each can. */
@@ -74,7 +102,7 @@ function renderLine(
     // Even one column each can be too much for the terminal: the rest of the row is left out.
     const room = Math.min(columnWidth, width - used - gap.length);
     if (room < 0) break;
-    const unpadded = fitText(textOf(cell), room);
+    const unpadded = fitText(textOf(cell), room, column.cut);
     const padded =
       last && column.align !== 'right' ? unpadded : padText(unpadded, room, column.align ?? 'left');
     line +=

@@ -21,18 +21,19 @@ export function textWidth(text: string): number {
   return graphemes(text).reduce((width, grapheme) => width + graphemeWidth(grapheme), 0);
 }
 
-/** The text in at most `width` columns; what is cut off shows as `…`. */
-export function fitText(text: string, width: number): string {
+/** The text in at most `width` columns; what is cut off, at the end or the start, shows as `…`. */
+export function fitText(text: string, width: number, cut: 'start' | 'end' = 'end'): string {
   if (textWidth(text) <= width) return text;
   if (width < 1) return '';
-  let fitted = '';
+  const parts = cut === 'end' ? graphemes(text) : graphemes(text).toReversed();
+  const kept: string[] = [];
   let remaining = width - 1;
-  for (const grapheme of graphemes(text)) {
+  for (const grapheme of parts) {
     remaining -= graphemeWidth(grapheme);
     if (remaining < 0) break;
-    fitted += grapheme;
+    kept.push(grapheme);
   }
-  return `${fitted}…`;
+  return cut === 'end' ? `${kept.join('')}…` : `…${kept.toReversed().join('')}`;
 }
 
 /** The text in exactly `width` columns. */

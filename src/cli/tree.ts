@@ -9,8 +9,8 @@ const COLUMNS: readonly Column[] = [
   { title: 'IMAGE', flexible: true },
   { title: 'TAKEN', align: 'right' },
   { title: 'STORED', align: 'right' },
-  { title: 'HOW' },
-  { title: 'DESCRIPTION', flexible: true },
+  { title: 'HOW', spare: true },
+  { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
 
 /** The lines of one guest's tree, at most `width` columns wide; ● marks where the guest is now. */

@@ -18,7 +18,7 @@ const PROTOCOL = 'stasis-console';
 
 /** Serves consoles on the HTTP server's upgrades. */
 export function consoleUpgrades(server: Server, context: ViewContext): void {
-  const lines = new Map<string, SerialLine>();
+  const lines = new Map<string, Promise<SerialLine>>();
   server.on('upgrade', (request: IncomingMessage, client: Duplex) => {
     client.on('error', () => client.destroy());
     serve(request, client, context, lines).catch((error: unknown) => refuse(client, StasisError.from(error)));
@@ -29,7 +29,7 @@ async function serve(
   request: IncomingMessage,
   client: Duplex,
   context: ViewContext,
-  lines: Map<string, SerialLine>,
+  lines: Map<string, Promise<SerialLine>>,
 ): Promise<void> {
   const name = ROUTE.exec(request.url ?? '')?.[1];
   if (name === undefined || request.headers.upgrade !== PROTOCOL) {
@@ -44,12 +44,23 @@ async function serve(
     );
   }
   const { runDirectory } = context.host.supervisor.get(guest.uuid, guest.name);
-  const line =
-    lines.get(runDirectory) ??
-    (await SerialLine.open(join(runDirectory, SERIAL_SOCKET), () => lines.delete(runDirectory)));
-  lines.set(runDirectory, line);
+  const line = await shared(lines, runDirectory);
   client.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`);
   line.join(client);
+}
+
+/** The guest's line, opened by the first who looks at it and given up with the last. */
+async function shared(lines: Map<string, Promise<SerialLine>>, runDirectory: string): Promise<SerialLine> {
+  const known = lines.get(runDirectory);
+  if (known !== undefined) return known;
+  const opening = SerialLine.open(join(runDirectory, SERIAL_SOCKET), () => lines.delete(runDirectory));
+  lines.set(runDirectory, opening);
+  try {
+    return await opening;
+  } catch (error) {
+    lines.delete(runDirectory);
+    throw error;
+  }
 }
 
 function refuse(client: Duplex, error: StasisError): void {
@@ -64,19 +75,22 @@ const MAX_BACKLOG_BYTES = 1024 ** 2;
 
 class SerialLine {
   readonly #line: Socket;
+  readonly #onGivenUp: () => void;
   readonly #viewers = new Set<Duplex>();
+  #isGivenUp = false;
 
-  private constructor(line: Socket, onClosed: () => void) {
+  private constructor(line: Socket, onGivenUp: () => void) {
     this.#line = line;
+    this.#onGivenUp = onGivenUp;
     line.on('data', (data) => this.#tell(data));
     line.on('error', () => line.destroy());
     line.on('close', () => {
-      onClosed();
+      this.#giveUp();
       for (const viewer of this.#viewers) viewer.end();
     });
   }
 
-  static async open(path: string, onClosed: () => void): Promise<SerialLine> {
+  static async open(path: string, onGivenUp: () => void): Promise<SerialLine> {
     const socket = await withShortSocketPath(
       path,
       (short) =>
@@ -89,7 +103,7 @@ class SerialLine {
           });
         }),
     );
-    return new SerialLine(socket, onClosed);
+    return new SerialLine(socket, onGivenUp);
   }
 
   /** The line is held as long as anybody looks at it. */
@@ -98,9 +112,18 @@ class SerialLine {
     viewer.on('data', (data: Buffer) => this.#line.write(data));
     viewer.on('close', () => {
       this.#viewers.delete(viewer);
-      if (this.#viewers.size === 0) this.#line.destroy();
+      if (this.#viewers.size > 0) return;
+      this.#giveUp();
+      this.#line.destroy();
     });
     viewer.on('end', () => viewer.end());
+  }
+
+  /** Told once: after that another line may stand in this one's place. */
+  #giveUp(): void {
+    if (this.#isGivenUp) return;
+    this.#isGivenUp = true;
+    this.#onGivenUp();
   }
 
   #tell(data: Buffer): void {

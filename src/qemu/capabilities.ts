@@ -1,3 +1,5 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { StasisError } from '../errors.ts';
 import type { MigrationCapability, MigrationParameters } from './qmp-commands.ts';
 import type { QmpClient } from './qmp.ts';
 
@@ -19,6 +21,8 @@ const DEFAULT_PARAMETERS = {
   'multifd-channels': 2,
 } as const satisfies MigrationParameters;
 
+const CLEANUP_TIMEOUT_MS = 60_000;
+
 /**
  * Turns exactly these migration capabilities on, all other ones of ours off, and sets the parameters. The one place
  * where either is set. A capability left on would poison a later save: with background-snapshot it would be silently
@@ -36,7 +40,10 @@ export async function prepareMigration(
   await setParameters(qmp, parameters);
 }
 
-/** Puts capabilities and parameters back to QEMU's defaults. No migration may be going on. Idempotent. */
+/**
+ * Puts capabilities and parameters back to QEMU's defaults, when QEMU has closed the last migration's file. No migration
+ * may be going on. Idempotent.
+ */
 export async function resetMigration(qmp: QmpClient): Promise<void> {
   await setCapabilities(qmp, new Set());
   await setParameters(qmp, DEFAULT_PARAMETERS);
@@ -44,6 +51,7 @@ export async function resetMigration(qmp: QmpClient): Promise<void> {
 
 /** Sends only what differs: QEMU refuses some settings of capabilities that it can't serve, even to turn them off. */
 async function setCapabilities(qmp: QmpClient, wanted: ReadonlySet<string>): Promise<void> {
+  await cleanedUp(qmp);
   const current = new Map(
     (await qmp.execute('query-migrate-capabilities')).map(({ capability, state }) => [capability, state]),
   );
@@ -61,4 +69,20 @@ async function setParameters(qmp: QmpClient, parameters: MigrationParameters): P
     ...others,
     ...(known['direct-io'] === undefined ? {} : { 'direct-io': directIo }),
   });
+}
+
+/**
+ * Waits until QEMU has cleaned up after a migration, which it does some time *after* it has announced the end. Capabilities
+ * may be set from the announcement on, but mustn't: the clean-up looks at them. With multifd turned off too early it
+ * leaves its channels behind, and the next migration aborts QEMU, and with it the guest ("Assertion
+ * `!multifd_send_device_state' failed", 10.0.2). That it is done shows only in `query-yank`, where a migration is
+ * listed until the last line of its clean-up.
+ */
+async function cleanedUp(qmp: QmpClient): Promise<void> {
+  const giveUp = performance.now() + CLEANUP_TIMEOUT_MS;
+  while ((await qmp.execute('query-yank')).some(({ type }) => type === 'migration')) {
+    if (performance.now() > giveUp)
+      throw new StasisError('timeout', 'QEMU does not clean up after a migration');
+    await delay(1);
+  }
 }

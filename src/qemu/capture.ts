@@ -43,7 +43,8 @@ export interface CaptureResult {
 
 /**
  * One way to write memory and device state to a mapped-ram file. The contract of each:
- * - on failure and on abort the guest is what it was before, running or paused, and can be captured again;
+ * - on failure and on abort the guest is what it was before, running or paused, and can be captured again; disks that
+ *   `onPaused` has switched stay switched, which changes nothing that the guest sees;
  * - migration capabilities and parameters are QEMU's defaults afterwards, always;
  * - the file holds what QEMU wrote, not yet flushed to the disk and not verified (memory-file.ts does that).
  *

@@ -24,13 +24,22 @@ async function isQemuOf(pid: number, directory: string): Promise<boolean> {
   return argv.some((arg, i) => arg === PID_FILE_ARGS[0] && argv[i + 1] === PID_FILE_ARGS[1]);
 }
 
-/** Whether the process has ended: a zombie that nobody has reaped yet counts, its resources are gone. */
+/**
+ * Whether the process has ended. A zombie that nobody has reaped yet counts, but only when it was its last thread: as
+ * long as others are still on their way out, files are open and locked.
+ */
 export async function hasEnded(pid: number): Promise<boolean> {
   const stat = await proc(() => readFile(`/proc/${pid}/stat`, 'utf8'));
-  // "<pid> (<command>) <state> …": the command may contain anything, also ")".
-  const state = stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3);
-  return state === undefined || state === 'Z' || state === 'X';
+  if (stat === undefined) return true;
+  // "<pid> (<command>) <state> …", proc_pid_stat(5): the command may contain anything, also ")".
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [state, threads] = [fields[STATE], fields[THREADS]];
+  return state === 'X' || (state === 'Z' && threads === '1');
 }
+
+/** Places in `/proc/PID/stat` from behind the command on: fields 3 and 20. */
+const STATE = 0;
+const THREADS = 17;
 
 /**
  * Waits for the end of a process that need not be our child. Looks every 10 ms: inotify doesn't see /proc, and

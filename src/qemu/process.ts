@@ -58,14 +58,9 @@ export async function launchQemu(options: LaunchOptions): Promise<QemuProcess> {
   const { child, exited } = await spawnDetached(binary, args, runDirectory);
   const connecting = new AbortController();
   try {
-    const qmp = await waitFor(
-      'the start of QEMU',
-      Promise.race([
-        connectWhenUp(runDirectory, connecting.signal),
-        failOnExit(binary, exited, runDirectory),
-      ]),
-      { signal, timeoutMs },
-    );
+    const failed = failOnExit(binary, exited, runDirectory);
+    const started = Promise.race([connectWhenUp(runDirectory, failed, connecting.signal), failed]);
+    const qmp = await waitFor('the start of QEMU', started, { signal, timeoutMs });
     return qemuProcess(pidOf(child), qmp, runDirectory, exited);
   } catch (error) {
     child.kill('SIGKILL');
@@ -197,23 +192,43 @@ function pidOf(child: ChildProcess): number {
   return child.pid;
 }
 
+/**
+ * The last lines that the QEMU of this run directory wrote. It tells there, and nowhere else, why a load failed
+ * ("Machine type received is …"): QMP only says "Invalid argument".
+ */
+export async function readLogTail(runDirectory: string): Promise<readonly string[]> {
+  const text = await readFile(join(runDirectory, LOG_FILE), 'utf8');
+  return text.trimEnd().split('\n').slice(-LOG_TAIL_LINES);
+}
+
 async function failOnExit(binary: string, exited: Promise<QemuExit>, runDirectory: string): Promise<never> {
   const exit = await exited;
-  const text = await readFile(join(runDirectory, LOG_FILE), 'utf8');
-  const log = text.trimEnd().split('\n').slice(-LOG_TAIL_LINES);
+  const log = await readLogTail(runDirectory);
   const how = exit.signal === null ? `status ${exit.code}` : exit.signal;
   throw new StasisError('qemu-failed', `QEMU ended at its start (${how}): ${log.join(' / ')}`, {
     details: { binary, runDirectory, ...exit, log },
   });
 }
 
-/** Connects as soon as QEMU listens: its socket's appearance in the directory is an event. */
-async function connectWhenUp(runDirectory: string, signal: AbortSignal): Promise<QmpClient> {
+/**
+ * Connects as soon as QEMU listens: its socket's appearance in the directory is an event. QEMU may still end after it
+ * has accepted us, on a bad device for instance: then `failed` has the reason.
+ */
+async function connectWhenUp(
+  runDirectory: string,
+  failed: Promise<never>,
+  signal: AbortSignal,
+): Promise<QmpClient> {
   using appeared = watchFor(runDirectory, QMP_SOCKET);
   for (;;) {
     throwIfAborted(signal, 'connecting to QEMU');
-    const qmp = await connectIfUp(runDirectory, { signal });
-    if (qmp !== undefined) return qmp;
+    try {
+      const qmp = await connectIfUp(runDirectory, { signal });
+      if (qmp !== undefined) return qmp;
+    } catch (error) {
+      if (error instanceof StasisError && error.code === 'guest-crashed') return await failed;
+      throw error;
+    }
     if (await exists(join(runDirectory, QMP_SOCKET))) {
       await delay(2); // between QEMU's bind(2) and listen(2), which nothing announces
     } else {

@@ -311,6 +311,11 @@ export interface Commands {
   'job-cancel': Command<{ readonly id: string }, Nothing>;
   'job-dismiss': Command<{ readonly id: string }, Nothing>;
 
+  /** What could be broken off by force: QEMU's own list of what holds connections and files open. */
+  'query-yank': Command<
+    undefined,
+    readonly { readonly type: 'migration' | 'block-node' | 'chardev'; readonly 'node-name'?: string }[]
+  >;
   migrate: Command<{ readonly channels: readonly MigrationChannel[] }, Nothing>;
   'migrate-incoming': Command<
     {

@@ -9,6 +9,7 @@ import { stopped } from '../../src/qemu/capture-stopped.ts';
 import { verifyMemoryFile } from '../../src/qemu/memory-file.ts';
 import { captureBlockers } from '../../src/qemu/migration-blockers.ts';
 import { fileChannel, STREAM_OFFSET, waitForMigration } from '../../src/qemu/migration.ts';
+import { readLogTail } from '../../src/qemu/process.ts';
 import type { QmpClient } from '../../src/qemu/qmp.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
@@ -83,8 +84,11 @@ test('a guest can be saved live again and again', async () => {
 test('a paused guest that is saved live stays paused, and can be saved again', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('guest');
+  await fillMemory(qmp, lab.path('word'));
   await qmp.execute('stop');
-  for (const name of ['one', 'two']) {
+  // Often and fast: QEMU 10.0 aborted when capabilities were reset before it had cleaned up; see capabilities.ts.
+  for (let times = 0; times < 10; times += 1) {
+    const name = `memory-${times}`;
     const result = await precopy.capture({ qmp, file: lab.path(name), onPaused: nothing });
     assert.equal(result.pauseMs, undefined);
     assert.equal(await isRunning(qmp), false);
@@ -198,12 +202,11 @@ test('a capture that a dead daemon left at its switchover is taken back', async 
 test('what is loaded into the wrong machine is refused with the reason', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('source');
+  await fillMemory(qmp, lab.path('word'));
   await stopped.capture({ qmp, file: lab.path('memory'), onPaused: nothing });
   const target = await lab.launch('target', ['-machine', 'pc-q35-9.2', ...eager.machineArgs()]);
-  await assert.rejects(eager.load(target.qmp, { file: lab.path('memory') }), {
-    code: 'restore-failed',
-    message: /pc-q35-9.2/,
-  });
+  await assert.rejects(eager.load(target.qmp, { file: lab.path('memory') }), { code: 'restore-failed' });
+  assert.match((await readLogTail(target.runDirectory)).join(), /Machine type received is 'pc-q35-10.0'/);
 });
 
 test('a writable disk that nobody captures is a blocker with its name', async () => {

@@ -22,7 +22,9 @@ export function register(program: Command): void {
       `
 Examples:
   $ source <(stasis completion bash)
-  $ stasis completion fish > ~/.config/fish/completions/stasis.fish`,
+  $ stasis completion fish > ~/.config/fish/completions/stasis.fish
+
+In bash it needs the package bash-completion.`,
     )
     .action((shell: string) => root.setup('stasis', 'stasis', shell));
 

@@ -110,11 +110,11 @@ async function undefine(
 const GUEST_COLUMNS: readonly Column[] = [
   { title: 'NAME', flexible: true },
   { title: 'STATE' },
-  { title: 'MEMORY', align: 'right' },
-  { title: 'CPUS', align: 'right' },
+  { title: 'MEMORY', align: 'right', spare: true },
+  { title: 'CPUS', align: 'right', spare: true },
   { title: 'IMAGES', align: 'right' },
   { title: 'LAST IMAGE', flexible: true },
-  { title: 'TAKEN', align: 'right' },
+  { title: 'TAKEN', align: 'right', spare: true },
 ];
 
 async function listGuests(_options: object, command: Command): Promise<void> {
@@ -159,26 +159,23 @@ async function policy(guest: string, options: PolicyOptions, command: Command): 
   const changes = { onBoot, onShutdown, order, delaySeconds };
   if (Object.values(changes).every((value) => value === undefined)) {
     const current = (await client.getGuest(guest)).policy;
-    output.print(current, () => renderPolicy(current, output.width));
+    output.print(current, () => renderPolicy(current));
     return;
   }
   await mutate(session, options, {
     run: (waiting) => client.setPolicy(guest, changes, waiting),
     document: (changed) => changed.policy,
-    text: (changed) => renderPolicy(changed.policy, output.width),
+    text: (changed) => renderPolicy(changed.policy),
   });
 }
 
-function renderPolicy(current: Policy, width: number): string[] {
-  return renderFields(
-    [
-      ['on boot', current.onBoot],
-      ['on shutdown', current.onShutdown],
-      ['order', String(current.order)],
-      ['delay', `${current.delaySeconds} s`],
-    ],
-    width,
-  );
+function renderPolicy(current: Policy): string[] {
+  return renderFields([
+    ['on boot', current.onBoot],
+    ['on shutdown', current.onShutdown],
+    ['order', String(current.order)],
+    ['delay', `${current.delaySeconds} s`],
+  ]);
 }
 
 function wholeNumber(text: string): number {

@@ -63,37 +63,34 @@ export function register(program: Command): void {
 async function hostStatus(_options: object, command: Command): Promise<void> {
   const { client, output } = await openSession(command);
   const status = await client.hostStatus();
-  output.print(status, () => renderStatus(status, output.width));
+  output.print(status, () => renderStatus(status));
 }
 
-function renderStatus(status: HostStatus, width: number): string[] {
+function renderStatus(status: HostStatus): string[] {
   const { qemu, guests } = status;
-  return renderFields(
+  return renderFields([
+    ['daemon', `${status.version}, pid ${status.pid}, ${formatBytes(status.residentBytes)} resident`],
+    ['started', `${formatDate(status.startedAt)} (${formatAge(status.startedAt)})`],
+    ['home', status.home],
     [
-      ['daemon', `${status.version}, pid ${status.pid}, ${formatBytes(status.residentBytes)} resident`],
-      ['started', `${formatDate(status.startedAt)} (${formatAge(status.startedAt)})`],
-      ['home', status.home],
-      [
-        'qemu',
-        qemu === null ? 'none found' : `${qemu.version} (${qemu.binary})`,
-        qemu === null ? 'red' : undefined,
-      ],
-      ['guests', `${guests.defined} defined, ${guests.running} running`],
-      ['images', `${status.images}, ${formatBytes(status.storedBytes)} stored`],
-      ['free', formatBytes(status.freeBytes)],
+      'qemu',
+      qemu === null ? 'none found' : `${qemu.version} (${qemu.binary})`,
+      qemu === null ? 'red' : undefined,
     ],
-    width,
-  );
+    ['guests', `${guests.defined} defined, ${guests.running} running`],
+    ['images', `${status.images}, ${formatBytes(status.storedBytes)} stored`],
+    ['free', formatBytes(status.freeBytes)],
+  ]);
 }
 
 const OPERATION_COLUMNS: readonly Column[] = [
-  { title: 'ID', flexible: true },
+  { title: 'ID' },
   { title: 'WHAT' },
   { title: 'GUEST', flexible: true },
   { title: 'IMAGE', flexible: true },
   { title: 'STATE' },
-  { title: 'STARTED', align: 'right' },
-  { title: 'PHASE', flexible: true },
+  { title: 'STARTED', align: 'right', spare: true },
+  { title: 'PHASE', flexible: true, spare: true },
 ];
 
 async function operations(
@@ -116,7 +113,7 @@ async function operations(
     return;
   }
   const operation = options.cancel === true ? await cancel(session, id) : await client.getOperation(id);
-  output.print(operation, () => renderOperation(operation, output.width));
+  output.print(operation, () => renderOperation(operation));
 }
 
 /** An operation that is asked to cancel has to undo what it did first: it has ended when it says so. */

@@ -112,11 +112,11 @@ const IMAGE_COLUMNS: readonly Column[] = [
   { title: 'GUEST', flexible: true },
   { title: 'IMAGE', flexible: true },
   { title: 'TAKEN', align: 'right' },
-  { title: 'MEMORY', align: 'right' },
-  { title: 'DISKS', align: 'right' },
+  { title: 'MEMORY', align: 'right', spare: true },
+  { title: 'DISKS', align: 'right', spare: true },
   { title: 'STORED', align: 'right' },
-  { title: 'HOW', flexible: true },
-  { title: 'DESCRIPTION', flexible: true },
+  { title: 'HOW', spare: true },
+  { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
 
 async function listImages(
@@ -202,14 +202,13 @@ async function askBeforeRestore({ client }: Session, guestName: string, imageNam
 }
 
 function whatIsGivenUp(guest: Guest, image: Image): string {
-  const now =
-    guest.state === 'stopped' ? 'what is on its disks now' : 'what it is doing now and what is on its disks';
   const saved =
-    guest.lastImageAt === null ? 'it was never saved' : `it was last saved ${formatAge(guest.lastImageAt)}`;
-  return (
-    `${guest.name} is ${guest.state}. Putting it back to ${image.name} (taken ${formatAge(image.createdAt)}) ` +
-    `gives up ${now}; ${saved}. --save-current would keep it.`
-  );
+    guest.lastImageAt === null ? 'was never saved' : `was last saved ${formatAge(guest.lastImageAt)}`;
+  return [
+    `${guest.name} goes back to ${image.name}, taken ${formatAge(image.createdAt)}.`,
+    `What it is now is given up, with its disks: it is ${guest.state} and ${saved}.`,
+    'With --save-current it would be saved first.',
+  ].join('\n');
 }
 
 async function deleteImage(

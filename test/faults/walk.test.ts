@@ -1,0 +1,181 @@
+/**
+ * Every step of every long operation, with the daemon killed at it, with the guest's QEMU killed at it, and with the
+ * step failing. After each, a new daemon is started and the rules are checked by content.
+ *
+ * `STASIS_FAULTS=all` walks both sides of each step; the tests walk the side before, since after one step is before
+ * the next.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Operation } from '../../src/client/index.ts';
+import { Lab } from '../support/lab.ts';
+import { checkHousekeeping, checkImages, contentOf, REGION, type Content } from '../support/rules.ts';
+
+const GUEST = 'web1';
+type Action = 'kill' | 'guest' | 'error';
+
+interface Scenario {
+  readonly name: string;
+  readonly procedure: string;
+  /** from a guest that runs on image `base` */
+  readonly prepare: (bench: Bench) => Promise<void>;
+  readonly run: (bench: Bench) => Promise<unknown>;
+  /** failpoints inside the pause, where nothing is journaled */
+  readonly inPause?: readonly string[];
+  readonly actions: readonly Action[];
+}
+
+/** One guest with one image, `base`, to which it returns before each case. */
+class Bench {
+  readonly lab: Lab;
+  readonly expected = new Map<string, Content>();
+  #seed = 100;
+
+  constructor(lab: Lab) {
+    this.lab = lab;
+  }
+
+  async saveLive(name: string): Promise<void> {
+    await this.lab.client.createSaveImage(GUEST, { name, live: true });
+  }
+
+  /** Changes memory and disk, so that what comes next is different from all before. */
+  async change(): Promise<Content> {
+    this.#seed += 1;
+    await using witness = await this.lab.witness(GUEST);
+    await witness.touch(200, this.#seed);
+    await witness.write(REGION.disk, REGION.offsetMiB, REGION.mib, this.#seed);
+    return contentOf(this.lab, GUEST);
+  }
+
+  async image(name: string): Promise<void> {
+    const content = await this.change();
+    await this.saveLive(name);
+    this.expected.set(name, content);
+  }
+
+  /** Back to a guest that runs on `base`, and no other image. */
+  async reset(): Promise<void> {
+    for (const { name } of await this.lab.client.listSaveImages(GUEST)) {
+      if (name !== 'base') await this.lab.client.deleteSaveImage(GUEST, name);
+    }
+    for (const name of this.expected.keys()) if (name !== 'base') this.expected.delete(name);
+    await this.lab.client.restoreSaveImage(GUEST, 'base');
+  }
+}
+
+const SCENARIOS: readonly Scenario[] = [
+  {
+    name: 'live save',
+    procedure: 'save',
+    prepare: async (bench) => void bench.expected.set('new', await bench.change()),
+    run: ({ lab }) => lab.client.createSaveImage(GUEST, { name: 'new', live: true }),
+    inPause: ['pause:before-switch', 'pause:after-switch'],
+    actions: ['kill', 'guest', 'error'],
+  },
+  {
+    name: 'save',
+    procedure: 'save',
+    prepare: async (bench) => void bench.expected.set('default', await bench.change()),
+    run: ({ lab }) => lab.client.createSaveImage(GUEST),
+    actions: ['kill', 'guest'],
+  },
+  {
+    name: 'restore',
+    procedure: 'restore',
+    prepare: async (bench) => {
+      await bench.image('target');
+      await bench.change();
+    },
+    run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target'),
+    actions: ['kill', 'guest', 'error'],
+  },
+  {
+    name: 'start from the default image, which is consumed',
+    procedure: 'restore',
+    prepare: async (bench) => {
+      bench.expected.set('default', await bench.change());
+      await bench.lab.client.createSaveImage(GUEST);
+    },
+    run: ({ lab }) => lab.client.start(GUEST),
+    actions: ['kill', 'guest'],
+  },
+  {
+    name: 'delete in the middle of the tree, running',
+    procedure: 'delete',
+    prepare: async (bench) => {
+      await bench.image('first');
+      await bench.image('middle');
+      await bench.image('last');
+    },
+    run: ({ lab }) => lab.client.deleteSaveImage(GUEST, 'middle'),
+    actions: ['kill', 'guest'],
+  },
+];
+
+for (const scenario of SCENARIOS) {
+  describe(scenario.name, () => {
+    let bench: Bench;
+    let steps: readonly string[];
+
+    before(async () => {
+      const lab = await Lab.create();
+      bench = new Bench(lab);
+      await using witness = await lab.running(GUEST);
+      await witness.fill(1, 8);
+      await bench.image('base');
+      await scenario.prepare(bench);
+      await scenario.run(bench);
+      steps = [...new Set((await lastOf(lab, scenario)).steps.map((step) => step.name))];
+      await checkImages(lab, GUEST, bench.expected);
+    });
+    after(() => bench.lab[Symbol.asyncDispose]());
+
+    for (const action of scenario.actions) {
+      test(`${action} at every step`, async (context) => {
+        const points = steps.flatMap((step) => (process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`]));
+        for (const point of [...points, ...(scenario.inPause ?? [])]) {
+          await context.test(point, () => walk(bench, scenario, `${scenario.procedure}/${point}=${action}`, action));
+        }
+      });
+    }
+  });
+}
+
+async function walk(bench: Bench, scenario: Scenario, failpoint: string, action: Action): Promise<void> {
+  const { lab } = bench;
+  await bench.reset();
+  await scenario.prepare(bench);
+  await lab.endDaemon('SIGTERM');
+  await lab.startDaemon({ STASIS_FAILPOINT: failpoint });
+
+  const outcome = scenario.run(bench).then(
+    () => 'done',
+    () => 'failed',
+  );
+  if (action === 'kill') {
+    await lab.daemonEnded();
+    await lab.startDaemon();
+  } else {
+    if (action === 'error') assert.equal(await outcome, 'failed', 'the failpoint was reached');
+    await outcome;
+    await lab.endDaemon('SIGTERM');
+    await lab.startDaemon();
+  }
+  await outcome;
+  await checkHousekeeping(lab, GUEST);
+
+  const { state } = await lab.client.getGuest(GUEST);
+  if (state === 'running') await contentOf(lab, GUEST);
+  const images = await lab.client.listSaveImages(GUEST);
+  assert.ok(images.some(({ name }) => name === 'base'), 'what was not touched is there');
+  await checkImages(lab, GUEST, bench.expected);
+  await checkHousekeeping(lab, GUEST);
+}
+
+async function lastOf(lab: Lab, scenario: Scenario): Promise<Operation> {
+  const operations = await lab.client.listOperations();
+  const newest = operations[0];
+  assert.ok(newest, `${scenario.name} is an operation`);
+  return newest;
+}

@@ -1,0 +1,73 @@
+/** The rules of the design that never bend, checked by content: on files, processes and what a guest says of itself. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { Lab } from './lab.ts';
+
+const run = promisify(execFile);
+
+/** What an image must hold: known when it was taken. */
+export interface Content {
+  readonly memory: string;
+  readonly disk: string;
+}
+
+/** Where the tests keep known content on the first disk. */
+export const REGION = { disk: 'vda', offsetMiB: 16, mib: 2 } as const;
+
+/** What the guest holds now, and that memory and disks are of one instant. */
+export async function contentOf(lab: Lab, guest: string): Promise<Content> {
+  await using witness = await lab.witness(guest);
+  const memory = await witness.checksum();
+  const status = await witness.status();
+  assert.equal(memory.errors, 0, 'no page of memory is wrong');
+  assert.equal(status.mismatches, 0, `disk and memory are of one instant: ${JSON.stringify(status.firstMismatch)}`);
+  assert.equal(status.firstIoError, null, 'no disk reported an error');
+  const disk = await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib);
+  return { memory: memory.checksum, disk: disk.checksum };
+}
+
+/** Nothing half-done is listed, nothing is left over, and every process is known. */
+export async function checkHousekeeping(lab: Lab, guest: string): Promise<void> {
+  const operations = await lab.client.listOperations();
+  assert.deepEqual(
+    operations.filter(({ state }) => state === 'running').map(({ kind, phase }) => `${kind} ${phase}`),
+    [],
+    'no operation is under way',
+  );
+  const { uuid, state, disks } = await lab.client.getGuest(guest);
+  const processes = await lab.qemuProcesses();
+  assert.equal(processes.length, state === 'running' || state === 'paused' ? 1 : 0, `one process for a guest that is ${state}`);
+
+  const images = await lab.client.listSaveImages(guest);
+  const directory = join(lab.paths.data, 'guests', uuid);
+  assert.equal((await entries(join(directory, 'images'))).length, images.length, 'one directory for each image');
+  const used = new Set<string>();
+  for (const top of [...disks.map(({ head }) => head), ...images.flatMap((image) => image.disks.map(({ layer }) => layer))]) {
+    for (const file of await chain(top)) used.add(file);
+  }
+  const layers = (await entries(join(directory, 'layers'))).map((name) => join(directory, 'layers', name));
+  assert.deepEqual(layers.filter((file) => !used.has(file)), [], 'every layer has its reason');
+}
+
+/** Every image listed as ready restores to exactly what it held, and the guest can go on from there. */
+export async function checkImages(lab: Lab, guest: string, expected: ReadonlyMap<string, Content>): Promise<void> {
+  for (const { name, state } of await lab.client.listSaveImages(guest)) {
+    assert.equal(state, 'ready');
+    const content = expected.get(name);
+    if (content === undefined) continue;
+    await lab.client.restoreSaveImage(guest, name);
+    assert.deepEqual(await contentOf(lab, guest), content, `image ${name} restores exactly`);
+  }
+}
+
+async function chain(top: string): Promise<string[]> {
+  const { stdout } = await run('qemu-img', ['info', '-U', '--backing-chain', '--output=json', top]);
+  return (JSON.parse(stdout) as { filename: string }[]).map(({ filename }) => filename);
+}
+
+async function entries(directory: string): Promise<string[]> {
+  return readdir(directory).catch(() => []);
+}
