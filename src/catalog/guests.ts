@@ -29,6 +29,13 @@ export async function getGuestByUuid(catalog: Catalog, uuid: string): Promise<Gu
   return getGuest(catalog, uuid);
 }
 
+export async function hasGuest(catalog: Catalog, uuid: string): Promise<boolean> {
+  return (
+    (await catalog.selectFrom('guests').select('uuid').where('uuid', '=', uuid).executeTakeFirst()) !==
+    undefined
+  );
+}
+
 export async function insertGuest(catalog: Catalog, guest: GuestRecord): Promise<void> {
   await catalog
     .insertInto('guests')

@@ -10,7 +10,7 @@ const KEPT_OPERATIONS = 1000;
 export async function insertOperation(catalog: Catalog, operation: OperationRecord): Promise<void> {
   await catalog
     .insertInto('operations')
-    .values({ ...operation, committed: 0 })
+    .values({ ...operation, committed: 0, settled: 0 })
     .execute();
 }
 
@@ -46,22 +46,25 @@ export async function listOperations(catalog: Catalog, limit: number): Promise<O
     .execute();
 }
 
-/** What was under way when the last daemon ended: newest first, so that a child comes before its parent. */
-export async function unfinishedOperations(catalog: Catalog): Promise<OperationRecord[]> {
-  return catalog
-    .selectFrom('operations')
-    .selectAll()
-    .where('state', '=', 'running')
-    .orderBy('createdAt', 'desc')
-    .orderBy('id', 'desc')
-    .execute();
+export async function markSettled(catalog: Catalog, id: string): Promise<void> {
+  await catalog.updateTable('operations').set({ settled: 1 }).where('id', '=', id).execute();
+}
+
+/**
+ * What was under way when the last daemon ended, and what could be neither finished nor undone since: newest first,
+ * so that a child comes before its parent.
+ */
+export async function unsettledOperations(catalog: Catalog, guest?: string): Promise<OperationRecord[]> {
+  let query = catalog.selectFrom('operations').selectAll().where('settled', '=', 0);
+  if (guest !== undefined) query = query.where('guest', '=', guest);
+  return query.orderBy('createdAt', 'desc').orderBy('id', 'desc').execute();
 }
 
 /** Finished operations are history, and history has a limit. */
 export async function trimOperations(catalog: Catalog): Promise<void> {
   await catalog
     .deleteFrom('operations')
-    .where('state', '!=', 'running')
+    .where('settled', '=', 1)
     .where('id', 'not in', (select) =>
       select.selectFrom('operations').select('id').orderBy('createdAt', 'desc').limit(KEPT_OPERATIONS),
     )

@@ -77,6 +77,8 @@ export interface OperationTable {
   steps: string;
   warnings: string;
   error: string | null;
+  /** 1 when nothing is left to finish or to undo; a failure on that way leaves 0, and it is tried again */
+  settled: Flag;
   createdAt: string;
   finishedAt: string | null;
 }
@@ -134,8 +136,9 @@ const initial: Migration = {
         id text primary key, kind text not null, procedure text not null, parent text, guest text, guestName text not null,
         image text, state text not null check (state in ('running', 'done', 'failed', 'cancelled')),
         committed integer not null, args text not null, plan text not null, steps text not null,
-        warnings text not null, error text, createdAt text not null, finishedAt text) strict`,
-      `create index operationsByState on operations (state, createdAt)`,
+        warnings text not null, error text, settled integer not null, createdAt text not null, finishedAt text) strict`,
+      `create index operationsUnsettled on operations (guest) where settled = 0`,
+      `create index operationsByAge on operations (createdAt)`,
       `create table events (
         id integer primary key autoincrement, at text not null, type text not null, action text not null,
         guest text, image text, operation text, message text not null) strict`,

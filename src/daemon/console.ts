@@ -16,13 +16,22 @@ import type { ViewContext } from './views.ts';
 const ROUTE = /^\/v1\/guests\/([^/?]+)\/console$/;
 const PROTOCOL = 'stasis-console';
 
-/** Serves consoles on the HTTP server's upgrades. */
-export function consoleUpgrades(server: Server, context: ViewContext): void {
+/**
+ * Serves consoles on the HTTP server's upgrades.
+ * @returns how to end all of them: a server waits for its connections before it closes
+ */
+export function consoleUpgrades(server: Server, context: ViewContext): () => void {
+  const clients = new Set<Duplex>();
   const lines = new Map<string, Promise<SerialLine>>();
   server.on('upgrade', (request: IncomingMessage, client: Duplex) => {
+    clients.add(client);
+    client.on('close', () => clients.delete(client));
     client.on('error', () => client.destroy());
     serve(request, client, context, lines).catch((error: unknown) => refuse(client, StasisError.from(error)));
   });
+  return () => {
+    for (const client of clients) client.destroy();
+  };
 }
 
 async function serve(

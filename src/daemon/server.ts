@@ -92,7 +92,11 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });
-  consoleUpgrades(server.server, context);
+  const endConsoles = consoleUpgrades(server.server, context);
+  server.addHook('preClose', (done) => {
+    endConsoles();
+    done();
+  });
   await server.ready();
   return server;
 }

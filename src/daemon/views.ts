@@ -35,6 +35,7 @@ export async function guestViews(
             .selectFrom('images')
             .select(['id', 'name'])
             .where('id', 'in', currentIds)
+            .where('state', '!=', 'deleting')
             .execute()
         ).map(({ id, name }) => [id, name]),
   );

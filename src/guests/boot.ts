@@ -75,7 +75,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
     },
 
     async finish(plan, operation) {
-      await operation.step('run', () => letRun(host, plan.guest, plan.instance, false, operation));
+      return operation.step('run', () => letRun(host, plan.guest, plan.instance, false, operation));
     },
   };
 }
@@ -90,7 +90,7 @@ function writtenDirectly(
 
 /**
  * A process that has been committed as a guest's becomes it and runs. Repeatable: after a crash the process is found again.
- * @throws StasisError `guest-crashed` when the process is gone
+ * @returns `guest-crashed` when the process is gone, which is recorded
  */
 export async function letRun(
   host: Host,
@@ -98,19 +98,15 @@ export async function letRun(
   instance: string,
   paused: boolean,
   operation: OperationHandle,
-): Promise<void> {
+): Promise<StasisError | undefined> {
   const process = await host.supervisor.attach(instance, uuid);
   if (process === undefined) {
     await host.supervisor.end(uuid, 'its QEMU process ended before the guest ran');
-    throw new StasisError('guest-crashed', `QEMU ended before guest ${operation.guestName} ran`, {
+    return new StasisError('guest-crashed', `QEMU ended before guest ${operation.guestName} ran`, {
       guest: operation.guestName,
     });
   }
   await host.supervisor.adopt(uuid, instance, process);
-  if (!paused) await process.qmp.execute('cont');
-  await operation.publish({
-    type: 'guest',
-    action: paused ? 'paused' : 'running',
-    message: `${operation.guestName} ${paused ? 'is loaded and paused' : 'runs'}`,
-  });
+  if (!paused) await host.supervisor.resume(uuid, operation.guestName);
+  return undefined;
 }

@@ -38,13 +38,13 @@ export function stopProcedure(host: Host): Procedure<unknown, PowerPlan> {
 
 export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
   return simple('pause', host, true, async (plan, operation) => {
-    await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('stop');
+    await host.supervisor.pause(plan.guest, operation.guestName);
   });
 }
 
 export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
   return simple('resume', host, true, async (plan, operation) => {
-    await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('cont');
+    await host.supervisor.resume(plan.guest, operation.guestName);
   });
 }
 

@@ -11,6 +11,7 @@ import { clearInstance, getGuestByUuid, listGuests } from '../catalog/guests.ts'
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
+import { resumeGuest } from '../qemu/run-state.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
 import { headIds, seal } from './disks.ts';
 
@@ -201,17 +202,39 @@ export class Supervisor {
 
   /** Lets go of all processes, which run on. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const all = [...this.#live.values()];
+    const all = [...[...this.#live.values()].map((live) => live.process), ...this.#candidates.values()];
     this.#live.clear();
-    await Promise.all(all.map((live) => live.process.qmp[Symbol.asyncDispose]()));
+    this.#candidates.clear();
+    await Promise.all(all.map((process) => process[Symbol.asyncDispose]()));
   }
 
-  /** For failpoints: what `kill -9` of QEMU would do. */
+  /** Lets a guest run, and knows it. @throws StasisError `invalid-state` when it has no process */
+  async resume(uuid: string, guestName: string): Promise<void> {
+    await resumeGuest(this.get(uuid, guestName).qmp);
+    await this.#refresh(uuid);
+  }
+
+  /** Lets a guest stand still, and knows it. @throws StasisError `invalid-state` when it has no process */
+  async pause(uuid: string, guestName: string): Promise<void> {
+    await this.get(uuid, guestName).qmp.execute('stop');
+    await this.#refresh(uuid);
+  }
+
+  async #refresh(uuid: string): Promise<void> {
+    const live = this.#live.get(uuid);
+    if (live !== undefined) await this.#query(live);
+  }
+
+  /** For failpoints: what `kill -9` of QEMU would do, to the guest and to all that are about to be one. */
   async kill(uuid: string): Promise<void> {
     const live = this.#live.get(uuid);
-    if (live === undefined) return;
-    process.kill(live.process.pid, 'SIGKILL');
-    await live.process.qmp.closed;
+    for (const { pid, qmp } of [
+      ...(live === undefined ? [] : [live.process]),
+      ...this.#candidates.values(),
+    ]) {
+      process.kill(pid, 'SIGKILL');
+      await qmp.closed;
+    }
   }
 
   /** Keeps a guest's state as QEMU tells it, until its process ends. Never rejects: it is its own owner. */

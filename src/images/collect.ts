@@ -17,7 +17,7 @@ import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import { headIds, loadForest, seal, unseal } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
-import { backingChain, headNodes, nodeNames, removeNode } from '../qemu/block-graph.ts';
+import { backingChain, headNodes, removeNode } from '../qemu/block-graph.ts';
 import { commitActive, commitIntermediate, streamInto } from '../qemu/block-merge.ts';
 import { cancelJobs } from '../qemu/interrupted-jobs.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
@@ -80,8 +80,7 @@ async function perform(
 /** The row goes last: as long as it is there, the file is known. */
 async function remove(host: Host, guest: string, layer: LayerRecord): Promise<void> {
   const qmp = host.supervisor.find(guest)?.qmp;
-  if (qmp !== undefined && (await nodeNames(qmp)).has(nodeName(layer.id)))
-    await removeNode(qmp, nodeName(layer.id));
+  if (qmp !== undefined) await removeNode(qmp, nodeName(layer.id));
   await rm(layer.path, { force: true });
   await deleteLayer(host.catalog, layer.id);
 }

@@ -41,19 +41,21 @@ export async function requireImage(
   );
 }
 
-/** The image no longer counts: it is not listed, holds no layer, and its children are its parent's. Part of a commit. */
+/** The image no longer counts: it is not listed and holds no layer. Part of a commit. */
 export async function dropImage(transaction: Catalog, image: ImageRecord): Promise<void> {
   await updateImage(transaction, image.id, { state: 'deleting' });
   await deletePins(transaction, image.id);
-  await adoptChildren(transaction, image.id, image.parent);
 }
 
-/** Removes what is left of a dropped image. Repeatable. */
+/** Removes what is left of a dropped image; its children in the tree become its parent's. Repeatable. */
 export async function forget(host: Host, guest: string, id: string): Promise<void> {
   await rm(join(guestDirectory(host.paths.data, guest).images, id), { recursive: true, force: true });
   const image = await findImageById(host.catalog, id);
   if (image === undefined) return;
-  await deleteImage(host.catalog, id);
+  await host.catalog.transaction().execute(async (transaction) => {
+    await adoptChildren(transaction, id, image.parent);
+    await deleteImage(transaction, id);
+  });
   const { name } = await getGuestByUuid(host.catalog, guest);
   await host.events.publish({
     type: 'image',

@@ -8,7 +8,15 @@ import { join } from 'node:path';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
 import { findImageById, getImageById, updateImage, type ImageRecord } from '../catalog/images.ts';
-import { getLayer, pinnedBy, pinsOf, setHead, setIdentity } from '../catalog/layers.ts';
+import {
+  deletePins,
+  getLayer,
+  insertPin,
+  pinnedBy,
+  pinsOf,
+  setHead,
+  setIdentity,
+} from '../catalog/layers.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
 import { commandLine } from '../guests/command-line.ts';
@@ -168,16 +176,18 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async finish(plan, operation) {
       const image = await findImageById(catalog, plan.image);
+      let failure: StasisError | undefined;
       if (image !== undefined) {
         await operation.step('give-up-present', () =>
           supervisor.replace(plan.guest, plan.replaces, plan.instance),
         );
-        await ensureLoaded(host, plan, image, operation);
-        await operation.step('run', () => letRun(host, plan.guest, plan.instance, plan.paused, operation));
-        // The guest is proven to run: only now may its image go.
-        if (plan.delete) await operation.step('delete-image', () => dropAndForget(host, plan, image));
+        const outcome = await bringBack(host, plan, image, operation);
+        if (outcome.imageIsSpent)
+          await operation.step('delete-image', () => dropAndForget(host, plan, image));
+        failure = outcome.failure;
       }
       await collect(host, plan.guest, operation);
+      return failure;
     },
   };
 }
@@ -219,22 +229,77 @@ async function load(
   }
 }
 
+interface Outcome {
+  readonly failure?: StasisError | undefined;
+  /** the image was to be deleted, and the guest is proven to run, or has written to the image's own layers */
+  readonly imageIsSpent: boolean;
+}
+
 /**
- * After the commit the loaded machine must be there. When it died, with the daemon or alone, before it ever ran,
- * its heads are as the image left them and it is loaded once more.
+ * After the commit the loaded machine runs. When it died before, with the daemon or alone, what it stands on tells
+ * what to do: layers of the image itself that nobody wrote to go back to the image; new heads are as the image left
+ * them, and the memory is loaded once more; a guest that has run already is a guest that crashed.
  */
-async function ensureLoaded(
+async function bringBack(
   host: Host,
   plan: RestorePlan,
   image: ImageRecord,
   operation: OperationHandle,
-): Promise<void> {
-  if ((await host.supervisor.attach(plan.instance, plan.guest)) !== undefined) return;
-  // It may have run already. On layers of its own that is a guest that crashed; on the image's own layers it is seen.
-  if (operation.reached('run') && !(await untouched(host, plan))) return;
+): Promise<Outcome> {
+  if ((await host.supervisor.attach(plan.instance, plan.guest)) === undefined) {
+    if (await untouched(host, plan))
+      return { failure: await giveBack(host, plan, image, operation), imageIsSpent: false };
+    const failure = operation.reached('run') ? undefined : await loadAgain(host, plan, image, operation);
+    if (failure !== undefined) return { failure, imageIsSpent: false };
+  }
+  const failure = await operation.step('run', () =>
+    letRun(host, plan.guest, plan.instance, plan.paused, operation),
+  );
+  return { failure, imageIsSpent: plan.delete && (failure === undefined || plan.reused.length > 0) };
+}
+
+async function loadAgain(
+  host: Host,
+  plan: RestorePlan,
+  image: ImageRecord,
+  operation: OperationHandle,
+): Promise<StasisError | undefined> {
   await host.supervisor.discard(plan.instance);
-  await operation.step('load-again', () => load(host, plan, image, operation));
-  await setInstance(host.catalog, plan.guest, plan.instance);
+  try {
+    await operation.step('load-again', () => load(host, plan, image, operation));
+    await setInstance(host.catalog, plan.guest, plan.instance);
+    return undefined;
+  } catch (error) {
+    const failure = StasisError.from(error);
+    await host.supervisor.end(plan.guest, `restoring ${image.name} failed: ${failure.message}`);
+    return failure;
+  }
+}
+
+/** The guest was stopped, its image was to be resumed and dropped, and nothing of it ran: all is as it was before. */
+async function giveBack(
+  host: Host,
+  plan: RestorePlan,
+  image: ImageRecord,
+  operation: OperationHandle,
+): Promise<StasisError> {
+  await host.supervisor.end(plan.guest);
+  await host.catalog.transaction().execute(async (transaction) => {
+    await updateImage(transaction, image.id, { state: 'ready' });
+    await deletePins(transaction, image.id);
+    for (const { disk, layer, identity } of plan.reused) {
+      await insertPin(transaction, image.id, disk, layer);
+      await setIdentity(transaction, layer, identity);
+    }
+  });
+  return new StasisError(
+    'guest-crashed',
+    `QEMU ended before guest ${operation.guestName} ran; image ${image.name} is as it was, restore it again`,
+    {
+      guest: operation.guestName,
+      image: image.name,
+    },
+  );
 }
 
 async function untouched(host: Host, plan: RestorePlan): Promise<boolean> {

@@ -5,12 +5,13 @@
  * them again. A live save makes a new head for every disk beforehand, and switches to all of them at once in the
  * pause in which the last of the memory is written: what the heads were until then belongs to the image.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
-import { chainOf, insertPin } from '../catalog/layers.ts';
+import { chainOf, insertPin, listLayers } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import { isLayered } from '../guests/define.ts';
@@ -254,7 +255,8 @@ async function describe(
 
 /**
  * A live save that failed may or may not have switched the disks. QEMU knows; when it is gone, the new heads are
- * taken in either case: one that was never written to changes nothing.
+ * taken in either case: one that was never written to changes nothing. Heads that the catalog knows were taken by an
+ * earlier undo that didn't come to its end.
  */
 async function settleHeads(
   host: Host,
@@ -262,17 +264,19 @@ async function settleHeads(
   qmp: QmpClient | undefined,
   operation: OperationHandle,
 ): Promise<void> {
+  const taken = new Set((await listLayers(host.catalog)).map(({ id }) => id));
+  const open = plan.heads.filter(({ id, path }) => !taken.has(id) && existsSync(path));
   const current = qmp === undefined ? undefined : await headNodes(qmp);
-  const switched = plan.heads.filter((head) =>
+  const switched = open.filter((head) =>
     current === undefined
       ? operation.reached('capture')
       : layerOfNode(current.get(deviceId(head.disk)) ?? '') === head.id,
   );
   await host.catalog.transaction().execute((transaction) => installHeads(transaction, plan.guest, switched));
-  const unused = plan.heads.filter((head) => !switched.includes(head));
+  const unused = open.filter((head) => !switched.includes(head));
   if (qmp !== undefined) for (const head of unused) await removeNode(qmp, nodeName(head.id));
   await removeHeads(unused);
-  if (switched.length > 0) await collect(host, plan.guest, operation);
+  await collect(host, plan.guest, operation);
 }
 
 /** @throws StasisError `not-capturable` naming the disk or device and the reason, before the guest is touched */

@@ -1,6 +1,6 @@
 /** Letting a guest leave Stasis as it came: what it wrote goes back into the disks the user brought. */
 import { rm } from 'node:fs/promises';
-import { getGuestByUuid, deleteGuest } from '../catalog/guests.ts';
+import { deleteGuest, getGuestByUuid, hasGuest } from '../catalog/guests.ts';
 import { getImageById, listImages } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
@@ -12,6 +12,7 @@ import { dropImage, forget } from './delete.ts';
 
 interface UndefinePlan {
   readonly guest: string;
+  readonly name: string;
   readonly images: readonly string[];
 }
 
@@ -40,7 +41,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
         );
       }
       await checkSeals(catalog, await headIds(catalog, guest.uuid));
-      return { guest: guest.uuid, images: images.map((image) => image.id) };
+      return { guest: guest.uuid, name: guest.name, images: images.map((image) => image.id) };
     },
 
     async run(plan, operation) {
@@ -52,7 +53,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
     undo: () => Promise.resolve(),
 
     async finish(plan, operation) {
-      const { name } = await getGuestByUuid(catalog, plan.guest);
+      if (!(await hasGuest(catalog, plan.guest))) return;
       for (const id of plan.images) await operation.step('remove-memory', () => forget(host, plan.guest, id));
       await collect(host, plan.guest, operation);
       await operation.step('forget-guest', async () => {
@@ -67,8 +68,8 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       await operation.publish({
         type: 'guest',
         action: 'undefined',
-        guest: name,
-        message: `${name} is no longer known; its disks are as it left them`,
+        guest: plan.name,
+        message: `${plan.name} is no longer known; its disks are as it left them`,
       });
     },
   };

@@ -11,12 +11,13 @@ import {
   insertOperation,
   markCommitted,
   trimOperations,
-  unfinishedOperations,
+  unsettledOperations,
+  markSettled,
   updateOperation,
   type OperationRecord,
 } from '../catalog/operations.ts';
 import type { Tables } from '../catalog/schema.ts';
-import { StasisError } from '../errors.ts';
+import { StasisError, type ErrorBody } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Log } from '../log.ts';
 import type { EventInput, EventLog } from './event-log.ts';
@@ -91,6 +92,7 @@ export class OperationEngine {
     const operation = this.#create(procedure, submission, null);
     this.#holders.set(key, operation);
     try {
+      if (submission.subject.guest !== null) await this.#settle(submission.subject.guest);
       await operation.begin(submission.args);
     } catch (error) {
       this.#holders.delete(key);
@@ -137,22 +139,34 @@ export class OperationEngine {
 
   /** Finishes or undoes all that was under way when the last daemon ended. Called once, before any new work. */
   async recover(): Promise<void> {
-    for (const record of await unfinishedOperations(this.#options.catalog)) {
-      const procedure = this.#procedures.get(record.procedure);
-      if (procedure === undefined) {
-        this.#options.log.error(
-          { operation: record.id, procedure: record.procedure },
-          'no procedure to recover with',
-        );
-        continue;
-      }
-      const operation = new RunningOperation(this.#shared(), procedure, record, true);
-      this.#running.set(record.id, operation);
+    for (const record of await unsettledOperations(this.#options.catalog)) {
       const key = record.guest ?? record.guestName;
+      const operation = this.#recovering(record);
       this.#holders.set(key, operation);
+      // One guest that can't be put right must not keep the daemon from serving the others.
       await operation.recover();
       this.#holders.delete(key);
     }
+  }
+
+  /**
+   * What could be neither finished nor undone before must be, before anything new is done to the guest.
+   * @throws StasisError why it still can't
+   */
+  async #settle(guest: string): Promise<void> {
+    for (const record of await unsettledOperations(this.#options.catalog, guest)) {
+      const failure = await this.#recovering(record).recover();
+      if (failure !== undefined) throw failure;
+    }
+  }
+
+  #recovering(record: OperationRecord): RunningOperation {
+    const procedure = this.#procedures.get(record.procedure);
+    if (procedure === undefined)
+      throw new Error(`operation ${record.id} is of an unknown procedure ${record.procedure}`);
+    const operation = new RunningOperation(this.#shared(), procedure, record, true);
+    this.#running.set(record.id, operation);
+    return operation;
   }
 
   /** Resolves when nothing runs any more. */
@@ -181,6 +195,7 @@ export class OperationEngine {
       steps: '[]',
       warnings: '[]',
       error: null,
+      settled: 0,
       createdAt: new Date().toISOString(),
       finishedAt: null,
     };
@@ -200,6 +215,11 @@ export class OperationEngine {
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
     };
   }
+}
+
+function stateAfter(failure: StasisError | undefined): OperationRecord['state'] {
+  if (failure === undefined) return 'done';
+  return failure.code === 'cancelled' ? 'cancelled' : 'failed';
 }
 
 function busy(holder: OperationRecord): StasisError {
@@ -303,45 +323,49 @@ class RunningOperation implements LiveOperation, OperationHandle {
 
   /** The whole life of an operation that has begun. Rejects with why it failed, when everything is undone. */
   async work(): Promise<void> {
+    let failure: StasisError | undefined;
+    let settled = true;
     try {
-      try {
-        await this.#procedure.run(this.#plan, this);
-      } catch (error) {
-        if (this.record.committed === 0) {
-          await this.#undo(error);
-          throw this.#explain(error);
-        }
-        throw error;
-      }
-      await this.#procedure.finish(this.#plan, this);
-      await this.#end('done', null);
+      await this.#procedure.run(this.#plan, this);
+      failure = (await this.#procedure.finish(this.#plan, this)) ?? undefined;
     } catch (error) {
-      if (this.record.state === 'running') await this.#end('failed', this.#explain(error));
-      throw this.#explain(error);
+      failure = this.#explain(error);
+      settled = this.record.committed === 0 && (await this.#undo());
+    }
+    await this.#end(stateAfter(failure), failure, settled);
+    if (failure !== undefined) throw failure;
+  }
+
+  /**
+   * The same after a crash: finished when it was committed, undone when not.
+   * @returns why it still could not be settled, if so; never throws
+   */
+  async recover(): Promise<StasisError | undefined> {
+    const { kind, committed, error } = this.record;
+    this.#shared.log.info({ operation: this.id, kind, committed }, 'recovering');
+    const before = error === null ? undefined : StasisError.fromJSON(fromStored<ErrorBody>(error));
+    try {
+      const failure =
+        committed === 1 ? await this.#procedure.finish(this.#plan, this) : await this.#takeBack(before);
+      await this.#end(stateAfter(failure ?? undefined), failure ?? undefined, true);
+      return undefined;
+    } catch (caught) {
+      const failure = this.#explain(caught);
+      this.#shared.log.error({ err: caught, operation: this.id }, 'recovery failed');
+      await this.#end('failed', failure, false);
+      return failure;
     }
   }
 
-  /** The same after a crash: finished when it was committed, undone when not. Never throws: one failure must not keep the daemon from starting. */
-  async recover(): Promise<void> {
-    this.#shared.log.info(
-      { operation: this.id, kind: this.record.kind, committed: this.record.committed },
-      'recovering',
+  /** @returns what the operation failed with: what it was before, or that it was interrupted */
+  async #takeBack(before: StasisError | undefined): Promise<StasisError> {
+    await this.#procedure.undo(this.#plan, this);
+    return (
+      before ??
+      this.#explain(
+        new StasisError('interrupted', `the daemon ended during this ${this.record.kind}; it was undone`),
+      )
     );
-    try {
-      if (this.record.committed === 1) {
-        await this.#procedure.finish(this.#plan, this);
-        await this.#end('done', null);
-      } else {
-        await this.#undo(
-          new StasisError('interrupted', `the daemon ended during this ${this.record.kind}; it was undone`, {
-            guest: this.guestName,
-          }),
-        );
-      }
-    } catch (error) {
-      this.#shared.log.error({ err: error, operation: this.id }, 'recovery failed');
-      await this.#end('failed', this.#explain(error));
-    }
   }
 
   reached(step: string): boolean {
@@ -417,18 +441,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
     return JSON.parse(this.record.plan);
   }
 
-  async #undo(why: unknown): Promise<void> {
+  /** @returns whether everything is undone; if not, it is tried again before the guest's next operation */
+  async #undo(): Promise<boolean> {
     try {
       await this.#procedure.undo(this.#plan, this);
+      return true;
     } catch (error) {
-      // The world is asked again at the next start; until then the operation says that it is not clean.
       this.#shared.log.error({ err: error, operation: this.id }, 'undoing failed');
-      await this.warn(
-        `undoing it failed too: ${StasisError.from(error).message}; the next start of the daemon tidies up`,
-      );
+      await this.warn(`undoing it failed too, and will be tried again: ${StasisError.from(error).message}`);
+      return false;
     }
-    const explained = this.#explain(why);
-    await this.#end(explained.code === 'cancelled' ? 'cancelled' : 'failed', explained);
   }
 
   /** What went wrong, told of the guest and image; a cancellation is told as that, whatever broke on its way out. */
@@ -440,19 +462,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
     return explained.about({ guest: this.guestName, image: this.image ?? undefined });
   }
 
-  async #end(state: OperationRecord['state'], error: StasisError | null): Promise<void> {
-    this.record = {
-      ...this.record,
-      state,
-      error: error && JSON.stringify(error),
-      finishedAt: new Date().toISOString(),
-      steps: JSON.stringify(this.#steps),
-    };
-    await updateOperation(this.#shared.catalog, this.id, {
-      state,
-      error: this.record.error,
-      finishedAt: this.record.finishedAt,
-    });
+  async #end(
+    state: OperationRecord['state'],
+    failure: StasisError | undefined,
+    settled: boolean,
+  ): Promise<void> {
+    const error = failure === undefined ? null : JSON.stringify(failure);
+    const finishedAt = new Date().toISOString();
+    this.record = { ...this.record, state, error, finishedAt, steps: JSON.stringify(this.#steps) };
+    await updateOperation(this.#shared.catalog, this.id, { state, error, finishedAt });
+    if (settled) await markSettled(this.#shared.catalog, this.id);
     await this.#publishState();
     this.#shared.ended(this);
     this.#ended.resolve();

@@ -9,11 +9,13 @@
  *           the same after an error, a cancellation, a crash and a second crash during itself.
  *   finish  does what follows from the commit, and may be begun again any number of times.
  *
- * After a crash an operation that was not committed is undone, one that was is finished. There is no third case.
+ * After a crash an operation that was not committed is undone, one that was is finished. There is no third case. What
+ * can be neither, say for want of space, is tried again before anything else is done to the guest.
  */
 import type { Transaction } from 'kysely';
 import type { OperationKind } from '../api/schemas.ts';
 import type { Tables } from '../catalog/schema.ts';
+import type { StasisError } from '../errors.ts';
 import type { EventInput } from './event-log.ts';
 
 export interface Procedure<Args, Plan> {
@@ -23,7 +25,8 @@ export interface Procedure<Args, Plan> {
   plan(args: Args, subject: Subject): Promise<Plan>;
   run(plan: Plan, operation: OperationHandle): Promise<void>;
   undo(plan: Plan, operation: OperationHandle): Promise<void>;
-  finish(plan: Plan, operation: OperationHandle): Promise<void>;
+  /** @returns how it turned out, when all that is ours is settled and the guest still isn't what was asked for */
+  finish(plan: Plan, operation: OperationHandle): Promise<StasisError | void>;
 }
 
 /** Whom an operation is about. */

@@ -46,11 +46,11 @@ export async function switchDisks(qmp: QmpClient, switches: readonly DiskSwitch[
 }
 
 /**
- * Closes a node that nobody uses.
- * @throws StasisError `qemu-failed` when it doesn't exist or is in use
+ * Closes a node that nobody uses, if it is there.
+ * @throws StasisError `qemu-failed` when it is in use
  */
 export async function removeNode(qmp: QmpClient, nodeName: string): Promise<void> {
-  await qmp.execute('blockdev-del', { 'node-name': nodeName });
+  if ((await nodeNames(qmp)).has(nodeName)) await qmp.execute('blockdev-del', { 'node-name': nodeName });
 }
 
 /** The names of all nodes, those that QEMU named itself (`#block123`) too. */

@@ -132,10 +132,14 @@ for (const scenario of SCENARIOS) {
     after(() => bench.lab[Symbol.asyncDispose]());
 
     for (const action of scenario.actions) {
-      test(`${action} at every step`, async (context) => {
-        const points = steps.flatMap((step) => (process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`]));
+      test(`${action} at every step`, { timeout: 300_000 }, async (context) => {
+        const points = steps.flatMap((step) =>
+          process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`],
+        );
         for (const point of [...points, ...(scenario.inPause ?? [])]) {
-          await context.test(point, () => walk(bench, scenario, `${scenario.procedure}/${point}=${action}`, action));
+          await context.test(point, () =>
+            walk(bench, scenario, `${scenario.procedure}/${point}=${action}`, action),
+          );
         }
       });
     }
@@ -168,7 +172,10 @@ async function walk(bench: Bench, scenario: Scenario, failpoint: string, action:
   const { state } = await lab.client.getGuest(GUEST);
   if (state === 'running') await contentOf(lab, GUEST);
   const images = await lab.client.listSaveImages(GUEST);
-  assert.ok(images.some(({ name }) => name === 'base'), 'what was not touched is there');
+  assert.ok(
+    images.some(({ name }) => name === 'base'),
+    'what was not touched is there',
+  );
   await checkImages(lab, GUEST, bench.expected);
   await checkHousekeeping(lab, GUEST);
 }

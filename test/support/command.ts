@@ -27,6 +27,10 @@ export async function stasis(argv: readonly string[], options: RunOptions = {}):
   });
   child.stdin.end(options.stdin ?? '');
   options.meanwhile?.(child);
-  const [stdout, stderr, [status]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
+  const [stdout, stderr, [status]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ]);
   return { status: typeof status === 'number' ? status : null, stdout, stderr };
 }
