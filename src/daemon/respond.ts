@@ -4,7 +4,7 @@
  */
 import type { FastifyReply } from 'fastify';
 import type { Operation, OperationKind } from '../api/schemas.ts';
-import { findOperation } from '../catalog/operations.ts';
+import { findOperation, type OperationRecord } from '../catalog/operations.ts';
 import { StasisError } from '../errors.ts';
 import type { Subject } from '../operations/procedure.ts';
 import type { Procedure } from '../operations/procedure.ts';
@@ -59,12 +59,12 @@ export async function streamOperation(context: ViewContext, reply: FastifyReply,
   using stream = new EventStream(reply);
   stream.send('operation', first);
   if (first.state !== 'running') return HIJACKED;
-  const ended = Promise.withResolvers<void>();
-  stream.signal.addEventListener('abort', () => ended.resolve());
+  const ended = Promise.withResolvers<OperationRecord | undefined>();
+  stream.signal.addEventListener('abort', () => ended.resolve(undefined));
   let lastSentMs = 0;
   let lastPhase = first.phase;
   const unlisten = context.engine.listen(id, (live) => {
-    if (live.record.state !== 'running') return ended.resolve();
+    if (live.record.state !== 'running') return ended.resolve(live.record);
     const summary = operationSummary(live.record, live);
     if (summary.phase === lastPhase && Date.now() - lastSentMs < PROGRESS_INTERVAL_MS) return;
     lastSentMs = Date.now();
@@ -73,8 +73,11 @@ export async function streamOperation(context: ViewContext, reply: FastifyReply,
   });
   try {
     // It may have ended between the first look and the listening.
-    if (context.engine.live(id) !== undefined) await ended.promise;
-    stream.send('operation', await currentView(context, id));
+    const record = context.engine.live(id) === undefined ? undefined : await ended.promise;
+    stream.send(
+      'operation',
+      record === undefined ? await currentView(context, id) : await operationView(context, record),
+    );
   } finally {
     unlisten();
   }

@@ -146,8 +146,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     async undo(plan, operation) {
       const process = supervisor.find(plan.guest);
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
-      if (operation.reached('prepare')) await settleHeads(host, plan, process?.qmp, operation);
+      // First of all this makes room: the rest writes to the catalog, and the disk may be full.
       await rm(imageDirectory(plan), { recursive: true, force: true });
+      if (operation.reached('prepare')) await settleHeads(host, plan, process?.qmp, operation);
     },
 
     async finish(plan, operation) {
@@ -297,8 +298,9 @@ async function refuseUncapturable(
   }
   const [blocker] = await captureBlockers(qmp, new Set(heads.map(({ layer }) => nodeName(layer))));
   if (blocker !== undefined) {
-    const what = blocker.device === undefined ? 'this guest' : `device ${blocker.device}`;
-    throw new StasisError('not-capturable', `${what} can't be captured: ${blocker.reason}`, {
+    const cure =
+      blocker.device === undefined ? 'remove that device' : 'make it a disk of the definition, or read-only';
+    throw new StasisError('not-capturable', `this guest can't be saved: ${blocker.reason}; ${cure}`, {
       details: { ...blocker },
     });
   }

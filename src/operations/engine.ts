@@ -98,7 +98,7 @@ export class OperationEngine {
       this.#holders.delete(key);
       throw error;
     }
-    const settled = operation.work().finally(() => this.#holders.delete(key));
+    const settled = operation.work();
     // Whoever waits hears the failure; the journal has it in any case.
     settled.catch(() => undefined);
     return { id: operation.record.id, settled };
@@ -145,7 +145,6 @@ export class OperationEngine {
       this.#holders.set(key, operation);
       // One guest that can't be put right must not keep the daemon from serving the others.
       await operation.recover();
-      this.#holders.delete(key);
     }
   }
 
@@ -202,6 +201,13 @@ export class OperationEngine {
     return new RunningOperation(this.#shared(), procedure, record, false);
   }
 
+  /** The guest is free as soon as anybody can know that the operation has ended. */
+  #release(operation: RunningOperation): void {
+    this.#running.delete(operation.id);
+    const key = operation.guest ?? operation.guestName;
+    if (this.#holders.get(key) === operation) this.#holders.delete(key);
+  }
+
   #shared(): Shared {
     return {
       ...this.#options,
@@ -211,7 +217,7 @@ export class OperationEngine {
         }),
       changed: (operation) => this.#changes.emit(operation.record.id, operation),
       started: (operation) => this.#running.set(operation.record.id, operation),
-      ended: (operation) => this.#running.delete(operation.record.id),
+      ended: (operation) => this.#release(operation),
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
     };
   }
@@ -470,13 +476,22 @@ class RunningOperation implements LiveOperation, OperationHandle {
     const error = failure === undefined ? null : JSON.stringify(failure);
     const finishedAt = new Date().toISOString();
     this.record = { ...this.record, state, error, finishedAt, steps: JSON.stringify(this.#steps) };
-    await updateOperation(this.#shared.catalog, this.id, { state, error, finishedAt });
-    if (settled) await markSettled(this.#shared.catalog, this.id);
-    await this.#publishState();
-    this.#shared.ended(this);
-    this.#ended.resolve();
-    this.#shared.changed(this);
-    await trimOperations(this.#shared.catalog);
+    try {
+      await updateOperation(this.#shared.catalog, this.id, { state, error, finishedAt });
+      if (settled) await markSettled(this.#shared.catalog, this.id);
+      await this.#publishState();
+      await trimOperations(this.#shared.catalog);
+    } catch (caught) {
+      // The catalog can't be written, say on a full disk: who waits is told all the same, and recovery comes again.
+      this.#shared.log.error(
+        { err: caught, operation: this.id },
+        'the end of an operation could not be recorded',
+      );
+    } finally {
+      this.#shared.ended(this);
+      this.#ended.resolve();
+      this.#shared.changed(this);
+    }
   }
 
   #publishState(): Promise<void> {

@@ -1,12 +1,13 @@
 /**
  * Named places where a test can make the world end. `STASIS_FAILPOINT=save/switch:before=kill` kills the daemon the
- * way a power cut does just before that step of a save; `=error` lets the step fail; `=guest` kills the guest's QEMU.
+ * way a power cut does just before that step of a save; `=error` lets the step fail; `=guest` kills the guest's QEMU;
+ * `=halt` lets the daemon stand still (SIGSTOP) until it gets SIGCONT, so that a test can change the world meanwhile.
  * Every journaled step has two, `KIND/STEP:before` and `KIND/STEP:after`; a few more stand inside a pause, where
  * nothing may be journaled. Off unless the variable is set.
  */
 import { StasisError } from '../errors.ts';
 
-const ACTIONS = ['kill', 'error', 'guest'] as const;
+const ACTIONS = ['kill', 'error', 'guest', 'halt'] as const;
 type Action = (typeof ACTIONS)[number];
 
 export class Failpoints {
@@ -39,6 +40,9 @@ export class Failpoints {
       case 'kill':
         process.kill(process.pid, 'SIGKILL');
         return new Promise(() => undefined);
+      case 'halt':
+        process.kill(process.pid, 'SIGSTOP');
+        return;
       case 'guest':
         return killGuest();
       case 'error':

@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
@@ -18,8 +19,15 @@ const MAIN = join(ROOT, 'src/main.ts');
 const NODE_ARGS = ['--disable-warning=ExperimentalWarning', MAIN];
 const run = promisify(execFile);
 
-export const TEST_KERNEL = join(ROOT, '.cache/test-guest/vmlinuz');
-export const TEST_INITRD = join(ROOT, '.cache/test-guest/initrd.gz');
+/** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
+export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdline: string } {
+  return {
+    kernel: join(ROOT, '.cache/test-guest/vmlinuz'),
+    initrd: join(ROOT, '.cache/test-guest/initrd.gz'),
+    // Without these two the kernel spends half of its start on things that no test is about.
+    cmdline: `console=ttyS0 quiet mitigations=off cryptomgr.notests ${cmdline}`,
+  };
+}
 
 export interface LabGuest {
   readonly disks?: number;
@@ -91,6 +99,11 @@ export class Lab implements AsyncDisposable {
       await once(daemon, 'exit');
   }
 
+  /** Resolves when the daemon stands still at a failpoint. Nothing announces that, so its state is looked at. */
+  async daemonHalted(): Promise<void> {
+    while (!/^State:\tT/m.test(await readFile(`/proc/${this.daemonPid}/status`, 'utf8'))) await delay(5);
+  }
+
   async log(): Promise<string> {
     return readFile(`${this.home}/daemon.log`, 'utf8');
   }
@@ -126,7 +139,7 @@ export class Lab implements AsyncDisposable {
       name,
       memory,
       accelerator: 'tcg',
-      boot: { kernel: TEST_KERNEL, initrd: TEST_INITRD, cmdline: `console=ttyS0 quiet ${cmdline}` },
+      boot: testBoot(cmdline),
       disks: files,
       ...extra,
     });
