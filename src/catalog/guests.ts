@@ -65,6 +65,15 @@ export async function clearInstance(catalog: Catalog, uuid: string, crash: strin
     .execute();
 }
 
+/** Why a guest is not what it should be, for people. */
+export async function setStateReason(
+  catalog: Catalog,
+  uuid: string,
+  stateReason: string | null,
+): Promise<void> {
+  await catalog.updateTable('guests').set({ stateReason }).where('uuid', '=', uuid).execute();
+}
+
 export async function setCurrentImage(catalog: Catalog, uuid: string, image: string | null): Promise<void> {
   await catalog.updateTable('guests').set({ currentImage: image }).where('uuid', '=', uuid).execute();
 }

@@ -2,7 +2,7 @@
  * The daemon's life: take the home, find the guests, finish or undo what was under way, serve, and let go. It may be
  * killed at any instruction; the next one begins here.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { write } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -56,8 +56,7 @@ export async function main(args: readonly string[]): Promise<void> {
 }
 
 async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<void> {
-  for (const directory of [paths.data, paths.run, paths.cache])
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
   await using stack = new AsyncDisposableStack();
 
   const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
@@ -91,6 +90,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await collectLeftovers(host, engine);
 
   const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
+  stack.defer(() => rm(paths.socket, { force: true }));
   stack.defer(() => server.close());
   await listen(server, paths.socket);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
@@ -98,7 +98,28 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   tellStarter('ready\n');
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
-  logger.info({}, 'stopping: guests run on, operations under way are finished or undone at the next start');
+  logger.info({}, 'stopping: guests run on');
+  if (engine.isIdle) return;
+  // What is under way is left as a crash would leave it, which the next start settles. Letting go of guests one by one
+  // would look to it like their end.
+  logger.info({}, 'operations are under way; they are finished or undone at the next start');
+  process.exit();
+}
+
+/**
+ * Makes a directory that only we use. One below a world-writable directory may have been put there by somebody else.
+ * @throws StasisError `storage-failed` when it is another user's
+ */
+async function ownDirectory(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  const { uid } = await stat(path);
+  if (uid !== process.geteuid?.()) {
+    throw new StasisError(
+      'storage-failed',
+      `${path} belongs to another user (uid ${uid}); remove it, or set STASIS_HOME`,
+      { details: { path, uid } },
+    );
+  }
 }
 
 /** All that can be under way when a daemon dies. */

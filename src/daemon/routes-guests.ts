@@ -124,7 +124,7 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
       const subject = await subjectOf(context, request.params.guest);
       const saved = await findImage(catalog, subject.guest ?? '', DEFAULT_IMAGE);
       // A guest that already runs is told so by the boot, whatever images it has.
-      const running = host.supervisor.find(subject.guest ?? '') !== undefined;
+      const running = (await getGuest(catalog, request.params.guest)).instance !== null;
       if (saved === undefined || running || request.body?.fresh === true) {
         return submit(context, reply, { kind: 'start', procedure: bootProcedure(host), subject, args: {} });
       }

@@ -18,13 +18,15 @@ export function operationRoutes(routes: Routes, context: ViewContext): void {
     '/v1/operations',
     {
       schema: {
-        summary: 'Operations, newest first',
+        summary: 'Operations: those under way, then the newest',
         response: { 200: Type.Array(OperationRef), default: Failure },
       },
     },
     async () => {
       const records = await listOperations(host.catalog, LISTED);
-      return records.map((record) => operationSummary(record, engine.live(record.id)));
+      const running = records.filter(({ state }) => state === 'running');
+      const ended = records.filter(({ state }) => state !== 'running');
+      return [...running, ...ended].map((record) => operationSummary(record, engine.live(record.id)));
     },
   );
 

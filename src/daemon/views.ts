@@ -91,7 +91,10 @@ function guestState(
 ): GuestState {
   if (operation?.procedure === 'save') return 'saving';
   if (operation?.procedure === 'restore') return 'restoring';
-  return run ?? (record.crashed === 1 ? 'crashed' : 'stopped');
+  if (run !== undefined) return run;
+  // A process that doesn't answer is there all the same.
+  if (record.instance !== null) return 'paused';
+  return record.crashed === 1 ? 'crashed' : 'stopped';
 }
 
 function chainIn(layers: ReadonlyMap<string, LayerRecord>, head: string | undefined): LayerRecord[] {

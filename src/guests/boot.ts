@@ -37,7 +37,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
 
     async plan(_args, subject: Subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
-      if (supervisor.find(guest.uuid) !== undefined) {
+      if (guest.instance !== null) {
         throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       }
       const heads = await headIds(catalog, guest.uuid);

@@ -7,7 +7,13 @@ import { EventEmitter } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
-import { clearInstance, getGuestByUuid, listGuests } from '../catalog/guests.ts';
+import {
+  clearInstance,
+  getGuestByUuid,
+  listGuests,
+  setStateReason,
+  type GuestRecord,
+} from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
@@ -57,6 +63,12 @@ export class Supervisor {
   /** The process of a guest, if it has one. */
   find(uuid: string): QemuProcess | undefined {
     return this.#live.get(uuid)?.process;
+  }
+
+  /** The same, for who recovers: a process that has just died is first recorded as that. */
+  async findAlive(uuid: string): Promise<QemuProcess | undefined> {
+    if (this.find(uuid)?.qmp.isClosed === true) await this.whenEnded(uuid);
+    return this.find(uuid);
   }
 
   /** @throws StasisError `invalid-state` when the guest has no process */
@@ -169,34 +181,40 @@ export class Supervisor {
   }
 
   /** Resolves when the guest's process has ended and been recorded; at once when it has none. */
-  async whenEnded(uuid: string, signal: AbortSignal): Promise<void> {
+  async whenEnded(uuid: string, signal?: AbortSignal): Promise<void> {
     if (!this.#live.has(uuid)) return;
     const ended = Promise.withResolvers<void>();
-    const abort = () => ended.reject(signal.reason);
+    const abort = () => ended.reject(signal?.reason);
     this.#ended.once(uuid, ended.resolve);
-    signal.addEventListener('abort', abort, { once: true });
+    signal?.addEventListener('abort', abort, { once: true });
     try {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       await ended.promise;
     } finally {
       this.#ended.off(uuid, ended.resolve);
-      signal.removeEventListener('abort', abort);
+      signal?.removeEventListener('abort', abort);
     }
   }
 
   /** Finds the processes of a former daemon again. Called once, at start. */
   async reconnect(): Promise<void> {
-    for (const guest of await listGuests(this.#options.catalog)) {
-      if (guest.instance === null) continue;
-      try {
-        const process = await this.attach(guest.instance, guest.uuid);
-        if (process === undefined)
-          await this.end(guest.uuid, 'its QEMU process ended while no daemon watched it');
-        else await this.adopt(guest.uuid, guest.instance, process);
-      } catch (error) {
-        this.#options.log.error({ err: error, guest: guest.name }, 'the guest can not be reached');
-        await this.end(guest.uuid, `its QEMU process did not answer: ${messageOf(error)}`);
-      }
+    const guests = await listGuests(this.#options.catalog);
+    await Promise.all(guests.map((guest) => this.#reconnect(guest)));
+  }
+
+  async #reconnect({ uuid, name, instance }: GuestRecord): Promise<void> {
+    if (instance === null) return;
+    try {
+      const process = await this.attach(instance, uuid);
+      if (process === undefined)
+        return await this.end(uuid, 'its QEMU process ended while no daemon watched it');
+      await setStateReason(this.#options.catalog, uuid, null);
+      await this.adopt(uuid, instance, process);
+    } catch (error) {
+      // It may be slow, or stopped by somebody: never a reason to end a guest. It is known, and left to a person.
+      this.#options.log.error({ err: error, guest: name }, 'the guest can not be reached');
+      const reason = `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
+      await setStateReason(this.#options.catalog, uuid, reason);
     }
   }
 

@@ -110,7 +110,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       }
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(catalog, pins);
-      const stopped = supervisor.find(guest.uuid) === undefined;
+      const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
       const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
       return {

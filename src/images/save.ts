@@ -144,7 +144,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     },
 
     async undo(plan, operation) {
-      const process = supervisor.find(plan.guest);
+      const process = await supervisor.findAlive(plan.guest);
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
       // First of all this makes room: the rest writes to the catalog, and the disk may be full.
       await rm(imageDirectory(plan), { recursive: true, force: true });

@@ -24,7 +24,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
-      if (host.supervisor.find(guest.uuid) !== undefined) {
+      if (guest.instance !== null) {
         throw new StasisError(
           'invalid-state',
           `guest ${guest.name} runs; \`stasis shutdown ${guest.name}\` or \`stasis stop ${guest.name}\` first`,

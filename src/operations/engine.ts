@@ -168,9 +168,9 @@ export class OperationEngine {
     return operation;
   }
 
-  /** Resolves when nothing runs any more. */
-  async idle(): Promise<void> {
-    await Promise.allSettled([...this.#running.values()].map((operation) => operation.ended));
+  /** Is nothing under way? */
+  get isIdle(): boolean {
+    return this.#running.size === 0;
   }
 
   #create<Args, Plan>(
@@ -260,7 +260,6 @@ class RunningOperation implements LiveOperation, OperationHandle {
   readonly #shared: Shared;
   readonly #procedure: AnyProcedure;
   readonly #abort = new AbortController();
-  readonly #ended = Promise.withResolvers<void>();
   #steps: Step[];
   #warnings: string[];
 
@@ -294,10 +293,6 @@ class RunningOperation implements LiveOperation, OperationHandle {
   get cancellable(): boolean {
     return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
   }
-  get ended(): Promise<void> {
-    return this.#ended.promise;
-  }
-
   cancel(): void {
     if (!this.cancellable) {
       throw new StasisError(
@@ -489,7 +484,6 @@ class RunningOperation implements LiveOperation, OperationHandle {
       );
     } finally {
       this.#shared.ended(this);
-      this.#ended.resolve();
       this.#shared.changed(this);
     }
   }

@@ -28,6 +28,37 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
   });
 }
 
+test('a daemon that is told to stop in the middle of a live save leaves it to the next one', async () => {
+  await using lab = await Lab.create();
+  const witness = await lab.running(GUEST);
+  await witness.fill(3, 32);
+  await witness.close();
+  await lab.client.createSaveImage(GUEST, { name: 'cut', live: true }, { wait: false });
+  await lab.endDaemon('SIGTERM');
+  await lab.startDaemon();
+  await contentOf(lab, GUEST);
+  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
+  assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
+  await checkHousekeeping(lab, GUEST);
+});
+
+test('a guest that does not answer is never ended for that', async () => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST, { disks: 1 })).close();
+  const { pid } = await lab.client.getGuest(GUEST);
+  process.kill(pid ?? 0, 'SIGSTOP');
+  await lab.endDaemon();
+  await lab.startDaemon();
+  const guest = await lab.client.getGuest(GUEST);
+  assert.match(guest.stateReason ?? '', /does not answer/);
+  await assert.rejects(lab.client.start(GUEST), { code: 'invalid-state' });
+  process.kill(pid ?? 0, 'SIGCONT');
+  await lab.endDaemon();
+  await lab.startDaemon();
+  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
+  await contentOf(lab, GUEST);
+});
+
 test('a guest that crashes is seen to have, with its daemon watching or not', async () => {
   await using lab = await Lab.create();
   await lab.running(GUEST, { disks: 1 });
@@ -98,9 +129,8 @@ test('several people share one console', async () => {
 async function eventsOf(lab: Lab, action: string): Promise<AsyncDisposable & { next(): Promise<unknown> }> {
   const newest = (await lab.client.listEvents({ limit: 1 })).at(-1)?.id ?? 0;
   const stop = new AbortController();
-  const events = lab.client
-    .events({ since: newest, guest: GUEST }, { signal: stop.signal })
-    [Symbol.asyncIterator]();
+  const stream = lab.client.events({ since: newest, guest: GUEST }, { signal: stop.signal });
+  const events = stream[Symbol.asyncIterator]();
   return {
     async next() {
       for (;;) {

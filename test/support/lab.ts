@@ -49,6 +49,7 @@ export class Lab implements AsyncDisposable {
   readonly client: StasisClient;
   #daemon: ChildProcess | undefined;
   readonly #witnesses = new Set<Witness>();
+  readonly #adopted = new Set<number>();
 
   private constructor(home: string) {
     this.home = home;
@@ -178,9 +179,15 @@ export class Lab implements AsyncDisposable {
     return found.flat();
   }
 
+  /** A daemon that a command started is this lab's to end. */
+  adoptDaemon(pid: number): void {
+    this.#adopted.add(pid);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
+    for (const pid of this.#adopted) process.kill(pid, 'SIGKILL');
     for (const pid of await this.qemuProcesses()) process.kill(pid, 'SIGKILL');
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
   }
