@@ -110,6 +110,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       }
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(catalog, pins);
+      await checkMemory(host, image);
       const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
       const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
@@ -192,6 +193,24 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
   };
 }
 
+/** @throws StasisError `image-damaged` when the memory file isn't the whole memory of this guest */
+async function checkMemory(host: Host, image: ImageRecord): Promise<void> {
+  const { definition, memoryBytes, memoryFile } = manifestOf(image);
+  await verifyMemoryFile(memoryPath(host, image), {
+    offset: memoryFile.offset,
+    machineType: definition.machine,
+    memoryBytes,
+  });
+}
+
+function memoryPath(host: Host, image: ImageRecord): string {
+  return join(
+    guestDirectory(host.paths.data, image.guest).images,
+    image.id,
+    manifestOf(image).memoryFile.name,
+  );
+}
+
 /** Starts the machine of the image on its heads and loads its memory; it stands still, and nobody's guest yet. */
 async function load(
   host: Host,
@@ -200,20 +219,13 @@ async function load(
   operation: OperationHandle,
 ): Promise<void> {
   const manifest = manifestOf(image);
-  const file = join(guestDirectory(host.paths.data, plan.guest).images, image.id, manifest.memoryFile.name);
-  const { offset } = manifest.memoryFile;
-  await verifyMemoryFile(file, {
-    offset,
-    machineType: manifest.definition.machine,
-    memoryBytes: manifest.memoryBytes,
-  });
   const method = methodOf(plan);
   const disks = await machineDisks(host.catalog, plan.reused, plan.heads);
   const args = [...commandLine(manifest.definition, disks), ...method.machineArgs()];
   const process = await host.supervisor.launch(plan.instance, args, operation.signal);
   try {
     await method.load(process.qmp, {
-      file,
+      file: memoryPath(host, image),
       signal: operation.signal,
       onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
     });

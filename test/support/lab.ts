@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
-import { findQemuProcesses } from '../../src/qemu/process-scan.ts';
+import { findQemuProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
 import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -187,8 +187,14 @@ export class Lab implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
-    for (const pid of this.#adopted) process.kill(pid, 'SIGKILL');
-    for (const pid of await this.qemuProcesses()) process.kill(pid, 'SIGKILL');
+    for (const pid of this.#adopted) {
+      process.kill(pid, 'SIGKILL');
+      await waitForEnd(pid, 10_000);
+    }
+    for (const pid of await this.qemuProcesses()) {
+      process.kill(pid, 'SIGKILL');
+      await waitForEnd(pid, 10_000);
+    }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
   }
 }
