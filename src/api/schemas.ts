@@ -70,10 +70,10 @@ export type Guest = Static<typeof Guest>;
 
 export const ImageState = Literals('creating', 'ready', 'deleting', 'broken');
 export type ImageState = Static<typeof ImageState>;
-export const CaptureMethodName = Literals('precopy', 'background', 'stopped');
-export const RestoreMethodName = Literals('mapped', 'lazy', 'eager');
+const CaptureMethodName = Literals('precopy', 'background', 'stopped');
+const RestoreMethodName = Literals('mapped', 'lazy', 'eager');
 
-export const ImageDisk = Type.Object({
+const ImageDisk = Type.Object({
   name: Type.String(),
   layer: Type.String({ description: 'file of the pinned layer' }),
   format: Type.String(),
@@ -210,7 +210,7 @@ export const HostStatus = Type.Object(
 );
 export type HostStatus = Static<typeof HostStatus>;
 
-export const DoctorCheck = Type.Object({
+const DoctorCheck = Type.Object({
   name: Type.String(),
   status: Literals('ok', 'degraded', 'missing'),
   message: Type.String(),

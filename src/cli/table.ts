@@ -64,11 +64,7 @@ function columnsThatFit(
 }
 
 /** Widths that add up to no more than `available`, if one column each can. */
-export function fitWidths(
-  columns: readonly Column[],
-  natural: readonly number[],
-  available: number,
-): number[] {
+function fitWidths(columns: readonly Column[], natural: readonly number[], available: number): number[] {
   const widths = [...natural];
   const gaps = GAP.length * Math.max(0, columns.length - 1);
   let excess = widths.reduce((sum, width) => sum + width, gaps) - available;

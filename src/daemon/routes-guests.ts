@@ -31,7 +31,7 @@ export type Routes = FastifyInstance<
 >;
 
 export const GuestParams = Type.Object({ guest: Type.String() });
-export const GuestRef = Ref<Guest>('Guest');
+const GuestRef = Ref<Guest>('Guest');
 export const Failure = Ref<Static<typeof ErrorReply>>('ErrorReply');
 export const Accepted = { 202: Ref<Operation>('Operation'), default: Failure };
 

@@ -7,8 +7,7 @@ import { listImages } from '../catalog/images.ts';
 import { VERSION } from '../version.ts';
 import { examine } from './doctor.ts';
 import { Failure, type Routes } from './routes-guests.ts';
-import type { DaemonContext } from './server.ts';
-import { imageViews } from './views.ts';
+import { imageViews, type DaemonContext } from './views.ts';
 
 export function hostRoutes(routes: Routes, context: DaemonContext): void {
   const { host } = context;

@@ -1,7 +1,7 @@
 /** The HTTP server: schemas, one error shape, OpenAPI, and the routes. */
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
   ErrorBodySchema,
   ErrorReply,
@@ -15,7 +15,7 @@ import {
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
-import type { ViewContext } from './views.ts';
+import type { DaemonContext } from './views.ts';
 import { consoleUpgrades } from './console.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
@@ -23,20 +23,15 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 
-export interface DaemonContext extends ViewContext {
-  readonly startedAt: string;
-}
-
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
 
 export type Server = Awaited<ReturnType<typeof buildServer>>;
 
-/** @param context null builds a server that only knows its routes: enough for the OpenAPI document */
 export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
   const server = Fastify({
     loggerInstance: logger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT_BYTES,
     forceCloseConnections: true,
     ajv: {

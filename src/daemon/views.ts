@@ -19,6 +19,10 @@ export interface ViewContext {
   readonly engine: OperationEngine;
 }
 
+export interface DaemonContext extends ViewContext {
+  readonly startedAt: string;
+}
+
 export async function guestViews(
   { host, engine }: ViewContext,
   records: readonly GuestRecord[],

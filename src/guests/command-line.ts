@@ -35,8 +35,8 @@ export function deviceId(disk: string): string {
 }
 
 export const SERIAL_SOCKET = 'serial.sock';
-export const AGENT_SOCKET = 'agent.sock';
-export const VNC_SOCKET = 'vnc.sock';
+const AGENT_SOCKET = 'agent.sock';
+const VNC_SOCKET = 'vnc.sock';
 
 /** PCI slots, fixed for ever: an image taken by any version of Stasis must find its devices. */
 const SLOT = {

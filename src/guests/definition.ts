@@ -54,7 +54,7 @@ const PolicyInput = Type.Object(
 );
 
 /** What the user writes. */
-export const DefinitionInput = Type.Object(
+const DefinitionInput = Type.Object(
   {
     name: Type.String({ pattern: NAME_PATTERN }),
     uuid: Type.Optional(Type.String({ pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' })),
@@ -133,7 +133,7 @@ export interface HostChoices {
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
 
-export const DEFAULT_POLICY: Policy = { onBoot: 'none', onShutdown: 'save', order: 100, delaySeconds: 0 };
+const DEFAULT_POLICY: Policy = { onBoot: 'none', onShutdown: 'save', order: 100, delaySeconds: 0 };
 
 /**
  * Reads what a user wrote and pins it.

@@ -36,7 +36,7 @@ export interface Manifest {
 }
 
 export const MEMORY_FILE = 'memory';
-export const MANIFEST_FILE = 'manifest.json';
+const MANIFEST_FILE = 'manifest.json';
 
 /** Writes the manifest so that after a power cut it is there whole or not at all. */
 export async function writeManifest(directory: string, manifest: Manifest): Promise<void> {

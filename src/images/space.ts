@@ -23,7 +23,7 @@ export async function refuseWithoutSpace(directory: string, pid: number, memoryB
 }
 
 /** Memory that a process occupies, from `/proc/PID/statm` (second field, pages). */
-export async function residentBytes(pid: number): Promise<number> {
+async function residentBytes(pid: number): Promise<number> {
   const fields = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');
   return Number(fields[1]) * PAGE_BYTES;
 }

@@ -31,7 +31,7 @@ async function load(qmp: QmpClient, request: LoadRequest): Promise<{ readonly lo
 }
 
 /** QEMU exits when a load fails, with its reason only in the log, unless told (since 9.1) to stay and tell. */
-export function stayOnError(qmp: QmpClient): { 'exit-on-error'?: false } {
+function stayOnError(qmp: QmpClient): { 'exit-on-error'?: false } {
   const { major, minor } = qmp.version;
   return major > 9 || (major === 9 && minor >= 1) ? { 'exit-on-error': false } : {};
 }

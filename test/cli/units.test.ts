@@ -5,7 +5,7 @@ import { count, formatAge, formatBytes, formatDuration } from '../../src/cli/uni
 
 function pins<T>(name: string, format: (value: T) => string, cases: readonly (readonly [T, string])[]): void {
   for (const [value, text] of cases)
-    test(`${name}: ${value} is "${text}"`, () => assert.equal(format(value), text));
+    test(`${name}: ${String(value)} is "${text}"`, () => assert.equal(format(value), text));
 }
 
 pins('bytes', formatBytes, [

@@ -6,6 +6,7 @@ import { StasisClient, StasisError, type Operation } from '../../src/client/inde
 import { FakeDaemon, json, operation, stream } from '../support/fake-daemon.ts';
 
 const guest = { name: 'web1', state: 'running' };
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion
 const done = operation({ state: 'done', result: { guest: guest as never } });
 
 describe('a request', () => {
