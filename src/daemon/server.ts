@@ -39,6 +39,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
 
+  // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
+  server.setSerializerCompiler(() => (data) => JSON.stringify(data));
+
   server.setErrorHandler((error: FastifyError | Error, request, reply) => {
     const explained = explain(error);
     if (explained.code === 'internal') request.log.error({ err: error, url: request.url }, 'internal error');

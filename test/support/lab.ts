@@ -16,7 +16,8 @@ import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const MAIN = join(ROOT, 'src/main.ts');
-const NODE_ARGS = ['--disable-warning=ExperimentalWarning', MAIN];
+/** Tests run the sources; what is measured is the program as it is built. */
+const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
 const run = promisify(execFile);
 
 /** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
@@ -59,7 +60,12 @@ export class Lab implements AsyncDisposable {
 
   /** @param parent where the home is made; the system's directory for temporary files unless a test needs another */
   static async create(parent: string = tmpdir(), environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
-    const lab = new Lab(await mkdtemp(join(parent, 'stasis-')));
+    return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
+  }
+
+  /** A lab on a home that somebody prepared; it is removed with the lab. */
+  static async open(home: string, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+    const lab = new Lab(home);
     await lab.startDaemon(environment);
     return lab;
   }
