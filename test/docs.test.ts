@@ -8,7 +8,7 @@ import { ERRORS } from '../src/errors.ts';
 const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
 
 test('the table of errors in the README is the table in the code', () => {
-  const rows = [...readme.matchAll(/^\| `([a-z-]+)` \| (\d) \| (\d{3}) \|/gm)];
+  const rows = [...readme.matchAll(/^\| `([a-z-]+)` +\| (\d) +\| (\d{3}) +\|/gm)];
   const documented = rows.map(([, code, exit, http]) => [code, { http: Number(http), exit: Number(exit) }]);
   assert.deepEqual(Object.fromEntries(documented), ERRORS);
 });

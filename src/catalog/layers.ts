@@ -1,5 +1,5 @@
 /** Layers, heads and pins as records. What they mean stands in storage/layers.ts. */
-import type { Selectable } from 'kysely';
+import { sql, type Selectable, type SqlBool } from 'kysely';
 import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { LayerTable } from './schema.ts';
@@ -31,6 +31,33 @@ export async function listLayers(catalog: Catalog): Promise<LayerRecord[]> {
 
 export async function childrenOf(catalog: Catalog, id: string): Promise<LayerRecord[]> {
   return catalog.selectFrom('layers').selectAll().where('parent', '=', id).execute();
+}
+
+/** Ids of all layers that stand on the roots of a guest's disks, whoever's they are. */
+const treesOf = (guest: string) => sql<{ id: string }>`
+  with recursive
+    chain (id, parent) as (
+      select layers.id, layers.parent from layers join heads on heads.layer = layers.id where heads.guest = ${guest}
+      union select layers.id, layers.parent from layers join chain on layers.id = chain.parent),
+    tree (id) as (
+      select id from chain where parent is null
+      union all select layers.id from layers join tree on layers.parent = tree.id)
+  select id from tree`;
+
+/** The trees of a guest's disks: every layer that stands on the same roots as its heads, and what holds them. */
+export async function treesOfGuest(
+  catalog: Catalog,
+  guest: string,
+): Promise<{ layers: LayerRecord[]; heads: string[]; pinned: string[] }> {
+  const inTrees = sql<SqlBool>`layer in (${treesOf(guest)})`;
+  const layers = await catalog
+    .selectFrom('layers')
+    .selectAll()
+    .where(sql<SqlBool>`id in (${treesOf(guest)})`)
+    .execute();
+  const heads = await catalog.selectFrom('heads').select('layer').where(inTrees).execute();
+  const pins = await catalog.selectFrom('pins').select('layer').distinct().where(inTrees).execute();
+  return { layers, heads: heads.map(({ layer }) => layer), pinned: pins.map(({ layer }) => layer) };
 }
 
 /** From the layer itself down to its root. */

@@ -42,7 +42,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       }
       const heads = await headIds(catalog, guest.uuid);
       await checkSeals(catalog, heads);
-      const forest = await loadForest(catalog);
+      const forest = await loadForest(catalog, guest.uuid);
       const held = heads.filter(({ layer }) => !isWritable(forest, layer));
       return {
         guest: guest.uuid,

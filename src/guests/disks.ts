@@ -10,10 +10,9 @@ import {
   getLayer,
   headsOf,
   insertLayer,
-  listHolds,
-  listLayers,
   setHead,
   setIdentity,
+  treesOfGuest,
 } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -44,14 +43,13 @@ export function guestDirectory(data: string, uuid: string): GuestDirectory {
   return { root, layers: join(root, 'layers'), images: join(root, 'images') };
 }
 
-/** The catalog's layers as the pure model sees them. */
-export async function loadForest(catalog: Catalog): Promise<LayerForest> {
-  const layers = await listLayers(catalog);
-  const { heads, pins } = await listHolds(catalog);
+/** The trees of a guest's disks as the pure model sees them. */
+export async function loadForest(catalog: Catalog, guest: string): Promise<LayerForest> {
+  const { layers, heads, pinned } = await treesOfGuest(catalog, guest);
   return {
     layers: layers.map(({ id, parent, root }) => ({ id, parent, root: root === 1 })),
-    heads: new Set(heads.map((head) => head.layer)),
-    pinned: new Set(pins.map((pin) => pin.layer)),
+    heads: new Set(heads),
+    pinned: new Set(pinned),
   };
 }
 

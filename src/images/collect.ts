@@ -3,7 +3,6 @@
  * job when a guest has them open and with qemu-img when none has. Every step may be begun again after any crash.
  */
 import { rm } from 'node:fs/promises';
-import type { Catalog } from '../catalog/database.ts';
 import {
   chainOf,
   childrenOf,
@@ -21,7 +20,7 @@ import { backingChain, headNodes, removeNode } from '../qemu/block-graph.ts';
 import { commitActive, commitIntermediate, streamInto } from '../qemu/block-merge.ts';
 import { cancelJobs } from '../qemu/interrupted-jobs.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
-import { collectSteps, type CollectStep } from '../storage/layers.ts';
+import { nextCollectStep, type CollectStep } from '../storage/layers.ts';
 
 /** A running guest's disk: where its chain is open. */
 interface OpenDisk {
@@ -40,22 +39,7 @@ export async function collect(host: Host, guest: string, operation: OperationHan
 }
 
 async function nextStep(host: Host, guest: string): Promise<CollectStep | undefined> {
-  const mine = await layersOf(host.catalog, guest);
-  return collectSteps(await loadForest(host.catalog)).find((step) => mine.has(step.layer));
-}
-
-/** The layers of a guest's trees: everything that stands on the same roots as its heads. */
-async function layersOf(catalog: Catalog, guest: string): Promise<Set<string>> {
-  const mine = new Set<string>();
-  const add = async (layer: LayerRecord): Promise<void> => {
-    mine.add(layer.id);
-    for (const child of await childrenOf(catalog, layer.id)) await add(child);
-  };
-  for (const { layer } of await headIds(catalog, guest)) {
-    const root = (await chainOf(catalog, layer)).at(-1);
-    if (root !== undefined) await add(root);
-  }
-  return mine;
+  return nextCollectStep(await loadForest(host.catalog, guest));
 }
 
 async function perform(

@@ -358,7 +358,7 @@ async function reusable(
   guest: string,
   pins: readonly { disk: string; layer: string }[],
 ): Promise<readonly ReusedLayer[]> {
-  const forest = await loadForest(host.catalog);
+  const forest = await loadForest(host.catalog, guest);
   const heads = await headIds(host.catalog, guest);
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
