@@ -3,7 +3,6 @@
  * measured here is only how the catalog, the daemon and the command line carry the number. The records are written
  * through the catalog's own functions; the files behind them are not there.
  */
-import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openCatalog } from '../src/catalog/database.ts';
@@ -11,8 +10,9 @@ import { insertGuest, setCurrentImage } from '../src/catalog/guests.ts';
 import { insertImage } from '../src/catalog/images.ts';
 import { insertLayer, insertPin, setHead } from '../src/catalog/layers.ts';
 import { pinDefinition } from '../src/guests/definition.ts';
+import { guestDirectory } from '../src/guests/disks.ts';
 import { newId } from '../src/ids.ts';
-import type { Manifest } from '../src/images/manifest.ts';
+import type { Manifest, ManifestDisk } from '../src/images/manifest.ts';
 import { sessionPaths } from '../src/paths.ts';
 import type { FileIdentity } from '../src/storage/identity.ts';
 
@@ -27,7 +27,7 @@ export async function crowd(home: string, guests: number, images: number): Promi
   try {
     await catalog.transaction().execute(async (transaction) => {
       for (let guest = 0; guest < guests; guest += 1)
-        await addGuest(transaction, home, `guest${guest}`, images / guests);
+        await addGuest(transaction, paths.data, `guest${guest}`, images / guests);
     });
   } finally {
     await catalog.destroy();
@@ -36,7 +36,7 @@ export async function crowd(home: string, guests: number, images: number): Promi
 
 type Transaction = Parameters<typeof insertGuest>[0];
 
-async function addGuest(catalog: Transaction, home: string, name: string, images: number): Promise<void> {
+async function addGuest(catalog: Transaction, data: string, name: string, images: number): Promise<void> {
   const definition = await pinDefinition(
     {
       name,
@@ -45,11 +45,11 @@ async function addGuest(catalog: Transaction, home: string, name: string, images
       networks: [{ type: 'user' }],
       disks: DISKS.map((disk) => ({
         name: disk,
-        path: join(home, `${name}-${disk}.qcow2`),
+        path: join('/srv/vms', `${name}-${disk}.qcow2`),
         format: 'qcow2',
       })),
     },
-    home,
+    '/srv/vms',
     {
       resolveMachine: () => Promise.resolve('pc-q35-10.0'),
       resolveAccelerator: () => Promise.resolve('tcg'),
@@ -66,8 +66,9 @@ async function addGuest(catalog: Transaction, home: string, name: string, images
     currentImage: null,
     createdAt: new Date().toISOString(),
   });
-  const heads = new Map<string, string>();
-  for (const { name: disk, path } of definition.disks) heads.set(disk, await addLayer(catalog, path, null));
+  /** of each disk, from the head down to the root */
+  const chains = new Map<string, ManifestDisk['chain']>();
+  for (const { name: disk, path } of definition.disks) chains.set(disk, await addLayer(catalog, path, []));
   let parent: string | null = null;
   for (let number = 0; number < images; number += 1) {
     const id = newId();
@@ -99,7 +100,7 @@ async function addGuest(catalog: Transaction, home: string, name: string, images
       disks: DISKS.map((disk) => ({
         name: disk,
         sizeBytes: 40 * GIB,
-        chain: [{ id: heads.get(disk) ?? '', path: join(home, disk), format: 'qcow2' }],
+        chain: chains.get(disk) ?? [],
       })),
     };
     await insertImage(catalog, {
@@ -117,18 +118,25 @@ async function addGuest(catalog: Transaction, home: string, name: string, images
       manifest: JSON.stringify(manifest),
     });
     for (const disk of DISKS) {
-      const below = heads.get(disk) ?? '';
-      await insertPin(catalog, id, disk, below);
-      heads.set(disk, await addLayer(catalog, join(home, `${randomUUID()}.qcow2`), below));
+      const chain = chains.get(disk) ?? [];
+      await insertPin(catalog, id, disk, chain[0]?.id ?? '');
+      const path = join(guestDirectory(data, uuid).layers, `${disk}-${newId()}.qcow2`);
+      chains.set(disk, await addLayer(catalog, path, chain));
     }
     parent = id;
   }
-  for (const [disk, layer] of heads) await setHead(catalog, uuid, disk, layer);
+  for (const [disk, [head]] of chains) if (head !== undefined) await setHead(catalog, uuid, disk, head.id);
   await setCurrentImage(catalog, uuid, parent);
 }
 
-async function addLayer(catalog: Transaction, path: string, parent: string | null): Promise<string> {
+/** A layer over a chain of layers. @returns the longer chain */
+async function addLayer(
+  catalog: Transaction,
+  path: string,
+  below: ManifestDisk['chain'],
+): Promise<ManifestDisk['chain']> {
   const id = newId();
+  const parent = below[0]?.id ?? null;
   const identity: FileIdentity = {
     inode: '1',
     sizeBytes: '196616',
@@ -145,5 +153,5 @@ async function addLayer(catalog: Transaction, path: string, parent: string | nul
     sizeBytes: 40 * GIB,
     identity: JSON.stringify(identity),
   });
-  return id;
+  return [{ id, path, format: 'qcow2' }, ...below];
 }

@@ -189,7 +189,9 @@ export async function pinDefinition(
 
 function readDefinition(input: unknown): DefinitionInput {
   if (!Value.Check(DefinitionInput, input)) {
-    const [error] = Value.Errors(DefinitionInput, input).filter(({ keyword }) => keyword !== 'boolean');
+    const errors = Value.Errors(DefinitionInput, input).filter(({ keyword }) => keyword !== 'boolean');
+    // A key that is misspelt is also one that is missing: the misspelling is what the user wants to hear of.
+    const error = errors.find(({ keyword }) => keyword === 'additionalProperties') ?? errors[0];
     throw invalid(error === undefined ? 'it does not fit the schema' : explain(error, input), {
       path: error?.instancePath,
     });

@@ -6,7 +6,7 @@ import { LineSplitter } from './line-splitter.ts';
 import type { CommandName, Commands, EventName, QemuVersion, QmpEvent } from './qmp-commands.ts';
 import { parseQmpMessage, type QmpMessage } from './qmp-message.ts';
 import { isNamed, QmpWatch } from './qmp-watch.ts';
-import { withShortSocketPath } from './socket-path.ts';
+import { withShortSocketPath } from '../socket-path.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from './wait.ts';
 
 /** The longest reply we know (`query-qmp-schema`, which we don't use) has 0.2 MB. */

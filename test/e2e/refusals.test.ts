@@ -120,6 +120,9 @@ describe('with one guest that runs', () => {
       }),
       { message: /disks\.0.*"buss"; did you mean "bus"/ },
     );
+    await assert.rejects(define({ name: 'x', memmory: '1GiB' }), {
+      message: /"memmory"; did you mean "memory"/,
+    });
     await assert.rejects(define({ memory: '1GiB' }), { message: /"name" is missing/ });
     await assert.rejects(define({ name: 'x', memory: 'lots' }), { message: /"lots" is not a size/ });
     await assert.rejects(define({ name: '../x', memory: '1GiB' }), { code: 'invalid-definition' });

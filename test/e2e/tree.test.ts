@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Lab, testBoot } from '../support/lab.ts';
-import { checkHousekeeping, checkImages, contentOf, REGION, type Content } from '../support/rules.ts';
+import {
+  checkHousekeeping,
+  checkImages,
+  changeContent,
+  contentOf,
+  REGION,
+  type Content,
+} from '../support/rules.ts';
 
 const GUEST = 'web1';
 
@@ -16,14 +23,9 @@ class Gardener {
     this.lab = lab;
   }
 
-  async change(): Promise<Content> {
+  change(): Promise<Content> {
     this.#seed += 1;
-    {
-      await using witness = await this.lab.witness(GUEST);
-      await witness.touch(100, this.#seed);
-      await witness.write(REGION.disk, REGION.offsetMiB, REGION.mib, this.#seed);
-    }
-    return contentOf(this.lab, GUEST);
+    return changeContent(this.lab, GUEST, this.#seed);
   }
 
   async save(name: string): Promise<void> {

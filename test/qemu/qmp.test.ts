@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { LineSplitter } from '../../src/qemu/line-splitter.ts';
 import { QmpClient, qmpErrorDescription } from '../../src/qemu/qmp.ts';
-import { MAX_SOCKET_PATH_BYTES, withShortSocketPath } from '../../src/qemu/socket-path.ts';
+import { withShortSocketPath } from '../../src/socket-path.ts';
 
 const GREETING =
   '{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""}, "capabilities": []}}';
@@ -181,7 +181,7 @@ test('a line without end does not fill our memory', () => {
 test('a socket path longer than the system allows can be connected to', async () => {
   const long = Array.from({ length: 4 }, () => 'directory-'.repeat(6)).join('/');
   await using qemu = await FakeQemu.listen(({ id }, send) => send(`{"return": {}, "id": ${id}}`), long);
-  assert.ok(Buffer.byteLength(qemu.path) > MAX_SOCKET_PATH_BYTES);
+  assert.ok(Buffer.byteLength(qemu.path) > 107, 'longer than a socket address can be');
   await using qmp = await QmpClient.connect(qemu.path);
   await qmp.execute('cont');
 });

@@ -9,7 +9,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Operation } from '../../src/client/index.ts';
 import { Lab } from './lab.ts';
-import { checkHousekeeping, checkImages, contentOf, REGION, type Content } from './rules.ts';
+import { checkHousekeeping, checkImages, changeContent, contentOf, type Content } from './rules.ts';
 
 const GUEST = 'web1';
 type Action = 'kill' | 'guest' | 'error';
@@ -41,13 +41,9 @@ class Bench {
     await this.lab.client.createSaveImage(GUEST, { name, live: true });
   }
 
-  /** Changes memory and disk, so that what comes next is different from all before. */
-  async change(): Promise<Content> {
+  change(): Promise<Content> {
     this.#seed += 1;
-    await using witness = await this.lab.witness(GUEST);
-    await witness.touch(200, this.#seed);
-    await witness.write(REGION.disk, REGION.offsetMiB, REGION.mib, this.#seed);
-    return contentOf(this.lab, GUEST);
+    return changeContent(this.lab, GUEST, this.#seed);
   }
 
   async image(name: string): Promise<void> {

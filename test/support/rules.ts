@@ -34,6 +34,16 @@ export async function contentOf(lab: Lab, guest: string): Promise<Content> {
   return { memory: memory.checksum, disk: disk.checksum };
 }
 
+/** Changes memory and disk, so that what comes next is different from all before. @param seed a new one each time */
+export async function changeContent(lab: Lab, guest: string, seed: number): Promise<Content> {
+  {
+    await using witness = await lab.witness(guest);
+    await witness.touch(150, seed);
+    await witness.write(REGION.disk, REGION.offsetMiB, REGION.mib, seed);
+  }
+  return contentOf(lab, guest);
+}
+
 /** Nothing half-done is listed, nothing is left over, and every process is known. */
 export async function checkHousekeeping(lab: Lab, guest: string): Promise<void> {
   // Layers that an interrupted merge left are collected by an operation that the daemon begins by itself.

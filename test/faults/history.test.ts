@@ -1,0 +1,145 @@
+/**
+ * A random history of one guest: changes, saves of both kinds, restores, deletes, starts and stops, with the daemon or
+ * its QEMU killed at random moments of them. After each event the rules are checked, and at the end every image that
+ * is left is restored and compared.
+ *
+ * The tests run a short history of a fixed seed. A campaign: `STASIS_SEED=42 STASIS_EVENTS=500 node --test
+ * test/faults/history.test.ts`; a seed names the events, their moments are the machine's.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { Lab } from '../support/lab.ts';
+import { changeContent, checkHousekeeping, contentOf, type Content } from '../support/rules.ts';
+
+const GUEST = 'web1';
+const SEED = Number(process.env['STASIS_SEED'] ?? 1);
+const EVENTS = Number(process.env['STASIS_EVENTS'] ?? 15);
+const LONGEST_DELAY_MS = 500;
+
+test(`a random history of ${EVENTS} events, seed ${SEED}`, { timeout: 3_600_000 }, async (context) => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST)).close();
+  const history = new History(lab, randomNumbers(SEED));
+  for (let event = 0; event < EVENTS; event += 1) context.diagnostic(`${event}: ${await history.next()}`);
+  await history.checkImages();
+});
+
+class History {
+  readonly #lab: Lab;
+  readonly #random: () => number;
+  /** what an image of that name may hold: an interrupted save may or may not have replaced the one before */
+  readonly #expected = new Map<string, Content[]>();
+  #made = 0;
+
+  constructor(lab: Lab, random: () => number) {
+    this.#lab = lab;
+    this.#random = random;
+  }
+
+  /** Lets something happen and checks the rules. @returns what it was */
+  async next(): Promise<string> {
+    const [name, action] = await this.#choose();
+    const isInterrupted = this.#random() < 0.4;
+    const outcome = isInterrupted ? await this.#interrupt(action) : await action().then(() => 'done');
+    await checkHousekeeping(this.#lab, GUEST);
+    if (outcome.endsWith('done')) await this.#checkAcknowledged(name);
+    const { state } = await this.#lab.client.getGuest(GUEST);
+    if (state === 'running') await contentOf(this.#lab, GUEST);
+    return `${name}: ${outcome}, ${state}`;
+  }
+
+  async checkImages(): Promise<void> {
+    for (const { name } of await this.#lab.client.listSaveImages(GUEST)) {
+      await this.#lab.client.restoreSaveImage(GUEST, name);
+      const content = await contentOf(this.#lab, GUEST);
+      const possible = this.#expected.get(name) ?? [];
+      assert.ok(
+        possible.some((candidate) => isDeepStrictEqual(candidate, content)),
+        `image ${name} restores exactly`,
+      );
+    }
+  }
+
+  async #choose(): Promise<[string, () => Promise<unknown>]> {
+    const { client } = this.#lab;
+    const { state } = await client.getGuest(GUEST);
+    const images = (await client.listSaveImages(GUEST)).map(({ name }) => name);
+    const image = images[Math.floor(this.#random() * images.length)];
+    const choices: [string, () => Promise<unknown>][] = [];
+    if (state === 'running') {
+      // What it holds is changed and known first, so that the image can be told from all others.
+      this.#made += 1;
+      const name = `image${this.#made}`;
+      await this.#ensureMemory();
+      const content = await changeContent(this.#lab, GUEST, this.#made);
+      choices.push(
+        [`live save ${name}`, () => this.#save(name, true, content)],
+        ['save', () => this.#save('default', false, content)],
+        ['stop', () => client.stop(GUEST)],
+      );
+    } else {
+      choices.push(
+        ['start', () => client.start(GUEST)],
+        ['start --fresh', () => client.start(GUEST, { fresh: true })],
+      );
+    }
+    if (image !== undefined) {
+      choices.push(
+        [`restore ${image}`, () => client.restoreSaveImage(GUEST, image)],
+        [`restore --delete ${image}`, () => client.restoreSaveImage(GUEST, image, { delete: true })],
+        [`delete ${image}`, () => client.deleteSaveImage(GUEST, image)],
+      );
+    }
+    return choices[Math.floor(this.#random() * choices.length)] ?? ['nothing', () => Promise.resolve()];
+  }
+
+  /** What a client was told is done is done, whatever was killed right after. */
+  async #checkAcknowledged(name: string): Promise<void> {
+    const images = (await this.#lab.client.listSaveImages(GUEST)).map((image) => image.name);
+    const [, verb = '', image = 'default'] =
+      /^(live save|save|restore --delete|delete)(?: (.+))?$/.exec(name) ?? [];
+    if (verb.endsWith('save')) assert.ok(images.includes(image), `acknowledged image ${image} is there`);
+    if (verb.endsWith('delete'))
+      assert.ok(!images.includes(image), `image ${image} is gone, as acknowledged`);
+  }
+
+  /** A guest that was started anew has no known memory yet. */
+  async #ensureMemory(): Promise<void> {
+    await using witness = await this.#lab.witness(GUEST);
+    if ((await witness.status()).areaMiB === 0) await witness.fill(SEED, 8);
+  }
+
+  async #save(name: string, live: boolean, content: Content): Promise<void> {
+    this.#expected.set(name, [...(this.#expected.get(name) ?? []), content]);
+    await this.#lab.client.createSaveImage(GUEST, { name, live });
+    this.#expected.set(name, [content]);
+  }
+
+  /** Kills the daemon, the guest, or both, at a random moment of the action; a new daemon settles what is left. */
+  async #interrupt(action: () => Promise<unknown>): Promise<string> {
+    const victims = this.#random();
+    const outcome = action().then(
+      () => 'done',
+      () => 'failed',
+    );
+    await delay(this.#random() * LONGEST_DELAY_MS);
+    if (victims < 0.5) for (const pid of await this.#lab.qemuProcesses()) process.kill(pid, 'SIGKILL');
+    if (victims > 0.25) await this.#lab.endDaemon('SIGKILL');
+    else await this.#lab.endDaemon('SIGTERM');
+    await this.#lab.startDaemon();
+    return `interrupted, ${await outcome}`;
+  }
+}
+
+/** Numbers from 0 to 1 that follow from a seed (mulberry32). */
+function randomNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
