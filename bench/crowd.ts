@@ -66,9 +66,8 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
     currentImage: null,
     createdAt: new Date().toISOString(),
   });
-  /** of each disk, from the head down to the root */
-  const chains = new Map<string, ManifestDisk['chain']>();
-  for (const { name: disk, path } of definition.disks) chains.set(disk, await addLayer(catalog, path, []));
+  const heads = new Map<string, ManifestDisk['layer']>();
+  for (const { name: disk, path } of definition.disks) heads.set(disk, await addLayer(catalog, path, null));
   let parent: string | null = null;
   for (let number = 0; number < images; number += 1) {
     const id = newId();
@@ -97,11 +96,7 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
         '0000:00:18.0/virtio-net',
       ],
       definition,
-      disks: DISKS.map((disk) => ({
-        name: disk,
-        sizeBytes: 40 * GIB,
-        chain: chains.get(disk) ?? [],
-      })),
+      disks: [...heads].map(([disk, layer]) => ({ name: disk, sizeBytes: 40 * GIB, layer })),
     };
     await insertImage(catalog, {
       id,
@@ -117,26 +112,24 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
       restoreMethod: null,
       manifest: JSON.stringify(manifest),
     });
-    for (const disk of DISKS) {
-      const chain = chains.get(disk) ?? [];
-      await insertPin(catalog, id, disk, chain[0]?.id ?? '');
+    for (const [disk, layer] of heads) {
+      await insertPin(catalog, id, disk, layer.id);
       const path = join(guestDirectory(data, uuid).layers, `${disk}-${newId()}.qcow2`);
-      chains.set(disk, await addLayer(catalog, path, chain));
+      heads.set(disk, await addLayer(catalog, path, layer.id));
     }
     parent = id;
   }
-  for (const [disk, [head]] of chains) if (head !== undefined) await setHead(catalog, uuid, disk, head.id);
+  for (const [disk, layer] of heads) await setHead(catalog, uuid, disk, layer.id);
   await setCurrentImage(catalog, uuid, parent);
 }
 
-/** A layer over a chain of layers. @returns the longer chain */
+/** A layer over another, or a root. */
 async function addLayer(
   catalog: Transaction,
   path: string,
-  below: ManifestDisk['chain'],
-): Promise<ManifestDisk['chain']> {
+  parent: string | null,
+): Promise<ManifestDisk['layer']> {
   const id = newId();
-  const parent = below[0]?.id ?? null;
   const identity: FileIdentity = {
     inode: '1',
     sizeBytes: '196616',
@@ -153,5 +146,5 @@ async function addLayer(
     sizeBytes: 40 * GIB,
     identity: JSON.stringify(identity),
   });
-  return [{ id, path, format: 'qcow2' }, ...below];
+  return { id, path, format: 'qcow2' };
 }

@@ -18,8 +18,6 @@ import type { Paths } from '../paths.ts';
 /** A daemon that comes back after a power loss first finishes what was under way. */
 const PATIENCE_MS = 60_000;
 const READY_FD = 3;
-/** A small nursery: the daemon is idle most of its life, and answers in milliseconds with either size. */
-const DAEMON_NODE_ARGS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=4'];
 
 /**
  * Resolves when the session daemon answers, starting it if need be.
@@ -68,7 +66,7 @@ async function answers(socketPath: string): Promise<boolean> {
 
 /** Starts a daemon that outlives this process, and resolves with the word it says, or '' if it ends without one. */
 async function startDaemon(log: FileHandle, signal: AbortSignal): Promise<string> {
-  const daemon = spawn(process.execPath, [...DAEMON_NODE_ARGS, mainModule(), 'daemon'], {
+  const daemon = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', mainModule(), 'daemon'], {
     cwd: '/', // it must not keep the directory of whoever happened to start it
     detached: true,
     env: daemonEnvironment(),

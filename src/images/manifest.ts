@@ -9,8 +9,8 @@ import type { Definition } from '../guests/definition.ts';
 export interface ManifestDisk {
   readonly name: string;
   readonly sizeBytes: number;
-  /** from the pinned layer down to the root */
-  readonly chain: readonly { readonly id: string; readonly path: string; readonly format: string }[];
+  /** the pinned layer as it was named then; what it stands on says its own header */
+  readonly layer: { readonly id: string; readonly path: string; readonly format: string };
 }
 
 export interface Manifest {

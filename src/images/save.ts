@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
-import { chainOf, insertPin, listLayers } from '../catalog/layers.ts';
+import { getLayer, insertPin, listLayers } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import { isLayered } from '../guests/define.ts';
@@ -243,12 +243,8 @@ async function describe(
     definition,
     disks: await Promise.all(
       before.map(async ({ disk, layer }) => {
-        const chain = await chainOf(host.catalog, layer);
-        return {
-          name: disk,
-          sizeBytes: chain[0]?.sizeBytes ?? 0,
-          chain: chain.map(({ id, path: file, format }) => ({ id, path: file, format })),
-        };
+        const { id, path: file, format, sizeBytes } = await getLayer(host.catalog, layer);
+        return { name: disk, sizeBytes, layer: { id, path: file, format } };
       }),
     ),
   };

@@ -17,11 +17,7 @@ import { Witness } from './witness.ts';
 const ROOT = join(import.meta.dirname, '../..');
 const MAIN = join(ROOT, 'src/main.ts');
 /** Tests run the sources; what is measured is the program as it is built. */
-const NODE_ARGS = [
-  '--disable-warning=ExperimentalWarning',
-  '--max-semi-space-size=4',
-  process.env['STASIS_TEST_PROGRAM'] ?? MAIN,
-];
+const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
 const run = promisify(execFile);
 
 /** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
