@@ -68,6 +68,17 @@ export async function deleteImage(catalog: Catalog, id: string): Promise<void> {
   await catalog.deleteFrom('images').where('id', '=', id).execute();
 }
 
+/** Names of the given guests' images by their ids. */
+export async function imageNames(catalog: Catalog, guests: readonly string[]): Promise<Map<string, string>> {
+  const rows = await catalog
+    .selectFrom('images')
+    .select(['id', 'name'])
+    .where('guest', 'in', guests)
+    .where('state', '!=', 'deleting')
+    .execute();
+  return new Map(rows.map(({ id, name }) => [id, name]));
+}
+
 export async function countImages(
   catalog: Catalog,
 ): Promise<Map<string, { count: number; lastName: string; lastAt: string }>> {

@@ -125,14 +125,50 @@ export async function moveHolds(catalog: Catalog, from: string, to: string): Pro
   await catalog.updateTable('heads').set({ layer: to }).where('layer', '=', from).execute();
 }
 
-/** All heads and all pins: what keeps layers alive. */
-export async function listHolds(catalog: Catalog): Promise<{
-  heads: { guest: string; disk: string; layer: string }[];
-  pins: { image: string; disk: string; layer: string }[];
-}> {
-  const [heads, pins] = [
-    await catalog.selectFrom('heads').selectAll().execute(),
-    await catalog.selectFrom('pins').selectAll().execute(),
-  ];
-  return { heads, pins };
+/** A guest's disk as it is now, without the rows of its whole chain. */
+export interface HeadSummary {
+  readonly guest: string;
+  readonly disk: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** layers from the head down to the root */
+  readonly layers: number;
+}
+
+/** Heads of the given guests with the length of their chains, in one query however many layers there are. */
+export async function headSummaries(catalog: Catalog, guests: readonly string[]): Promise<HeadSummary[]> {
+  if (guests.length === 0) return [];
+  const { rows } = await sql<HeadSummary>`
+    with recursive chain (guest, disk, parent, layers) as (
+      select heads.guest, heads.disk, layers.parent, 1
+      from heads join layers on layers.id = heads.layer where heads.guest in (${sql.join(guests)})
+      union all
+      select chain.guest, chain.disk, layers.parent, chain.layers + 1
+      from chain join layers on layers.id = chain.parent)
+    select chain.guest, chain.disk, layers.path, layers.sizeBytes, chain.layers
+    from chain join heads using (guest, disk) join layers on layers.id = heads.layer
+    where chain.parent is null`.execute(catalog);
+  return rows;
+}
+
+/** What an image holds of a disk. */
+export interface PinnedLayer {
+  readonly image: string;
+  readonly disk: string;
+  readonly path: string;
+  readonly format: string;
+  readonly sizeBytes: number;
+  readonly root: number;
+  readonly identity: string | null;
+}
+
+/** The pinned layers of the given guests' images, in one query. */
+export async function pinnedLayers(catalog: Catalog, guests: readonly string[]): Promise<PinnedLayer[]> {
+  return catalog
+    .selectFrom('images')
+    .innerJoin('pins', 'pins.image', 'images.id')
+    .innerJoin('layers', 'layers.id', 'pins.layer')
+    .select(['image', 'disk', 'path', 'format', 'sizeBytes', 'root', 'identity'])
+    .where('guest', 'in', guests)
+    .execute();
 }

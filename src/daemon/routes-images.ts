@@ -52,8 +52,8 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     async (request) => {
       const guest = await getGuest(catalog, request.params.guest);
       const image = await requireImage(catalog, guest, request.params.image);
-      const views = await imageViews(context, [guest], await listImages(catalog, guest.uuid));
-      return views.find((view) => view.name === image.name);
+      const [view] = await imageViews(context, [guest], [image]);
+      return view;
     },
   );
 

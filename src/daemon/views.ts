@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import type { Guest, GuestState, Image, Operation } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
-import { findImage, countImages, type ImageRecord } from '../catalog/images.ts';
-import { listHolds, listLayers, type LayerRecord } from '../catalog/layers.ts';
+import { findImage, countImages, imageNames, type ImageRecord } from '../catalog/images.ts';
+import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
 import type { ErrorBody } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
@@ -27,22 +27,10 @@ export async function guestViews(
   { host, engine }: ViewContext,
   records: readonly GuestRecord[],
 ): Promise<Guest[]> {
-  const layers = new Map((await listLayers(host.catalog)).map((layer) => [layer.id, layer]));
-  const { heads } = await listHolds(host.catalog);
+  const uuids = records.map(({ uuid }) => uuid);
+  const heads = Map.groupBy(await headSummaries(host.catalog, uuids), ({ guest }) => guest);
   const counts = await countImages(host.catalog);
-  const currentIds = records.flatMap((record) => record.currentImage ?? []);
-  const current = new Map(
-    currentIds.length === 0
-      ? []
-      : (
-          await host.catalog
-            .selectFrom('images')
-            .select(['id', 'name'])
-            .where('id', 'in', currentIds)
-            .where('state', '!=', 'deleting')
-            .execute()
-        ).map(({ id, name }) => [id, name]),
-  );
+  const names = await imageNames(host.catalog, uuids);
   return records.map((record) => {
     const definition = storedDefinition(record);
     const run = host.supervisor.runState(record.uuid);
@@ -55,10 +43,7 @@ export async function guestViews(
       memoryBytes: definition.memoryBytes,
       cpus: definition.cpus,
       disks: definition.disks.map((disk) => {
-        const head = heads.find(
-          (candidate) => candidate.guest === record.uuid && candidate.disk === disk.name,
-        );
-        const chain = chainIn(layers, head?.layer);
+        const head = heads.get(record.uuid)?.find((candidate) => candidate.disk === disk.name);
         const { name, path, format, bus, readonly } = disk;
         return {
           name,
@@ -66,15 +51,15 @@ export async function guestViews(
           format,
           bus,
           readonly,
-          sizeBytes: chain[0]?.sizeBytes ?? 0,
-          layers: chain.length,
-          head: chain[0]?.path ?? path,
+          sizeBytes: head?.sizeBytes ?? 0,
+          layers: head?.layers ?? 0,
+          head: head?.path ?? path,
         };
       }),
       images: images?.count ?? 0,
       lastImage: images?.lastName ?? null,
       lastImageAt: images?.lastAt ?? null,
-      currentImage: current.get(record.currentImage ?? '') ?? null,
+      currentImage: names.get(record.currentImage ?? '') ?? null,
       policy: definition.policy,
       machine: definition.machine,
       cpu: definition.cpu,
@@ -101,35 +86,25 @@ function guestState(
   return record.crashed === 1 ? 'crashed' : 'stopped';
 }
 
-function chainIn(layers: ReadonlyMap<string, LayerRecord>, head: string | undefined): LayerRecord[] {
-  const chain: LayerRecord[] = [];
-  for (let next = layers.get(head ?? ''); next !== undefined; next = layers.get(next.parent ?? ''))
-    chain.push(next);
-  return chain;
-}
-
 export async function imageViews(
   { host }: ViewContext,
   guests: readonly GuestRecord[],
   records: readonly ImageRecord[],
 ): Promise<Image[]> {
   const byUuid = new Map(guests.map((guest) => [guest.uuid, guest]));
-  const layers = new Map((await listLayers(host.catalog)).map((layer) => [layer.id, layer]));
-  const pins = Map.groupBy((await listHolds(host.catalog)).pins, (pin) => pin.image);
-  const names = new Map(records.map((record) => [record.id, record.name]));
+  const uuids = [...byUuid.keys()];
+  const pins = Map.groupBy(await pinnedLayers(host.catalog, uuids), ({ image }) => image);
+  const names = await imageNames(host.catalog, uuids);
   return records.map((record) => {
     const guest = byUuid.get(record.guest);
     const manifest = fromStored<Manifest>(record.manifest);
-    const disks = (pins.get(record.id) ?? []).map((pin) => {
-      const layer = layers.get(pin.layer);
-      return {
-        name: pin.disk,
-        layer: layer?.path ?? '',
-        format: layer?.format ?? '',
-        sizeBytes: layer?.sizeBytes ?? 0,
-        storedBytes: storedBytes(layer),
-      };
-    });
+    const disks = (pins.get(record.id) ?? []).map((pin) => ({
+      name: pin.disk,
+      layer: pin.path,
+      format: pin.format,
+      sizeBytes: pin.sizeBytes,
+      storedBytes: storedBytes(pin),
+    }));
     return {
       name: record.name,
       guest: guest?.name ?? manifest.guest.name,
@@ -164,9 +139,8 @@ export async function imageViews(
 }
 
 /** What a layer occupies inside Stasis; the user's own file counts nothing, it was there before. */
-function storedBytes(layer: LayerRecord | undefined): number {
-  if (layer === undefined || layer.root === 1 || layer.identity === null) return 0;
-  return fromStored<FileIdentity>(layer.identity).storedBytes;
+function storedBytes({ root, identity }: PinnedLayer): number {
+  return root === 1 || identity === null ? 0 : fromStored<FileIdentity>(identity).storedBytes;
 }
 
 /** An operation from its record, or, while it runs here, from what only this process knows. */
