@@ -1,6 +1,15 @@
 import { open } from 'node:fs/promises';
 import { StasisError } from '../errors.ts';
 import { FileReader } from './file-reader.ts';
+import {
+  PAGE_BYTES,
+  RAM_FLAG,
+  RAM_VERSION,
+  SECTION,
+  SECTION_FOOTER,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+} from './migration-stream.ts';
 
 /**
  * The file of a mapped-ram capture: QEMU's migration stream (all numbers big-endian), in which every page of memory
@@ -23,9 +32,14 @@ import { FileReader } from './file-reader.ts';
 export interface MemoryFile {
   /** The versioned machine type, `pc-q35-10.0`. */
   readonly machineType: string;
+  /** The number under which the stream's sections of memory go. */
+  readonly ramSection: number;
   readonly blocks: readonly MemoryBlock[];
-  /** From the first device's section to the file's end. */
+  /** From the first device's section … */
   readonly deviceStateOffset: number;
+  /** … to behind the last one's, where the mark of the end and the description follow … */
+  readonly devicesEnd: number;
+  /** … up to the file's end. */
   readonly deviceStateEnd: number;
   /** The devices whose state is in the file, in its order, by QEMU's names: `0000:00:02.0/virtio-blk`. */
   readonly devices: readonly string[];
@@ -42,26 +56,6 @@ export interface MemoryBlock {
   /** How many pages have their bit set: all others are zero, whatever the file holds in their place. */
   readonly pagesPresent: number;
 }
-
-const MAGIC = 0x5145564d;
-const VERSION = 3;
-const RAM_VERSION = 4;
-const FOOTER = 0x7e;
-
-const SECTION = {
-  end: 0,
-  start: 1,
-  part: 2,
-  last: 3,
-  full: 4,
-  subsection: 5,
-  description: 6,
-  configuration: 7,
-  command: 8,
-};
-/** The low 12 bits of a page's address in the stream are flags. */
-const PAGE_FLAGS = 4096;
-const RAM_FLAG = { size: 0x04, endOfSection: 0x10 };
 
 const BLOCK_HEADER_VERSION = 1;
 const PAGES_ALIGNMENT_BYTES = 1 << 20;
@@ -86,10 +80,11 @@ export async function readMemoryFile(path: string, offset: number): Promise<Memo
   await using file = await open(path, 'r');
   const reader = await FileReader.over(file, path, offset);
   const machineType = await readConfiguration(reader);
-  const blocks = await readRamSections(reader);
+  const { id: ramSection, blocks } = await readRamSections(reader);
   const deviceStateOffset = reader.position;
-  const devices = await readDeviceNames(reader);
-  return { machineType, blocks, deviceStateOffset, deviceStateEnd: reader.sizeBytes, devices };
+  const { devices, devicesEnd } = await readDeviceNames(reader);
+  const deviceStateEnd = reader.sizeBytes;
+  return { machineType, ramSection, blocks, deviceStateOffset, devicesEnd, deviceStateEnd, devices };
 }
 
 export interface ExpectedMemory {
@@ -125,10 +120,10 @@ export async function verifyMemoryFile(path: string, expected: ExpectedMemory): 
 }
 
 async function readConfiguration(reader: FileReader): Promise<string> {
-  if ((await reader.u32('its header')) !== MAGIC)
+  if ((await reader.u32('its header')) !== STREAM_MAGIC)
     throw reader.damaged('it is not a migration stream of QEMU');
   const version = await reader.u32('its header');
-  if (version !== VERSION) throw reader.damaged(`stream version ${version}, not ${VERSION}`);
+  if (version !== STREAM_VERSION) throw reader.damaged(`stream version ${version}, not ${STREAM_VERSION}`);
   if ((await reader.u8('the configuration')) !== SECTION.configuration)
     throw reader.damaged('no configuration');
   const length = await reader.u32('the machine type');
@@ -168,9 +163,14 @@ async function readConfigurationPart(reader: FileReader): Promise<boolean> {
   }
 }
 
+interface RamSections {
+  readonly id: number;
+  readonly blocks: readonly MemoryBlock[];
+}
+
 /** Reads until the first section that isn't memory's, where the devices begin. */
-async function readRamSections(reader: FileReader): Promise<readonly MemoryBlock[]> {
-  let ram: { readonly id: number; readonly blocks: readonly MemoryBlock[] } | undefined;
+async function readRamSections(reader: FileReader): Promise<RamSections> {
+  let ram: RamSections | undefined;
   for (let sections = 0; sections < MAX_SECTIONS; sections += 1) {
     const type = await reader.peek('the sections');
     if (type === SECTION.start) {
@@ -184,13 +184,13 @@ async function readRamSections(reader: FileReader): Promise<readonly MemoryBlock
     } else {
       if (type !== SECTION.full) throw reader.damaged(`a section of the unknown type ${type}`);
       if (ram === undefined) throw reader.damaged('it holds no memory');
-      return ram.blocks;
+      return ram;
     }
   }
   throw reader.damaged(`more than ${MAX_SECTIONS} sections`);
 }
 
-async function readRamStart(reader: FileReader): Promise<{ id: number; blocks: readonly MemoryBlock[] }> {
+async function readRamStart(reader: FileReader): Promise<RamSections> {
   await reader.u8('a section');
   const id = await reader.u32('a section');
   const name = await reader.name('a section');
@@ -200,7 +200,7 @@ async function readRamStart(reader: FileReader): Promise<{ id: number; blocks: r
   if (version !== RAM_VERSION) throw reader.damaged(`memory of version ${version}, not ${RAM_VERSION}`);
 
   const sizeAndFlag = await reader.u64("memory's size");
-  if (sizeAndFlag % PAGE_FLAGS !== RAM_FLAG.size) throw reader.damaged("memory doesn't begin with its size");
+  if (sizeAndFlag % PAGE_BYTES !== RAM_FLAG.size) throw reader.damaged("memory doesn't begin with its size");
   let leftBytes = sizeAndFlag - RAM_FLAG.size;
   const blocks: MemoryBlock[] = [];
   while (leftBytes > 0) {
@@ -225,7 +225,7 @@ async function readBlock(reader: FileReader): Promise<MemoryBlock> {
   const pagesOffset = await reader.u64(what);
 
   if (version !== BLOCK_HEADER_VERSION) throw reader.damaged(`${what} has the unknown version ${version}`);
-  if (pageSizeBytes !== 4096) throw reader.damaged(`${what} has pages of ${pageSizeBytes} bytes`);
+  if (pageSizeBytes !== PAGE_BYTES) throw reader.damaged(`${what} has pages of ${pageSizeBytes} bytes`);
   if (sizeBytes === 0 || sizeBytes > MAX_BLOCK_BYTES || sizeBytes % pageSizeBytes !== 0) {
     throw reader.damaged(`${what} has the impossible size ${sizeBytes}`);
   }
@@ -280,7 +280,8 @@ async function readRamEnd(reader: FileReader, id: number): Promise<void> {
   const flags = await reader.u64("memory's end");
   if (flags !== RAM_FLAG.endOfSection)
     throw reader.damaged('pages within the stream, where mapped-ram has none');
-  if ((await reader.u8("memory's end")) !== FOOTER) throw reader.damaged('a section without its footer');
+  if ((await reader.u8("memory's end")) !== SECTION_FOOTER)
+    throw reader.damaged('a section without its footer');
   if ((await reader.u32("memory's end")) !== id) throw reader.damaged("a section with another's footer");
 }
 
@@ -294,7 +295,10 @@ async function skipCommand(reader: FileReader): Promise<void> {
  * The names in the JSON description. Its beginning can't be found by walking, since what precedes it is opaque: it
  * is where "0x00 0x06, length" says exactly that the rest of the file is its text.
  */
-async function readDeviceNames(reader: FileReader): Promise<readonly string[]> {
+async function readDeviceNames(
+  reader: FileReader,
+): Promise<{ readonly devices: readonly string[]; readonly devicesEnd: number }> {
+  const begin = reader.position;
   const lengthBytes = reader.sizeBytes - reader.position;
   if (lengthBytes > MAX_DEVICE_STATE_BYTES) throw reader.damaged(`${lengthBytes} bytes of device state`);
   const state = await reader.bytes(lengthBytes, 'the device state');
@@ -305,8 +309,8 @@ async function readDeviceNames(reader: FileReader): Promise<readonly string[]> {
     if (text > state.length || state.readUInt32BE(at + 2) !== state.length - text) continue;
     candidates += 1;
     if (candidates > MAX_DESCRIPTION_CANDIDATES) break;
-    const names = deviceNamesOf(state.toString('utf8', text));
-    if (names !== undefined) return names;
+    const devices = deviceNamesOf(state.toString('utf8', text));
+    if (devices !== undefined) return { devices, devicesEnd: begin + at };
   }
   throw reader.damaged('its device state does not end as it should');
 }
