@@ -143,12 +143,23 @@ export const OperationKind = Literals(
   'reset',
   'save',
   'restore',
+  'clone',
   'delete',
   'collect',
 );
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
 export type OperationState = Static<typeof OperationState>;
+
+export const Outcome = Type.Object(
+  {
+    name: Type.String({ description: 'clock, network, generation, agent, identity' }),
+    outcome: Literals('done', 'skipped', 'failed'),
+    message: Type.String(),
+  },
+  { $id: 'Outcome', description: 'what was done for the guest besides the work itself' },
+);
+export type Outcome = Static<typeof Outcome>;
 
 export const Operation = Type.Object(
   {
@@ -170,6 +181,7 @@ export const Operation = Type.Object(
       image: Type.Optional(Ref<Image>('Image')),
     }),
     warnings: Type.Array(Type.String()),
+    outcomes: Type.Array(Ref<Outcome>('Outcome')),
   },
   { $id: 'Operation' },
 );

@@ -20,7 +20,7 @@ export async function updateOperation(
   values: Partial<
     Pick<
       OperationRecord,
-      'state' | 'plan' | 'steps' | 'warnings' | 'error' | 'finishedAt' | 'image' | 'guest'
+      'state' | 'plan' | 'steps' | 'warnings' | 'outcomes' | 'error' | 'finishedAt' | 'image' | 'guest'
     >
   >,
 ): Promise<void> {

@@ -76,6 +76,8 @@ export interface OperationTable {
   plan: string;
   steps: string;
   warnings: string;
+  /** what was done besides the work itself, each with how it went, JSON */
+  outcomes: Generated<string>;
   error: string | null;
   /** 1 when nothing is left to finish or to undo; a failure on that way leaves 0, and it is tried again */
   settled: Flag;
@@ -147,5 +149,14 @@ const initial: Migration = {
   },
 };
 
+const outcomes: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table operations add column outcomes text not null default '[]'`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
-export const MIGRATIONS: Record<string, Migration> = { '0001-initial': initial };
+export const MIGRATIONS: Record<string, Migration> = {
+  '0001-initial': initial,
+  '0002-outcomes': outcomes,
+};

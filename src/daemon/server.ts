@@ -4,6 +4,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
   ErrorBodySchema,
+  Outcome,
   ErrorReply,
   Doctor,
   Event,
@@ -60,6 +61,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     Guest,
     Image,
     ErrorBodySchema,
+    Outcome,
     ErrorReply,
     Operation,
     Event,

@@ -1,6 +1,6 @@
 /** Records as clients see them. Lists are made with a few queries, however long they are. */
 import { join } from 'node:path';
-import type { Guest, GuestState, Image, Operation } from '../api/schemas.ts';
+import type { Guest, GuestState, Image, Operation, Outcome } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
 import { findImage, countImages, imageNames, type ImageRecord } from '../catalog/images.ts';
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
@@ -78,6 +78,7 @@ function guestState(
   run: 'running' | 'paused' | undefined,
   operation: OperationRecord | undefined,
 ): GuestState {
+  if (operation?.guest !== record.uuid) operation = undefined; // held for another guest's sake
   if (operation?.procedure === 'save') return 'saving';
   if (operation?.procedure === 'restore') return 'restoring';
   if (run !== undefined) return run;
@@ -173,6 +174,7 @@ export function operationSummary(record: OperationRecord, live?: LiveOperation):
     steps: [...steps],
     error: record.error === null ? null : fromStored<ErrorBody>(record.error),
     warnings: fromStored<string[]>(record.warnings),
+    outcomes: fromStored<Outcome[]>(record.outcomes),
     result: {},
   };
 }

@@ -63,6 +63,7 @@ export function commandLine(definition: Definition, disks: MachineDisks): string
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
     ...bootArgs(definition),
+    ...generationArgs(definition),
     ...serialArgs(definition),
     ...agentArgs(definition, at(SLOT.channels)),
     ...graphicsArgs(definition, at(SLOT.graphics), at(SLOT.usb)),
@@ -85,6 +86,11 @@ function bootArgs({ boot }: Definition): string[] {
     '-append',
     boot.cmdline,
   ];
+}
+
+/** After the specification "Virtual Machine Generation ID": Windows and Linux watch it. */
+function generationArgs({ generation }: Definition): string[] {
+  return generation === undefined ? [] : device({ driver: 'vmgenid', id: 'generation', guid: generation });
 }
 
 function serialArgs({ serial }: Definition): string[] {

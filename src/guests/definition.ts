@@ -119,6 +119,10 @@ export interface Definition {
   readonly serial: boolean;
   readonly agent: boolean;
   readonly policy: Policy;
+  /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
+  readonly generation?: string;
+  /** the image of another guest that this one was made from: its disks stand on that guest's */
+  readonly clone?: { readonly guest: string; readonly image: string };
   readonly qemu: { readonly args: readonly string[] };
 }
 
@@ -181,6 +185,7 @@ export async function pinDefinition(
     serial: read.serial ?? true,
     agent: read.agent ?? false,
     policy: { ...DEFAULT_POLICY, ...read.policy },
+    generation: randomUUID(),
     qemu: { args: read.qemu?.args ?? [] },
   };
   checkWhole(definition);
@@ -258,7 +263,7 @@ function pinCpu(cpu: string, accelerator: 'kvm' | 'tcg'): string {
 }
 
 /** In QEMU's own range, locally administered by assignment. */
-function randomMac(): string {
+export function randomMac(): string {
   return ['52', '54', '00', ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, '0'))].join(
     ':',
   );

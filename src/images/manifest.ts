@@ -26,7 +26,13 @@ export interface Manifest {
   readonly pauseMs: number | null;
   readonly saveMs: number;
   readonly memoryBytes: number;
-  readonly memoryFile: { readonly name: string; readonly offset: number; readonly storedBytes: number };
+  readonly memoryFile: {
+    readonly name: string;
+    readonly offset: number;
+    readonly storedBytes: number;
+    /** its zero pages are zeros in the file too: a guest may have it as its memory */
+    readonly mappable?: boolean;
+  };
   readonly guestWasPaused: boolean;
   readonly qemuVersion: string;
   /** every device with state in the memory file: a machine with others is not the one that was saved */

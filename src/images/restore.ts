@@ -3,9 +3,10 @@
  * restored any number of times. The new machine is loaded beside the present one, and only when it stands ready, with
  * all its memory, is the present one given up: a restore that fails leaves the guest as it is.
  */
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
+import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
 import { findImageById, getImageById, updateImage, type ImageRecord } from '../catalog/images.ts';
 import {
@@ -17,9 +18,8 @@ import {
   setHead,
   setIdentity,
 } from '../catalog/layers.ts';
-import { StasisError, messageOf } from '../errors.ts';
+import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
-import { commandLine } from '../guests/command-line.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
@@ -37,13 +37,12 @@ import {
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
-import { verifyMemoryFile } from '../qemu/memory-file.ts';
-import { eager } from '../qemu/restore-eager.ts';
-import type { RestoreMethod, RestoreMethodName } from '../qemu/restore.ts';
+import type { RestoreMethodName } from '../qemu/restore.ts';
 import { describeChange, readIdentity, type FileIdentity } from '../storage/identity.ts';
+import { putRight } from './afterwards.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget, requireImage } from './delete.ts';
-import type { Manifest } from './manifest.ts';
+import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { checkImageName } from './names.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
@@ -64,6 +63,8 @@ interface RestorePlan {
   readonly delete: boolean;
   readonly paused: boolean;
   readonly method: RestoreMethodName;
+  /** the new id of the guest's life; null when it just goes on where it was saved, and the image is gone then */
+  readonly generation: string | null;
   readonly saveCurrent: string | null;
   /** new heads over the image's layers */
   readonly heads: readonly PlannedHead[];
@@ -93,24 +94,13 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
       const manifest = manifestOf(image);
-      if (image.state !== 'ready')
-        throw new StasisError(
-          'image-damaged',
-          `image ${image.name} of ${guest.name} is ${image.state} and can't be restored`,
-        );
-      if (args.method !== undefined && args.method !== 'eager') {
-        throw new StasisError('unsupported', `restore method ${args.method} is not there yet; use eager`, {
-          guest: guest.name,
-          image: image.name,
-        });
-      }
       if (args.saveCurrent !== undefined) {
         checkImageName(args.saveCurrent);
         supervisor.get(guest.uuid, guest.name);
       }
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(catalog, pins);
-      await checkMemory(host, image);
+      const memory = await checkedMemory(host, image);
       const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
       const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
@@ -120,7 +110,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         instance: newId(),
         delete: args.delete ?? false,
         paused: args.paused ?? manifest.guestWasPaused,
-        method: 'eager',
+        method: chooseRestoreMethod(image, memory, args.method),
+        generation: stopped && args.delete === true ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
         heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),
         reused,
@@ -157,7 +148,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         await setDefinition(
           transaction,
           plan.guest,
-          await restoredDefinition(transaction, plan.guest, image),
+          JSON.stringify(await restoredDefinition(transaction, plan, image)),
         );
         await setCurrentImage(transaction, plan.guest, plan.image);
         await updateImage(transaction, plan.image, {
@@ -193,52 +184,17 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
   };
 }
 
-/** @throws StasisError `image-damaged` when the memory file isn't the whole memory of this guest */
-async function checkMemory(host: Host, image: ImageRecord): Promise<void> {
-  const { definition, memoryBytes, memoryFile } = manifestOf(image);
-  await verifyMemoryFile(memoryPath(host, image), {
-    offset: memoryFile.offset,
-    machineType: definition.machine,
-    memoryBytes,
-  });
-}
-
-function memoryPath(host: Host, image: ImageRecord): string {
-  return join(
-    guestDirectory(host.paths.data, image.guest).images,
-    image.id,
-    manifestOf(image).memoryFile.name,
-  );
-}
-
-/** Starts the machine of the image on its heads and loads its memory; it stands still, and nobody's guest yet. */
+/** The machine of the image on its new heads, or on its own layers. */
 async function load(
   host: Host,
   plan: RestorePlan,
   image: ImageRecord,
   operation: OperationHandle,
 ): Promise<void> {
-  const manifest = manifestOf(image);
-  const method = methodOf(plan);
+  const { instance, method } = plan;
   const disks = await machineDisks(host.catalog, plan.reused, plan.heads);
-  const args = [...commandLine(manifest.definition, disks), ...method.machineArgs()];
-  const process = await host.supervisor.launch(plan.instance, args, operation.signal);
-  try {
-    await method.load(process.qmp, {
-      file: memoryPath(host, image),
-      signal: operation.signal,
-      onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
-    });
-  } catch (error) {
-    const failure = StasisError.from(error);
-    throw failure.code === 'cancelled'
-      ? failure
-      : new StasisError(
-          'restore-failed',
-          `QEMU could not load the memory of image ${image.name}: ${messageOf(error)}`,
-          { cause: error, details: failure.details },
-        );
-  }
+  const definition = await restoredDefinition(host.catalog, plan, image);
+  await loadMachine(host, image, { instance, method, definition, disks }, operation);
 }
 
 interface Outcome {
@@ -267,6 +223,12 @@ async function bringBack(
   const failure = await operation.step('run', () =>
     letRun(host, plan.guest, plan.instance, plan.paused, operation),
   );
+  if (failure === undefined) {
+    const { definition: savedDefinition, createdAt: savedAt } = manifestOf(image);
+    const definition = await restoredDefinition(host.catalog, plan, image);
+    const { guest: uuid, paused } = plan;
+    await putRight(host, { uuid, definition, savedDefinition, savedAt, paused }, operation);
+  }
   return { failure, imageIsSpent: plan.delete && (failure === undefined || plan.reused.length > 0) };
 }
 
@@ -329,24 +291,17 @@ async function dropAndForget(host: Host, plan: RestorePlan, image: ImageRecord):
   await forget(host, plan.guest, image.id);
 }
 
-function methodOf(plan: RestorePlan): RestoreMethod {
-  if (plan.method !== 'eager')
-    throw new StasisError('unsupported', `restore method ${plan.method} is not there yet`);
-  return eager;
-}
-
-function manifestOf(image: ImageRecord): Manifest {
-  return fromStored<Manifest>(image.manifest);
-}
-
 /** The machine is the image's; what was decided about the guest since then, its host policy, stays. */
 async function restoredDefinition(
-  catalog: Parameters<typeof getGuestByUuid>[0],
-  guest: string,
+  catalog: Catalog,
+  { guest, generation }: RestorePlan,
   image: ImageRecord,
-): Promise<string> {
-  const now = storedDefinition(await getGuestByUuid(catalog, guest));
-  return JSON.stringify({ ...manifestOf(image).definition, policy: now.policy });
+): Promise<Definition> {
+  const { policy } = storedDefinition(await getGuestByUuid(catalog, guest));
+  const { definition } = manifestOf(image);
+  // A guest that was defined without a generation id has no device for it.
+  const hasGeneration = generation !== null && definition.generation !== undefined;
+  return { ...definition, policy, ...(hasGeneration ? { generation } : {}) };
 }
 
 /**

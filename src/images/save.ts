@@ -236,7 +236,12 @@ async function describe(
     pauseMs: captured.pauseMs ?? null,
     saveMs: Date.now() - Date.parse(plan.createdAt),
     memoryBytes: definition.memoryBytes,
-    memoryFile: { name: MEMORY_FILE, offset: STREAM_OFFSET, storedBytes: blocks * 512 },
+    memoryFile: {
+      name: MEMORY_FILE,
+      offset: STREAM_OFFSET,
+      storedBytes: blocks * 512,
+      mappable: true,
+    },
     guestWasPaused: !plan.wasRunning,
     qemuVersion: host.qemu.versionText,
     devices: memory.devices,

@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from 'node:events';
 import type { Transaction } from 'kysely';
-import type { OperationKind } from '../api/schemas.ts';
+import type { OperationKind, Outcome } from '../api/schemas.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   findOperation,
@@ -65,6 +65,8 @@ export class OperationEngine {
   readonly #running = new Map<string, RunningOperation>();
   /** which operation holds a guest, by UUID, or by name while it has none */
   readonly #holders = new Map<string, RunningOperation>();
+  /** which operations only read of a guest */
+  readonly #readers = new Map<string, Set<RunningOperation>>();
   readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
 
   constructor(options: EngineOptions) {
@@ -86,22 +88,50 @@ export class OperationEngine {
     procedure: Procedure<Args, Plan>,
     submission: Submission<Args>,
   ): Promise<{ id: string; settled: Promise<void> }> {
-    const key = submission.subject.guest ?? submission.subject.guestName;
-    const holder = this.#holders.get(key);
+    const { guest, guestName, source } = submission.subject;
+    const key = guest ?? guestName;
+    const holder = this.#occupant(key) ?? (source === undefined ? undefined : this.#holders.get(source));
     if (holder !== undefined) throw busy(holder.record);
     const operation = this.#create(procedure, submission, null);
     this.#holders.set(key, operation);
+    if (source !== undefined) this.#readersOf(source).add(operation);
     try {
-      if (submission.subject.guest !== null) await this.#settle(submission.subject.guest);
+      if (guest !== null) await this.#settle(guest);
       await operation.begin(submission.args);
     } catch (error) {
-      this.#holders.delete(key);
+      this.#release(operation);
       throw error;
     }
     const settled = operation.work();
     // Whoever waits hears the failure; the journal has it in any case.
     settled.catch(() => undefined);
     return { id: operation.record.id, settled };
+  }
+
+  #occupant(guest: string): RunningOperation | undefined {
+    return this.#holders.get(guest) ?? [...(this.#readers.get(guest) ?? [])][0];
+  }
+
+  #readersOf(guest: string): Set<RunningOperation> {
+    const readers = this.#readers.get(guest) ?? new Set();
+    this.#readers.set(guest, readers);
+    return readers;
+  }
+
+  async #whileHolding(
+    operation: RunningOperation,
+    guests: readonly string[],
+    body: () => Promise<void>,
+  ): Promise<boolean> {
+    const others = guests.filter((guest) => this.#holders.get(guest) !== operation);
+    if (others.some((guest) => this.#occupant(guest) !== undefined)) return false;
+    for (const guest of others) this.#holders.set(guest, operation);
+    try {
+      await body();
+      return true;
+    } finally {
+      for (const guest of others) this.#holders.delete(guest);
+    }
   }
 
   /** The operation under way on a guest, if any. */
@@ -193,6 +223,7 @@ export class OperationEngine {
       plan: 'null',
       steps: '[]',
       warnings: '[]',
+      outcomes: '[]',
       error: null,
       settled: 0,
       createdAt: new Date().toISOString(),
@@ -206,6 +237,10 @@ export class OperationEngine {
     this.#running.delete(operation.id);
     const key = operation.guest ?? operation.guestName;
     if (this.#holders.get(key) === operation) this.#holders.delete(key);
+    for (const [guest, readers] of this.#readers) {
+      readers.delete(operation);
+      if (readers.size === 0) this.#readers.delete(guest);
+    }
   }
 
   #shared(): Shared {
@@ -218,6 +253,7 @@ export class OperationEngine {
       changed: (operation) => this.#changes.emit(operation.record.id, operation),
       started: (operation) => this.#running.set(operation.record.id, operation),
       ended: (operation) => this.#release(operation),
+      whileHolding: (operation, guests, body) => this.#whileHolding(operation, guests, body),
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
     };
   }
@@ -245,6 +281,11 @@ interface Shared extends EngineOptions {
   changed(operation: LiveOperation): void;
   started(operation: RunningOperation): void;
   ended(operation: RunningOperation): void;
+  whileHolding(
+    operation: RunningOperation,
+    guests: readonly string[],
+    body: () => Promise<void>,
+  ): Promise<boolean>;
   createChild<Args, Plan>(
     procedure: Procedure<Args, Plan>,
     submission: Submission<Args>,
@@ -411,6 +452,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
     this.#warnings = [...this.#warnings, message];
     this.record = { ...this.record, warnings: JSON.stringify(this.#warnings) };
     await updateOperation(this.#shared.catalog, this.id, { warnings: this.record.warnings });
+  }
+
+  async outcome(outcome: Outcome): Promise<void> {
+    const others = fromStored<Outcome[]>(this.record.outcomes).filter(({ name }) => name !== outcome.name);
+    this.record = { ...this.record, outcomes: JSON.stringify([...others, outcome]) };
+    await updateOperation(this.#shared.catalog, this.id, { outcomes: this.record.outcomes });
+  }
+
+  whileHolding(guests: readonly string[], body: () => Promise<void>): Promise<boolean> {
+    return this.#shared.whileHolding(this, guests, body);
   }
 
   publish(event: EventInput): Promise<void> {

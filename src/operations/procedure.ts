@@ -13,7 +13,7 @@
  * can be neither, say for want of space, is tried again before anything else is done to the guest.
  */
 import type { Transaction } from 'kysely';
-import type { OperationKind } from '../api/schemas.ts';
+import type { OperationKind, Outcome } from '../api/schemas.ts';
 import type { Tables } from '../catalog/schema.ts';
 import type { StasisError } from '../errors.ts';
 import type { EventInput } from './event-log.ts';
@@ -35,6 +35,8 @@ export interface Subject {
   readonly guest: string | null;
   readonly guestName: string;
   readonly image: string | null;
+  /** a guest that this operation reads of: others may too, but nothing may be done to it */
+  readonly source?: string | undefined;
 }
 
 /** What a procedure is given to work with. */
@@ -55,6 +57,13 @@ export interface OperationHandle extends Subject {
   progress(bytesDone: number, bytesTotal: number): void;
   /** Something the user should know although the work succeeded. */
   warn(message: string): Promise<void>;
+  /** What was done for the guest besides the work itself, and how that went; the same name again replaces it. */
+  outcome(outcome: Outcome): Promise<void>;
+  /**
+   * Does something that needs other guests to be left alone meanwhile.
+   * @returns false, and nothing was done, when an operation holds one of them
+   */
+  whileHolding(guests: readonly string[], body: () => Promise<void>): Promise<boolean>;
   publish(event: EventInput): Promise<void>;
   /** Runs another procedure to its end as an operation of its own, under this one's hold on the guest. */
   child<Args, Plan>(

@@ -1,6 +1,8 @@
 import { StasisError } from '../errors.ts';
 import { withMigration, type CaptureMethod, type CaptureRequest, type CaptureResult } from './capture.ts';
-import { fileChannel, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
+import { readMemoryFile } from './memory-file.ts';
+import { removeStalePages } from './memory-pages.ts';
+import { fileChannel, STREAM_OFFSET, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
 import type { QmpWatch } from './qmp-watch.ts';
 import { isRunning, leavePostmigrate, resumeGuest } from './run-state.ts';
 
@@ -24,6 +26,8 @@ const DOWNTIME_FACTOR = 4;
  * step, 80 ms, 320 ms, …, until it lets QEMU stop the guest whatever is left: the transfer ends after about twice
  * the limit, at the latest.
  *
+ * A page that was written in an early pass and is zero in the end leaves its old bytes in the file: they are removed.
+ *
  * A guest that was paused stays paused. Its run state is `postmigrate` then; `cont` goes on as usual.
  */
 export const precopy: CaptureMethod = { name: 'precopy', capture };
@@ -39,7 +43,9 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
       'multifd-channels': 2,
     },
   } as const;
-  return await withMigration(request, wasRunning, setup, () => transfer(request, wasRunning));
+  const result = await withMigration(request, wasRunning, setup, () => transfer(request, wasRunning));
+  await removeStalePages(request.file, await readMemoryFile(request.file, STREAM_OFFSET));
+  return result;
 }
 
 async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<CaptureResult> {

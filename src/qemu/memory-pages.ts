@@ -11,7 +11,7 @@ import { dataExtents, punchHoles, type Extent } from './sparse-file.ts';
  * its bit cleared and keeps its old bytes. QEMU's loader goes by the bits; who maps the file would see the bytes.
  * Repeatable.
  * @returns bytes that were stale
- * @throws StasisError `storage-failed`, `unsupported` on a file system without holes
+ * @throws StasisError `storage-failed`
  */
 export async function removeStalePages(path: string, memory: MemoryFile): Promise<number> {
   await using file = await open(path, 'r+');

@@ -41,6 +41,12 @@ export function fileChannel(file: string): MigrationChannel {
   return { 'channel-type': 'main', addr: { transport: 'file', filename: file, offset: STREAM_OFFSET } };
 }
 
+/** QEMU exits when a load fails, with its reason only in the log, unless told (since 9.1) to stay and tell. */
+export function stayOnError(qmp: QmpClient): { 'exit-on-error'?: false } {
+  const { major, minor } = qmp.version;
+  return major > 9 || (major === 9 && minor >= 1) ? { 'exit-on-error': false } : {};
+}
+
 /**
  * Waits until the migration reaches one of the states. Works from a watch that was opened *before* the migration was
  * started, so that it reacts in the instant of the event.

@@ -1,7 +1,7 @@
 import { prepareMigration, resetMigration } from './capabilities.ts';
 import { supportsDirectIo } from './direct-io.ts';
-import { fileChannel, waitForMigration } from './migration.ts';
-import type { QmpClient } from './qmp.ts';
+import { fileChannel, stayOnError, waitForMigration } from './migration.ts';
+import type { QemuProcess } from './process.ts';
 import type { LoadRequest, RestoreMethod } from './restore.ts';
 
 /**
@@ -15,7 +15,7 @@ export const eager: RestoreMethod = {
   load,
 };
 
-async function load(qmp: QmpClient, request: LoadRequest): Promise<{ readonly loadMs: number }> {
+async function load({ qmp }: QemuProcess, request: LoadRequest): Promise<{ readonly loadMs: number }> {
   const { file, onProgress, signal } = request;
   const directIo = await supportsDirectIo(file, 'read');
   using migration = qmp.watch('MIGRATION');
@@ -28,10 +28,4 @@ async function load(qmp: QmpClient, request: LoadRequest): Promise<{ readonly lo
   await waitForMigration(qmp, migration, ['completed'], { signal, onProgress, failure: 'restore-failed' });
   await resetMigration(qmp);
   return { loadMs: performance.now() - begin };
-}
-
-/** QEMU exits when a load fails, with its reason only in the log, unless told (since 9.1) to stay and tell. */
-function stayOnError(qmp: QmpClient): { 'exit-on-error'?: false } {
-  const { major, minor } = qmp.version;
-  return major > 9 || (major === 9 && minor >= 1) ? { 'exit-on-error': false } : {};
 }

@@ -1,5 +1,6 @@
+import type { MemoryFile } from './memory-file.ts';
 import type { MigrationProgress } from './migration.ts';
-import type { QmpClient } from './qmp.ts';
+import type { QemuProcess } from './process.ts';
 
 /**
  * - `mapped`: the file is the guest's memory, copy on write
@@ -8,8 +9,13 @@ import type { QmpClient } from './qmp.ts';
  */
 export type RestoreMethodName = 'mapped' | 'lazy' | 'eager';
 
-export interface LoadRequest {
+/** A memory file and what stands in it. */
+export interface SavedMemory {
   readonly file: string;
+  readonly memory: MemoryFile;
+}
+
+export interface LoadRequest extends SavedMemory {
   readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -21,10 +27,13 @@ export interface LoadRequest {
 export interface RestoreMethod {
   readonly name: RestoreMethodName;
   /** Arguments for QEMU beyond the guest's own. */
-  machineArgs(): readonly string[];
+  machineArgs(saved: SavedMemory): readonly string[];
   /**
    * @throws StasisError `restore-failed` with QEMU's words, `cancelled`, `guest-crashed`. The QEMU is useless then:
    *   end it.
    */
-  load(qmp: QmpClient, request: LoadRequest): Promise<{ readonly loadMs: number }>;
+  load(process: QemuProcess, request: LoadRequest): Promise<{ readonly loadMs: number }>;
 }
+
+/** QEMU's name for the guest's memory; the rest (video memory, firmware, …) goes by other names. */
+export const MAIN_MEMORY = 'pc.ram';

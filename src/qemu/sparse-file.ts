@@ -19,6 +19,7 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 
 /** The calls take microseconds each; after so many the event loop gets its turn. */
 const CALLS_PER_TURN = 64;
+const ZEROS_BYTES = 1 << 20;
 
 export interface Extent {
   readonly start: number;
@@ -43,9 +44,9 @@ export async function* dataExtents(file: FileHandle, from: number, to: number): 
 }
 
 /**
- * Makes holes of parts of a file; its size stays.
- * @returns how many bytes were asked to become holes
- * @throws StasisError `storage-failed`, `unsupported` on a file system without holes
+ * Makes holes of parts of a file; its size stays. Where the file system has no holes, zeros are written instead.
+ * @returns how many bytes are zero now
+ * @throws StasisError `storage-failed`
  */
 export async function punchHoles(
   file: FileHandle,
@@ -54,8 +55,10 @@ export async function punchHoles(
   let calls = 0;
   let punchedBytes = 0;
   for await (const { start, end } of parts) {
-    if (fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, end - start) !== 0)
-      throw systemError('fallocate');
+    if (fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, end - start) !== 0) {
+      if (errorName() !== 'EOPNOTSUPP') throw systemError('fallocate');
+      await writeZeros(file, start, end);
+    }
     punchedBytes += end - start;
     if ((calls += 1) % CALLS_PER_TURN === 0) await otherWork();
   }
@@ -65,12 +68,23 @@ export async function punchHoles(
 function seek(file: FileHandle, offset: number, whence: number): number | undefined {
   const found = Number(lseek(file.fd, offset, whence));
   if (found >= 0) return found;
-  if (getSystemErrorName(-koffi.errno()) === 'ENXIO') return undefined; // nothing but a hole up to the end
+  if (errorName() === 'ENXIO') return undefined; // nothing but a hole up to the end
   throw systemError('lseek');
 }
 
+async function writeZeros(file: FileHandle, start: number, end: number): Promise<void> {
+  const zeros = Buffer.alloc(Math.min(end - start, ZEROS_BYTES));
+  for (let position = start; position < end; position += zeros.length)
+    await file.write(zeros, 0, Math.min(zeros.length, end - position), position);
+}
+
+function errorName(): string {
+  return getSystemErrorName(-koffi.errno());
+}
+
 function systemError(call: string): StasisError {
-  const name = getSystemErrorName(-koffi.errno());
-  const code = name === 'EOPNOTSUPP' ? 'unsupported' : 'storage-failed';
-  return new StasisError(code, `${call} failed on a memory file: ${name}`, { details: { errno: name } });
+  const errno = errorName();
+  return new StasisError('storage-failed', `${call} failed on a memory file: ${errno}`, {
+    details: { errno },
+  });
 }

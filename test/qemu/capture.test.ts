@@ -13,7 +13,7 @@ import type { QmpClient } from '../../src/qemu/qmp.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
 import { instantOf, LAST_PAGE } from './dirtier.ts';
-import { diskArgs, Lab, memoryOf, MEMORY_BYTES } from './lab.ts';
+import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 
 const EXPECTED = { offset: STREAM_OFFSET, machineType: 'pc-q35-10.0', memoryBytes: MEMORY_BYTES };
 /** The guest dirties memory faster than any disk: let the pause grow soon. */
@@ -58,11 +58,12 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
   const memory = await verifyMemoryFile(file, EXPECTED);
   assert.ok(memory.devices.some((name) => name.endsWith('/virtio-blk')));
 
+  const image = await savedMemory(file);
   const target = await lab.launch('target', [
     ...args(await lab.overlay('a2', bases[0]), await lab.overlay('b2', bases[1])),
-    ...eager.machineArgs(),
+    ...eager.machineArgs(image),
   ]);
-  await eager.load(target.qmp, { file });
+  await eager.load(target, image);
   assert.equal(await isRunning(target.qmp), false);
   assert.ok(instantOf(saved) > 0);
   assert.ok(saved.equals(await memoryOf(target.qmp, lab.path('loaded'))), 'the restored memory differs');
@@ -113,11 +114,12 @@ test('a stopped save holds the memory, leaves the guest standing, and can be und
   await resumeGuest(qmp);
   assert.equal(await isRunning(qmp), true);
 
+  const image = await savedMemory(file);
   const target = await lab.launch('target', [
     ...diskArgs('vda', 'disk', await lab.disk('other')),
-    ...eager.machineArgs(),
+    ...eager.machineArgs(image),
   ]);
-  await eager.load(target.qmp, { file });
+  await eager.load(target, image);
   assert.ok(saved.equals(await memoryOf(target.qmp, lab.path('loaded'))));
 });
 
@@ -203,8 +205,9 @@ test('what is loaded into the wrong machine is refused with the reason', async (
   const { qmp } = await lab.launch('source');
   await fillMemory(qmp, lab.path('word'));
   await stopped.capture({ qmp, file: lab.path('memory'), onPaused: nothing });
-  const target = await lab.launch('target', ['-machine', 'pc-q35-9.2', ...eager.machineArgs()]);
-  await assert.rejects(eager.load(target.qmp, { file: lab.path('memory') }), { code: 'restore-failed' });
+  const image = await savedMemory(lab.path('memory'));
+  const target = await lab.launch('target', ['-machine', 'pc-q35-9.2', ...eager.machineArgs(image)]);
+  await assert.rejects(eager.load(target, image), { code: 'restore-failed' });
   assert.match((await readLogTail(target.runDirectory)).join(), /Machine type received is 'pc-q35-10.0'/);
 });
 

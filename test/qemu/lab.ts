@@ -6,7 +6,10 @@ import { promisify } from 'node:util';
 import { findQemu, type QemuBinary } from '../../src/qemu/binary.ts';
 import { ImageTool } from '../../src/qemu/image-tool.ts';
 import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process.ts';
+import { readMemoryFile } from '../../src/qemu/memory-file.ts';
+import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
 import type { QmpClient } from '../../src/qemu/qmp.ts';
+import type { SavedMemory } from '../../src/qemu/restore.ts';
 import { dirtierRom } from './dirtier.ts';
 
 export const run = promisify(execFile);
@@ -101,4 +104,9 @@ export async function memoryOf(qmp: QmpClient, file: string): Promise<Buffer> {
   const memory = await readFile(file);
   await rm(file);
   return memory;
+}
+
+/** A memory file as a restore method wants it. */
+export async function savedMemory(file: string): Promise<SavedMemory> {
+  return { file, memory: await readMemoryFile(file, STREAM_OFFSET) };
 }

@@ -106,6 +106,7 @@ export function operation(fields: Partial<Operation> = {}): Operation {
     error: null,
     result: {},
     warnings: [],
+    outcomes: [],
     ...fields,
   };
 }

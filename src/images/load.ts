@@ -1,0 +1,105 @@
+/** The machine of an image: launched on given disks, filled with the image's memory, and standing still. */
+import { join } from 'node:path';
+import type { ImageRecord } from '../catalog/images.ts';
+import { StasisError, messageOf } from '../errors.ts';
+import { commandLine, type MachineDisks } from '../guests/command-line.ts';
+import type { Definition } from '../guests/definition.ts';
+import { guestDirectory } from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import type { OperationHandle } from '../operations/procedure.ts';
+import { verifyMemoryFile } from '../qemu/memory-file.ts';
+import { eager } from '../qemu/restore-eager.ts';
+import { mapped, whyNotMapped } from '../qemu/restore-mapped.ts';
+import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore.ts';
+import { fromStored } from '../stored.ts';
+import type { Manifest } from './manifest.ts';
+
+export function manifestOf(image: ImageRecord): Manifest {
+  return fromStored<Manifest>(image.manifest);
+}
+
+/** The memory of an image that may be restored. @throws StasisError `image-damaged` when it isn't whole, or isn't this guest's */
+export async function checkedMemory(host: Host, image: ImageRecord): Promise<SavedMemory> {
+  const { definition, memoryBytes, memoryFile, guest } = manifestOf(image);
+  if (image.state !== 'ready') {
+    throw new StasisError(
+      'image-damaged',
+      `image ${image.name} of ${guest.name} is ${image.state} and can't be restored`,
+    );
+  }
+  const file = join(guestDirectory(host.paths.data, image.guest).images, image.id, memoryFile.name);
+  const machineType = definition.machine;
+  const memory = await verifyMemoryFile(file, { offset: memoryFile.offset, machineType, memoryBytes });
+  return { file, memory };
+}
+
+/**
+ * How an image is restored: as asked for, else mapped, else eagerly.
+ * @throws StasisError `unsupported` with the reason when it can't be as asked for
+ */
+export function chooseRestoreMethod(
+  image: ImageRecord,
+  { memory }: SavedMemory,
+  wanted: RestoreMethodName | undefined,
+): RestoreMethodName {
+  const { memoryFile } = manifestOf(image);
+  const obstacle =
+    memoryFile.mappable === true ? whyNotMapped(memory) : 'it was taken before that was possible';
+  if (wanted === undefined) return obstacle === undefined ? 'mapped' : 'eager';
+  if (wanted === 'mapped' && obstacle !== undefined) {
+    throw new StasisError(
+      'unsupported',
+      `image ${image.name} can't be restored mapped: ${obstacle}; restore it with --method eager`,
+    );
+  }
+  methodOf(wanted);
+  return wanted;
+}
+
+export interface LoadPlan {
+  readonly instance: string;
+  readonly definition: Definition;
+  readonly disks: MachineDisks;
+  readonly method: RestoreMethodName;
+}
+
+/**
+ * Launches the machine as a candidate of the supervisor's, and loads it. When this fails the caller discards it.
+ * @throws StasisError `restore-failed`, `cancelled`
+ */
+export async function loadMachine(
+  host: Host,
+  image: ImageRecord,
+  plan: LoadPlan,
+  operation: OperationHandle,
+): Promise<void> {
+  const method = methodOf(plan.method);
+  const saved = await checkedMemory(host, image);
+  const args = [...commandLine(plan.definition, plan.disks), ...method.machineArgs(saved)];
+  const process = await host.supervisor.launch(plan.instance, args, operation.signal);
+  try {
+    await method.load(process, {
+      ...saved,
+      signal: operation.signal,
+      onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+    });
+  } catch (error) {
+    const failure = StasisError.from(error);
+    if (failure.code === 'cancelled') throw failure;
+    const message = `QEMU could not load the memory of image ${image.name}: ${messageOf(error)}`;
+    throw new StasisError('restore-failed', message, { cause: error, details: failure.details });
+  }
+}
+
+function methodOf(name: RestoreMethodName): RestoreMethod {
+  switch (name) {
+    case 'mapped':
+      return mapped;
+    case 'eager':
+      return eager;
+    case 'lazy':
+      throw new StasisError('unsupported', 'restore method lazy is not there yet; use mapped or eager');
+    default:
+      return name satisfies never;
+  }
+}
