@@ -51,11 +51,22 @@ export async function getImageById(catalog: Catalog, id: string): Promise<ImageR
 export async function updateImage(
   catalog: Catalog,
   id: string,
-  values: Partial<
-    Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'restoredCount' | 'restoreMethod' | 'verifiedAt'>
-  >,
+  values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt'>>,
 ): Promise<void> {
   await catalog.updateTable('images').set(values).where('id', '=', id).execute();
+}
+
+/** An image was restored once more: several may be at once. */
+export async function countRestore(
+  catalog: Catalog,
+  id: string,
+  restoreMethod: ImageRecord['restoreMethod'],
+): Promise<void> {
+  await catalog
+    .updateTable('images')
+    .set((column) => ({ restoreMethod, restoredCount: column('restoredCount', '+', 1) }))
+    .where('id', '=', id)
+    .execute();
 }
 
 /** The children of a deleted image become children of its parent: the tree keeps its shape. */

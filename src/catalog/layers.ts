@@ -18,9 +18,13 @@ export async function insertLayer(catalog: Catalog, layer: LayerRecord): Promise
     .execute();
 }
 
+export async function findLayer(catalog: Catalog, id: string): Promise<LayerRecord | undefined> {
+  return catalog.selectFrom('layers').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
 /** @throws StasisError `internal` when there is none: an id always comes from the catalog */
 export async function getLayer(catalog: Catalog, id: string): Promise<LayerRecord> {
-  const layer = await catalog.selectFrom('layers').selectAll().where('id', '=', id).executeTakeFirst();
+  const layer = await findLayer(catalog, id);
   if (layer === undefined) throw new StasisError('internal', `the catalog has no layer ${id}`);
   return layer;
 }
@@ -33,31 +37,63 @@ export async function childrenOf(catalog: Catalog, id: string): Promise<LayerRec
   return catalog.selectFrom('layers').selectAll().where('parent', '=', id).execute();
 }
 
-/** Ids of all layers that stand on the roots of a guest's disks, whoever's they are. */
-const treesOf = (guest: string) => sql<{ id: string }>`
-  with recursive
-    chain (id, parent) as (
+/** The root layers of a guest's disks. */
+export async function rootsOfGuest(catalog: Catalog, guest: string): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    with recursive chain (id, parent) as (
       select layers.id, layers.parent from layers join heads on heads.layer = layers.id where heads.guest = ${guest}
-      union select layers.id, layers.parent from layers join chain on layers.id = chain.parent),
-    tree (id) as (
-      select id from chain where parent is null
-      union all select layers.id from layers join tree on layers.parent = tree.id)
+      union select layers.id, layers.parent from layers join chain on layers.id = chain.parent)
+    select id from chain where parent is null`.execute(catalog);
+  return rows.map(({ id }) => id);
+}
+
+/** Ids of the given layers and of all that stand on them, whoever's they are. */
+const treesOver = (layers: readonly string[]) => sql<string>`
+  with recursive tree (id) as (
+    select id from layers where id in (${sql.join(layers)})
+    union all select layers.id from layers join tree on layers.parent = tree.id)
   select id from tree`;
 
-/** The trees of a guest's disks: every layer that stands on the same roots as its heads, and what holds them. */
-export async function treesOfGuest(
+/** All layers that stand on the given ones, these included, and what holds them. */
+export async function treesOf(
   catalog: Catalog,
-  guest: string,
+  roots: readonly string[],
 ): Promise<{ layers: LayerRecord[]; heads: string[]; pinned: string[] }> {
-  const inTrees = sql<SqlBool>`layer in (${treesOf(guest)})`;
+  if (roots.length === 0) return { layers: [], heads: [], pinned: [] };
+  const inTrees = sql<SqlBool>`layer in (${treesOver(roots)})`;
   const layers = await catalog
     .selectFrom('layers')
     .selectAll()
-    .where(sql<SqlBool>`id in (${treesOf(guest)})`)
+    .where(sql<SqlBool>`id in (${treesOver(roots)})`)
     .execute();
   const heads = await catalog.selectFrom('heads').select('layer').where(inTrees).execute();
   const pins = await catalog.selectFrom('pins').select('layer').distinct().where(inTrees).execute();
   return { layers, heads: heads.map(({ layer }) => layer), pinned: pins.map(({ layer }) => layer) };
+}
+
+/** The guests whose disks or images stand on any of the given layers. */
+export async function guestsOver(catalog: Catalog, layers: readonly string[]): Promise<string[]> {
+  if (layers.length === 0) return [];
+  const inTrees = sql<SqlBool>`layer in (${treesOver(layers)})`;
+  const heads = await catalog.selectFrom('heads').select('guest').distinct().where(inTrees).execute();
+  const pins = await catalog
+    .selectFrom('pins')
+    .innerJoin('images', 'images.id', 'pins.image')
+    .select('guest')
+    .distinct()
+    .where(inTrees)
+    .execute();
+  return [...new Set([...heads, ...pins].map(({ guest }) => guest))];
+}
+
+/** The guest that writes to a layer. */
+export async function writerOf(catalog: Catalog, layer: string): Promise<string | undefined> {
+  const head = await catalog
+    .selectFrom('heads')
+    .select('guest')
+    .where('layer', '=', layer)
+    .executeTakeFirst();
+  return head?.guest;
 }
 
 /** From the layer itself down to its root. */

@@ -27,9 +27,19 @@ export function renderOperation(operation: Operation): string[] {
       ['error', operation.error?.message, 'red'],
       ...operation.warnings.map((warning) => ['warning', warning, 'yellow'] as const),
     ]),
+    ...renderOutcomes(operation),
     ...operation.steps.map((step) => {
       const after = `+${formatDuration(Date.parse(step.at) - startedMs)}`;
       return `${paint('dim', after.padStart(12))}  ${printable(step.name)}`;
     }),
   ];
+}
+
+/** What was done for the guest besides the work itself, or could not be. */
+export function renderOutcomes({ outcomes }: Operation): string[] {
+  const styles = { done: 'dim', skipped: 'yellow', failed: 'red' } as const;
+  return outcomes.map(
+    ({ name, outcome, message }) =>
+      `  ${paint(styles[outcome], `${name} ${outcome}`)}: ${printable(message)}`,
+  );
 }

@@ -21,6 +21,7 @@ import {
   stopProcedure,
 } from '../guests/power.ts';
 import { Supervisor } from '../guests/supervisor.ts';
+import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { restoreProcedure } from '../images/restore.ts';
@@ -135,6 +136,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(resetProcedure(host));
   engine.register(saveProcedure(host));
   engine.register(restoreProcedure(host));
+  engine.register(cloneProcedure(host));
   engine.register(deleteProcedure(host));
   engine.register(collectProcedure(host));
 }

@@ -6,6 +6,7 @@ import { Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
 import { getGuest, listGuests } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
+import { cloneProcedure } from '../images/clone.ts';
 import { deleteProcedure, requireImage } from '../images/delete.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
@@ -107,10 +108,21 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request, reply) => {
       const { asNewGuest, saveCurrent, ...args } = request.body ?? {};
-      if (asNewGuest !== undefined)
-        throw new StasisError('unsupported', 'restoring as a new guest (--as) is not there yet', {
-          guest: request.params.guest,
+      if (asNewGuest !== undefined) {
+        if (args.delete === true || (saveCurrent ?? false) !== false)
+          throw new StasisError(
+            'invalid-request',
+            'restoring as a new guest leaves this one and its images alone: delete and save-current do not go with it',
+            { guest: request.params.guest },
+          );
+        const source = await getGuest(catalog, request.params.guest);
+        return submit(context, reply, {
+          kind: 'clone',
+          procedure: cloneProcedure(host),
+          subject: { guest: null, guestName: asNewGuest, image: args.name ?? null, source: source.uuid },
+          args: { ...args, source: source.uuid },
         });
+      }
       const subject = await subjectOf(context, request.params.guest, args.name ?? DEFAULT_IMAGE);
       const save =
         saveCurrent === true

@@ -1,5 +1,6 @@
 /** Starting a guest from its disks: the procedure behind `start`, when no image is restored. */
 import { getGuestByUuid, setInstance } from '../catalog/guests.ts';
+import { rootsOfGuest } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
@@ -42,7 +43,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       }
       const heads = await headIds(catalog, guest.uuid);
       await checkSeals(catalog, heads);
-      const forest = await loadForest(catalog, guest.uuid);
+      const forest = await loadForest(catalog, await rootsOfGuest(catalog, guest.uuid));
       const held = heads.filter(({ layer }) => !isWritable(forest, layer));
       return {
         guest: guest.uuid,

@@ -111,7 +111,7 @@ export function policyProcedure(): Procedure<Partial<Policy>, { guest: string; c
   };
 }
 
-function alreadyDefined(name: string): StasisError {
+export function alreadyDefined(name: string): StasisError {
   return new StasisError(
     'guest-exists',
     `there already is a guest "${name}"; \`stasis undefine ${name}\` first, or choose another name`,

@@ -5,15 +5,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog } from '../catalog/database.ts';
-import {
-  chainOf,
-  getLayer,
-  headsOf,
-  insertLayer,
-  setHead,
-  setIdentity,
-  treesOfGuest,
-} from '../catalog/layers.ts';
+import { chainOf, getLayer, headsOf, insertLayer, setHead, setIdentity, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
@@ -43,9 +35,9 @@ export function guestDirectory(data: string, uuid: string): GuestDirectory {
   return { root, layers: join(root, 'layers'), images: join(root, 'images') };
 }
 
-/** The trees of a guest's disks as the pure model sees them. */
-export async function loadForest(catalog: Catalog, guest: string): Promise<LayerForest> {
-  const { layers, heads, pinned } = await treesOfGuest(catalog, guest);
+/** The trees over root layers as the pure model sees them: of all guests that share them. */
+export async function loadForest(catalog: Catalog, roots: readonly string[]): Promise<LayerForest> {
+  const { layers, heads, pinned } = await treesOf(catalog, roots);
   return {
     layers: layers.map(({ id, parent, root }) => ({ id, parent, root: root === 1 })),
     heads: new Set(heads),

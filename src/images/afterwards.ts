@@ -23,6 +23,7 @@ export async function putRight(host: Host, restored: Restored, operation: Operat
   const process = host.supervisor.find(restored.uuid);
   if (process === undefined) return;
   await operation.outcome(generation(restored));
+  if (restored.definition.clone !== undefined) await operation.outcome(sameAsBefore(restored));
   if (restored.definition.networks.length > 0)
     await operation.outcome(await attempt('network', restored, () => announce(process.qmp)));
   await operation.outcome(await attempt('clock', restored, () => setClock(restored)));
@@ -39,6 +40,20 @@ function generation({ definition, savedDefinition }: Restored): Outcome {
         outcome: 'done',
         message: `new generation id ${definition.generation}: the guest reseeds its randomness`,
       };
+}
+
+/** What a clone can't be rid of from outside. */
+function sameAsBefore({ definition, savedDefinition }: Restored): Outcome {
+  const addresses = savedDefinition.networks.map(({ mac }) => mac);
+  const network =
+    addresses.length === 0
+      ? ''
+      : `, its network address (${addresses.join(', ')}) and IP address: on a network that ${savedDefinition.name} is on too, the two are in each other's way`;
+  return {
+    name: 'identity',
+    outcome: 'skipped',
+    message: `inside, it is ${savedDefinition.name} still: hostname, machine-id, host keys${network}. Change them in the guest; a shutdown and start of ${definition.name} gives it the addresses and the UUID of its own definition`,
+  };
 }
 
 /** Switches on the way learn where the guest's addresses are now. */

@@ -7,11 +7,16 @@ import {
   chainOf,
   childrenOf,
   deleteLayer,
+  findLayer,
   getLayer,
+  guestsOver,
   moveHolds,
+  rootsOfGuest,
   setParent,
+  writerOf,
   type LayerRecord,
 } from '../catalog/layers.ts';
+import { StasisError } from '../errors.ts';
 import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import { headIds, loadForest, seal, unseal } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
@@ -20,51 +25,81 @@ import { backingChain, headNodes, removeNode } from '../qemu/block-graph.ts';
 import { commitActive, commitIntermediate, streamInto } from '../qemu/block-merge.ts';
 import { cancelJobs } from '../qemu/interrupted-jobs.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
-import { nextCollectStep, type CollectStep } from '../storage/layers.ts';
+import { collectSteps, type CollectStep } from '../storage/layers.ts';
 
-/** A running guest's disk: where its chain is open. */
+/** The one running guest that has a layer open. */
 interface OpenDisk {
+  readonly guest: string;
   readonly qmp: QmpClient;
+  /** what that guest writes to */
   readonly head: string;
 }
 
 /** Removes and merges layers of a guest's disks until each that is left has its reason. Repeatable. */
 export async function collect(host: Host, guest: string, operation: OperationHandle): Promise<void> {
-  await settleInterrupted(host, guest, operation);
+  await collectTrees(host, await rootsOfGuest(host.catalog, guest), operation);
+}
+
+/**
+ * The same over given root layers. They may carry the disks of several guests, clones of each other: what can't be
+ * done now, since another guest is busy or several have the layers open, is left to a later operation on one of them.
+ */
+export async function collectTrees(
+  host: Host,
+  roots: readonly string[],
+  operation: OperationHandle,
+): Promise<void> {
+  await settleInterrupted(host, roots, operation);
+  const deferred = new Set<string>();
   for (;;) {
-    const step = await nextStep(host, guest);
+    const steps = collectSteps(await loadForest(host.catalog, roots));
+    const step = steps.find(({ layer }) => !deferred.has(layer));
     if (step === undefined) return;
-    await operation.step(`${step.action}-layer`, () => perform(host, guest, step, operation));
+    if (!(await tryStep(host, step, operation))) deferred.add(step.layer);
   }
 }
 
-async function nextStep(host: Host, guest: string): Promise<CollectStep | undefined> {
-  return nextCollectStep(await loadForest(host.catalog, guest));
+/** @returns whether the step could be done now */
+async function tryStep(host: Host, step: CollectStep, operation: OperationHandle): Promise<boolean> {
+  let done = false;
+  await operation.whileHolding(await guestsOver(host.catalog, [step.layer]), async () => {
+    const [user, ...others] = await openDisks(host, step.layer);
+    const foldsAnothersHead = user?.head === step.layer && user.guest !== operation.guest;
+    if (others.length > 0 || foldsAnothersHead) return;
+    await operation.step(`${step.action}-layer`, () => perform(host, step, user, operation));
+    done = true;
+  });
+  return done;
 }
 
 async function perform(
   host: Host,
-  guest: string,
   step: CollectStep,
+  open: OpenDisk | undefined,
   operation: OperationHandle,
 ): Promise<void> {
-  const layer = await getLayer(host.catalog, step.layer);
+  const layer = await findLayer(host.catalog, step.layer);
+  if (layer === undefined) return; // an operation on another guest was faster
   switch (step.action) {
     case 'remove':
-      return remove(host, guest, layer);
+      return remove(host, layer);
     case 'absorb':
-      return absorb(host, guest, layer, await getLayer(host.catalog, step.into), operation);
+      return absorb(host, layer, await getLayer(host.catalog, step.into), open, operation);
     case 'fold':
-      return fold(host, guest, layer, await getLayer(host.catalog, step.into), operation);
+      return fold(host, layer, await getLayer(host.catalog, step.into), open, operation);
     default:
       return step satisfies never;
   }
 }
 
 /** The row goes last: as long as it is there, the file is known. */
-async function remove(host: Host, guest: string, layer: LayerRecord): Promise<void> {
-  const qmp = host.supervisor.find(guest)?.qmp;
-  if (qmp !== undefined) await removeNode(qmp, nodeName(layer.id));
+async function remove(host: Host, layer: LayerRecord): Promise<void> {
+  // A merge in a running guest leaves the node of what was merged.
+  const root = (await chainOf(host.catalog, layer.id)).at(-1)?.id ?? layer.id;
+  for (const guest of await guestsOver(host.catalog, [root])) {
+    const qmp = host.supervisor.find(guest)?.qmp;
+    if (qmp !== undefined) await removeNode(qmp, nodeName(layer.id));
+  }
   await rm(layer.path, { force: true });
   await deleteLayer(host.catalog, layer.id);
 }
@@ -72,14 +107,13 @@ async function remove(host: Host, guest: string, layer: LayerRecord): Promise<vo
 /** What the child lacks of its parent is copied up into it; the parent is then nobody's, and the next step removes it. */
 async function absorb(
   host: Host,
-  guest: string,
   layer: LayerRecord,
   into: LayerRecord,
+  open: OpenDisk | undefined,
   operation: OperationHandle,
 ): Promise<void> {
   if (layer.parent === null) throw new Error(`layer ${layer.id} is no root and has no parent`);
   const parent = await getLayer(host.catalog, layer.parent);
-  const open = await openDisk(host, guest, layer.id);
   await unseal(host.catalog, [into.id]);
   if (open === undefined) {
     await host.imageTool.rebase({
@@ -101,25 +135,24 @@ async function absorb(
     }
   }
   await setParent(host.catalog, into.id, parent.id);
-  await sealUnlessHead(host, guest, into.id);
+  await sealUnlessWritten(host, into.id);
 }
 
 /** The child is written down into the root, which takes its place; the child is then nobody's, and the next step removes it. */
 async function fold(
   host: Host,
-  guest: string,
   layer: LayerRecord,
   into: LayerRecord,
+  open: OpenDisk | undefined,
   operation: OperationHandle,
 ): Promise<void> {
-  const open = await openDisk(host, guest, layer.id);
   await unseal(host.catalog, [into.id]);
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
     await host.imageTool.commit({ top: layer.path, base: into.path });
-    await becomeOne(host, guest, layer, into);
+    await becomeOne(host, layer, into, open);
   } else if (open.head === layer.id) {
-    await foldHead(host, guest, layer, into, open, operation);
+    await foldHead(host, layer, into, open, operation);
   } else {
     if ((await backingChain(open.qmp, nodeName(open.head))).includes(nodeName(layer.id))) {
       await commitIntermediate(open.qmp, {
@@ -131,9 +164,9 @@ async function fold(
         onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
       });
     }
-    await becomeOne(host, guest, layer, into);
+    await becomeOne(host, layer, into, open);
   }
-  await sealUnlessHead(host, guest, into.id);
+  await sealUnlessWritten(host, into.id);
 }
 
 /**
@@ -142,13 +175,12 @@ async function fold(
  */
 async function foldHead(
   host: Host,
-  guest: string,
   layer: LayerRecord,
   into: LayerRecord,
   open: OpenDisk,
   operation: OperationHandle,
 ): Promise<void> {
-  const wasRunning = host.supervisor.runState(guest)?.state === 'running';
+  const wasRunning = host.supervisor.runState(open.guest)?.state === 'running';
   await operation.step(wasRunning ? FOLD_RUNNING_HEAD : 'fold-paused-head', async () => {
     await commitActive(open.qmp, {
       jobId: `fold-${layer.id}`,
@@ -158,7 +190,7 @@ async function foldHead(
       beforePivot: () => operation.failpoint('pause:before-pivot'),
       afterPivot: async () => {
         await operation.failpoint('pause:after-pivot');
-        await becomeOne(host, guest, layer, into);
+        await becomeOne(host, layer, into, open);
       },
     });
   });
@@ -167,46 +199,67 @@ async function foldHead(
 const FOLD_RUNNING_HEAD = 'fold-running-head';
 
 /** What a daemon that died in a merge left in a running QEMU: a job without a master, a pivot not yet recorded, a guest standing still. */
-async function settleInterrupted(host: Host, guest: string, operation: OperationHandle): Promise<void> {
+async function settleInterrupted(
+  host: Host,
+  roots: readonly string[],
+  operation: OperationHandle,
+): Promise<void> {
+  if (!operation.recovering) return;
+  const family = await guestsOver(host.catalog, roots);
+  const settled = await operation.whileHolding(family, async () => {
+    for (const member of family) {
+      const process = host.supervisor.find(member);
+      if (process !== undefined) await cancelJobs(process.qmp);
+    }
+  });
+  if (!settled) throw new StasisError('busy', 'another guest on the same disks is busy');
+  const guest = operation.guest ?? '';
   const qmp = host.supervisor.find(guest)?.qmp;
-  if (qmp === undefined || !operation.recovering) return;
-  await cancelJobs(qmp);
+  if (qmp === undefined) return;
   const heads = await headNodes(qmp);
   for (const { disk, layer } of await headIds(host.catalog, guest)) {
     const actual = layerOfNode(heads.get(deviceId(disk)) ?? '');
     if (actual !== undefined && actual !== layer) {
-      await becomeOne(host, guest, await getLayer(host.catalog, layer), await getLayer(host.catalog, actual));
+      const [from, into] = [await getLayer(host.catalog, layer), await getLayer(host.catalog, actual)];
+      await becomeOne(host, from, into, { guest, qmp, head: layer });
     }
   }
   const stands = (await qmp.execute('query-status')).status === 'paused';
   if (stands && operation.reached(FOLD_RUNNING_HEAD)) await qmp.execute('cont');
 }
 
-/** Where a layer is open in the guest's QEMU, or undefined when nobody has it open. */
-async function openDisk(host: Host, guest: string, layer: string): Promise<OpenDisk | undefined> {
-  const process = host.supervisor.find(guest);
-  if (process === undefined) return undefined;
-  for (const { layer: head } of await headIds(host.catalog, guest)) {
-    if ((await chainOf(host.catalog, head)).some(({ id }) => id === layer)) return { qmp: process.qmp, head };
+/** Where a layer is open: the running guests whose disks stand on it. */
+async function openDisks(host: Host, layer: string): Promise<OpenDisk[]> {
+  const open: OpenDisk[] = [];
+  for (const guest of await guestsOver(host.catalog, [layer])) {
+    const process = host.supervisor.find(guest);
+    if (process === undefined) continue;
+    for (const { layer: head } of await headIds(host.catalog, guest)) {
+      if ((await chainOf(host.catalog, head)).some(({ id }) => id === layer))
+        open.push({ guest, qmp: process.qmp, head });
+    }
   }
-  return undefined;
+  return open;
 }
 
-async function sealUnlessHead(host: Host, guest: string, layer: string): Promise<void> {
-  const written =
-    host.supervisor.find(guest) !== undefined &&
-    (await headIds(host.catalog, guest)).some((head) => head.layer === layer);
-  if (!written) await seal(host.catalog, [layer]);
+async function sealUnlessWritten(host: Host, layer: string): Promise<void> {
+  const writer = await writerOf(host.catalog, layer);
+  if (writer === undefined || host.supervisor.find(writer) === undefined) await seal(host.catalog, [layer]);
 }
 
 /** Everything that stood on or held `layer` stands on or holds `into`, in the files' headers and in the catalog. */
-async function becomeOne(host: Host, guest: string, layer: LayerRecord, into: LayerRecord): Promise<void> {
+async function becomeOne(
+  host: Host,
+  layer: LayerRecord,
+  into: LayerRecord,
+  open: OpenDisk | undefined,
+): Promise<void> {
   const children = await childrenOf(host.catalog, layer.id);
-  const open = await openLayers(host, guest);
+  const openLayers = open === undefined ? [] : await chainOf(host.catalog, open.head);
   for (const child of children) {
     await unseal(host.catalog, [child.id]);
     // A header that QEMU has open has been rewritten by QEMU, as part of its job.
-    if (!open.has(child.id))
+    if (!openLayers.some(({ id }) => id === child.id))
       await host.imageTool.rebase({
         path: child.path,
         backing: into.path,
@@ -218,20 +271,13 @@ async function becomeOne(host: Host, guest: string, layer: LayerRecord, into: La
     for (const child of children) await setParent(transaction, child.id, into.id);
     await moveHolds(transaction, layer.id, into.id);
   });
-  for (const child of children) await sealUnlessHead(host, guest, child.id);
-}
-
-/** Every layer that the guest's QEMU has open. */
-async function openLayers(host: Host, guest: string): Promise<Set<string>> {
-  if (host.supervisor.find(guest) === undefined) return new Set();
-  const heads = await headIds(host.catalog, guest);
-  const chains = await Promise.all(heads.map(({ layer }) => chainOf(host.catalog, layer)));
-  return new Set(chains.flat().map(({ id }) => id));
+  for (const child of children) await sealUnlessWritten(host, child.id);
 }
 
 /** Is there anything to collect of a guest's layers? */
 export async function hasWork(host: Host, guest: string): Promise<boolean> {
-  return (await nextStep(host, guest)) !== undefined;
+  const roots = await rootsOfGuest(host.catalog, guest);
+  return collectSteps(await loadForest(host.catalog, roots)).length > 0;
 }
 
 /** Collecting as an operation of its own: what an interrupted one left. */

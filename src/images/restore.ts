@@ -8,13 +8,20 @@ import { readFile } from 'node:fs/promises';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
-import { findImageById, getImageById, updateImage, type ImageRecord } from '../catalog/images.ts';
+import {
+  countRestore,
+  findImageById,
+  getImageById,
+  updateImage,
+  type ImageRecord,
+} from '../catalog/images.ts';
 import {
   deletePins,
   getLayer,
   insertPin,
   pinnedBy,
   pinsOf,
+  rootsOfGuest,
   setHead,
   setIdentity,
 } from '../catalog/layers.ts';
@@ -151,10 +158,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           JSON.stringify(await restoredDefinition(transaction, plan, image)),
         );
         await setCurrentImage(transaction, plan.guest, plan.image);
-        await updateImage(transaction, plan.image, {
-          restoredCount: image.restoredCount + 1,
-          restoreMethod: plan.method,
-        });
+        await countRestore(transaction, plan.image, plan.method);
         // Its layers are about to be written to: from here on it can't be promised to restore.
         if (plan.reused.length > 0) await dropImage(transaction, image);
       });
@@ -313,7 +317,7 @@ async function reusable(
   guest: string,
   pins: readonly { disk: string; layer: string }[],
 ): Promise<readonly ReusedLayer[]> {
-  const forest = await loadForest(host.catalog, guest);
+  const forest = await loadForest(host.catalog, await rootsOfGuest(host.catalog, guest));
   const heads = await headIds(host.catalog, guest);
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);

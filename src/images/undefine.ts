@@ -1,19 +1,23 @@
 /** Letting a guest leave Stasis as it came: what it wrote goes back into the disks the user brought. */
 import { rm } from 'node:fs/promises';
-import { deleteGuest, getGuestByUuid, hasGuest } from '../catalog/guests.ts';
+import { deleteGuest, getGuestByUuid, hasGuest, type GuestRecord } from '../catalog/guests.ts';
 import { getImageById, listImages } from '../catalog/images.ts';
-import { deleteHeads, deleteLayer } from '../catalog/layers.ts';
+import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
+import { storedDefinition } from '../guests/definition.ts';
 import { checkSeals, guestDirectory, headIds } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
-import { collect } from './collect.ts';
+import { collectTrees } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 
 interface UndefinePlan {
   readonly guest: string;
   readonly name: string;
   readonly images: readonly string[];
+  /** its disks stand on those of another guest, and are gone with it */
+  readonly isClone: boolean;
+  readonly roots: readonly string[];
 }
 
 export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolean }, UndefinePlan> {
@@ -40,8 +44,15 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
           },
         );
       }
+      await refuseWithClones(host, guest);
       await checkSeals(catalog, await headIds(catalog, guest.uuid));
-      return { guest: guest.uuid, name: guest.name, images: images.map((image) => image.id) };
+      return {
+        guest: guest.uuid,
+        name: guest.name,
+        images: images.map((image) => image.id),
+        isClone: storedDefinition(guest).clone !== undefined,
+        roots: await rootsOfGuest(catalog, guest.uuid),
+      };
     },
 
     async run(plan, operation) {
@@ -55,13 +66,13 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
     async finish(plan, operation) {
       if (!(await hasGuest(catalog, plan.guest))) return;
       for (const id of plan.images) await operation.step('remove-memory', () => forget(host, plan.guest, id));
-      await collect(host, plan.guest, operation);
+      if (plan.isClone) await deleteHeads(catalog, plan.guest);
+      await collectTrees(host, plan.roots, operation);
       await operation.step('forget-guest', async () => {
         await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
         await catalog.transaction().execute(async (transaction) => {
-          const roots = await headIds(transaction, plan.guest);
           await deleteHeads(transaction, plan.guest);
-          for (const { layer } of roots) await deleteLayer(transaction, layer);
+          if (!plan.isClone) for (const layer of plan.roots) await deleteLayer(transaction, layer);
           await deleteGuest(transaction, plan.guest);
         });
       });
@@ -69,8 +80,30 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
         type: 'guest',
         action: 'undefined',
         guest: plan.name,
-        message: `${plan.name} is no longer known; its disks are as it left them`,
+        message: plan.isClone
+          ? `${plan.name} is no longer known, and its disks are gone`
+          : `${plan.name} is no longer known; its disks are as it left them`,
       });
     },
   };
+}
+
+/** @throws StasisError `disk-in-use` naming the clones whose disks stand on what would be gone */
+async function refuseWithClones(host: Host, guest: GuestRecord): Promise<void> {
+  const { catalog } = host;
+  const roots = await rootsOfGuest(catalog, guest.uuid);
+  const { root: directory } = guestDirectory(host.paths.data, guest.uuid);
+  const isClone = storedDefinition(guest).clone !== undefined;
+  const { layers } = await treesOf(catalog, roots);
+  const ours = isClone
+    ? layers.filter(({ path }) => path.startsWith(`${directory}/`)).map(({ id }) => id)
+    : roots;
+  const others = (await guestsOver(catalog, ours)).filter((uuid) => uuid !== guest.uuid);
+  if (others.length === 0) return;
+  const names = await Promise.all(others.map(async (uuid) => (await getGuestByUuid(catalog, uuid)).name));
+  throw new StasisError(
+    'disk-in-use',
+    `the disks of ${guest.name} carry those of its clones ${names.toSorted().join(', ')}; \`stasis undefine\` them first`,
+    { details: { clones: names } },
+  );
 }

@@ -123,7 +123,9 @@ export class OperationEngine {
     guests: readonly string[],
     body: () => Promise<void>,
   ): Promise<boolean> {
-    const others = guests.filter((guest) => this.#holders.get(guest) !== operation);
+    const isOurs = (holder: RunningOperation | undefined) =>
+      holder !== undefined && (holder === operation || holder.id === operation.record.parent);
+    const others = guests.filter((guest) => !isOurs(this.#holders.get(guest)));
     if (others.some((guest) => this.#occupant(guest) !== undefined)) return false;
     for (const guest of others) this.#holders.set(guest, operation);
     try {

@@ -44,11 +44,6 @@ export function isWritable(forest: LayerForest, id: string): boolean {
   return forest.heads.has(id) && !forest.pinned.has(id) && children(forest, id).length === 0;
 }
 
-/** The next thing to do about layers that nothing holds, or undefined when every layer has its reason. */
-export function nextCollectStep(forest: LayerForest): CollectStep | undefined {
-  return collectSteps(forest)[0];
-}
-
 /** All steps that could be done now, removals first: a removal may spare a merge. */
 export function collectSteps(forest: LayerForest): CollectStep[] {
   const childrenOf = Map.groupBy(forest.layers, (layer) => layer.parent);

@@ -5,7 +5,6 @@ import {
   afterCollectStep,
   collectSteps,
   isWritable,
-  nextCollectStep,
   type Layer,
   type LayerForest,
 } from '../../src/storage/layers.ts';
@@ -72,7 +71,7 @@ class ModelDisk {
   /** Does what the collector's steps say to files, to blocks. */
   collect(limit: number): void {
     for (let count = 0; count < limit; count += 1) {
-      const step = nextCollectStep(this.forest());
+      const [step] = collectSteps(this.forest());
       if (step === undefined) return;
       const gone = this.#blocks.get(step.layer) ?? new Map<number, number>();
       if (step.action !== 'remove') {

@@ -1,8 +1,9 @@
 /** Save images: save, images, info, restore, delete. */
-import { type Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { DEFAULT_IMAGE } from '../../api/constants.ts';
 import type { Guest, Image } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
+import { renderOutcomes } from '../operation-view.ts';
 import { canAsk, confirm } from '../confirm.ts';
 import { renderImage, summarizeSave } from '../image-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
@@ -61,7 +62,15 @@ Examples:
     .argument('[image]', 'name of the image', DEFAULT_IMAGE)
     .option('--delete', 'delete the image once the guest is proven to run')
     .option('--paused', 'leave the guest paused')
-    .option('--eager', 'load all memory before it runs, instead of while it runs')
+    .option('--eager', 'load all memory before it runs, and be independent of the image then')
+    .addOption(
+      new Option(
+        '--method <method>',
+        'how its memory comes back (default: the fastest that image and host allow)',
+      )
+        .choices(['mapped', 'lazy', 'eager'])
+        .conflicts('eager'),
+    )
     .option('--as <newguest>', 'make a new guest from the image and leave this one alone')
     .option('--save-current [name]', 'first save live what the guest is now')
     .option('--yes', "don't ask")
@@ -163,6 +172,7 @@ interface RestoreOptions extends MutationOptions {
   readonly delete?: true;
   readonly paused?: true;
   readonly eager?: true;
+  readonly method?: 'mapped' | 'lazy' | 'eager';
   readonly as?: string;
   readonly saveCurrent?: true | string;
   readonly yes?: true;
@@ -183,11 +193,14 @@ async function restore(
     paused,
     asNewGuest,
     saveCurrent,
-    method: options.eager === undefined ? undefined : ('eager' as const),
+    method: options.eager === undefined ? options.method : ('eager' as const),
   };
   await mutate(session, options, {
     run: (waiting) => session.client.restoreSaveImage(guest, name, request, waiting),
-    text: (restored) => `restored ${restored.name} from ${guest} / ${name}: it is ${restored.state}`,
+    text: (restored, operation) => [
+      `restored ${restored.name} from ${guest} / ${name}: it is ${restored.state}`,
+      ...renderOutcomes(operation),
+    ],
   });
 }
 

@@ -1,0 +1,155 @@
+/**
+ * A new guest from an image of another: with its memory, running at once. It has a name, a UUID, network addresses
+ * and a generation id of its own, and heads of its own over the image's layers; memory and disks are shared until
+ * it writes to them. Any number at once: the guest the image is of, and the image, are only read.
+ */
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
+import { isDuplicate } from '../catalog/database.ts';
+import { getGuestByUuid, insertGuest, listGuests } from '../catalog/guests.ts';
+import { countRestore, getImageById } from '../catalog/images.ts';
+import { pinsOf } from '../catalog/layers.ts';
+import { StasisError } from '../errors.ts';
+import { letRun } from '../guests/boot.ts';
+import { alreadyDefined } from '../guests/define.ts';
+import { randomMac, type Definition } from '../guests/definition.ts';
+import {
+  checkSeals,
+  createHeads,
+  guestDirectory,
+  installHeads,
+  machineDisks,
+  planHeads,
+  type PlannedHead,
+} from '../guests/disks.ts';
+import type { Host } from '../guests/host.ts';
+import { newId } from '../ids.ts';
+import type { Procedure } from '../operations/procedure.ts';
+import type { RestoreMethodName } from '../qemu/restore.ts';
+import { putRight } from './afterwards.ts';
+import { requireImage } from './delete.ts';
+import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
+
+export interface CloneArgs {
+  /** UUID of the guest the image is of */
+  readonly source: string;
+  readonly name?: string;
+  readonly paused?: boolean;
+  readonly method?: RestoreMethodName;
+}
+
+interface ClonePlan {
+  readonly image: string;
+  readonly instance: string;
+  readonly definition: Definition;
+  readonly paused: boolean;
+  readonly method: RestoreMethodName;
+  readonly heads: readonly PlannedHead[];
+}
+
+export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
+  const { catalog, supervisor } = host;
+  const directoryOf = ({ definition }: ClonePlan) => guestDirectory(host.paths.data, definition.uuid);
+
+  return {
+    name: 'clone',
+    cancellable: true,
+
+    async plan(args, subject) {
+      await checkNewName(host, subject.guestName);
+      const source = await getGuestByUuid(catalog, args.source);
+      const image = await requireImage(catalog, source, args.name ?? DEFAULT_IMAGE);
+      const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
+      await checkSeals(catalog, pins);
+      const memory = await checkedMemory(host, image);
+      const { definition: saved, guestWasPaused } = manifestOf(image);
+      const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
+      return {
+        image: image.id,
+        instance: newId(),
+        definition,
+        paused: args.paused ?? guestWasPaused,
+        method: chooseRestoreMethod(image, memory, args.method),
+        heads: await planHeads(catalog, guestDirectory(host.paths.data, definition.uuid), pins),
+      };
+    },
+
+    async run(plan, operation) {
+      const { definition, heads, image: id, instance, method } = plan;
+      const image = await getImageById(catalog, id);
+      await operation.step('lay-heads', () => createHeads(catalog, host.imageTool, directoryOf(plan), heads));
+      await operation.step('load', async () => {
+        const disks = await machineDisks(catalog, [], heads);
+        await loadMachine(host, image, { instance, definition, method, disks }, operation);
+      });
+      await operation.commit(async (transaction) => {
+        try {
+          await insertGuest(transaction, {
+            uuid: definition.uuid,
+            name: definition.name,
+            definition: JSON.stringify(definition),
+            instance,
+            crashed: 0,
+            stateReason: null,
+            currentImage: null,
+            createdAt: new Date().toISOString(),
+          });
+        } catch (error) {
+          throw isDuplicate(error) ? alreadyDefined(definition.name) : error;
+        }
+        await installHeads(transaction, definition.uuid, heads);
+        await countRestore(transaction, id, method);
+      });
+    },
+
+    async undo(plan) {
+      await supervisor.discard(plan.instance);
+      await rm(directoryOf(plan).root, { recursive: true, force: true });
+    },
+
+    async finish(plan, operation) {
+      const { definition, instance, paused } = plan;
+      const failure = await operation.step('run', () =>
+        letRun(host, definition.uuid, instance, paused, operation),
+      );
+      if (failure !== undefined) return failure;
+      const { definition: savedDefinition, createdAt: savedAt } = manifestOf(
+        await getImageById(catalog, plan.image),
+      );
+      await putRight(
+        host,
+        { uuid: definition.uuid, definition, savedDefinition, savedAt, paused },
+        operation,
+      );
+      await operation.publish({
+        type: 'guest',
+        action: 'defined',
+        message: `${definition.name} cloned from ${definition.clone?.guest} / ${definition.clone?.image}`,
+      });
+      return undefined;
+    },
+  };
+}
+
+/** The machine of the image under an identity of its own; what the memory knows of the old one `putRight` tells. */
+function ownDefinition(saved: Definition, name: string, clone: Definition['clone']): Definition {
+  return {
+    ...saved,
+    name,
+    uuid: randomUUID(),
+    networks: saved.networks.map((network) => ({ ...network, mac: randomMac() })),
+    ...(saved.generation === undefined ? {} : { generation: randomUUID() }),
+    ...(clone === undefined ? {} : { clone }),
+  };
+}
+
+async function checkNewName(host: Host, name: string): Promise<void> {
+  if (!new RegExp(NAME_PATTERN).test(name)) {
+    throw new StasisError(
+      'invalid-name',
+      `"${name}" can't be a guest's name: letters, digits, ".", "_" and "-", starting with a letter or digit, at most 64`,
+    );
+  }
+  if ((await listGuests(host.catalog)).some((guest) => guest.name === name)) throw alreadyDefined(name);
+}
