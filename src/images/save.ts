@@ -233,7 +233,7 @@ async function describe(
     live: plan.live,
     description: plan.description,
     method: captured.method,
-    pauseMs: captured.pauseMs ?? null,
+    pauseMs: captured.pause?.pauseMs ?? null,
     saveMs: Date.now() - Date.parse(plan.createdAt),
     memoryBytes: definition.memoryBytes,
     memoryFile: {

@@ -1,5 +1,11 @@
 import { StasisError } from '../errors.ts';
-import { withMigration, type CaptureMethod, type CaptureRequest, type CaptureResult } from './capture.ts';
+import {
+  PauseClock,
+  withMigration,
+  type CaptureMethod,
+  type CaptureRequest,
+  type CaptureResult,
+} from './capture.ts';
 import { readMemoryFile } from './memory-file.ts';
 import { removeStalePages } from './memory-pages.ts';
 import { fileChannel, STREAM_OFFSET, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
@@ -51,21 +57,25 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
 async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<CaptureResult> {
   const { qmp, file, onPaused, signal } = request;
   using migration = qmp.watch('MIGRATION');
-  using pause = qmp.watch('STOP', 'RESUME');
+  using clock = new PauseClock(qmp);
   const begin = performance.now();
 
   await qmp.execute('migrate', { channels: [fileChannel(file)] }, { signal });
   await waitForSwitchover(request, migration);
+  clock.mark('stop');
   await onPaused();
+  clock.mark('disks');
   // From here on there is no way back, so the signal isn't looked at any more.
   await qmp.execute('migrate-continue', { state: 'pre-switchover' });
   await waitForMigration(qmp, migration, ['completed']);
+  clock.mark('memory');
   if (wasRunning) await resumeGuest(qmp);
+  clock.mark('resume');
 
   const { ram } = await qmp.execute('query-migrate');
   return {
     method: 'precopy',
-    pauseMs: wasRunning ? await measurePause(pause) : undefined,
+    pause: wasRunning ? await clock.read() : undefined,
     bytesWritten: ram?.transferred ?? 0,
     totalMs: performance.now() - begin,
     passes: ram?.['dirty-sync-count'] ?? 0,
@@ -89,10 +99,4 @@ async function waitForSwitchover(request: CaptureRequest, migration: QmpWatch<'M
     downtimeLimitMs = Math.min(downtimeLimitMs * DOWNTIME_FACTOR, MAX_DOWNTIME_LIMIT_MS);
     await qmp.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs });
   }
-}
-
-async function measurePause(pause: QmpWatch<'STOP' | 'RESUME'>): Promise<number> {
-  const stop = await pause.next(({ event }) => event === 'STOP', { timeoutMs: 10_000 });
-  const resume = await pause.next(({ event }) => event === 'RESUME', { timeoutMs: 10_000 });
-  return resume.timestampMs - stop.timestampMs;
 }

@@ -41,7 +41,7 @@ async function transfer({ qmp, file, onPaused, onProgress, signal }: CaptureRequ
   const { ram } = await qmp.execute('query-migrate');
   return {
     method: 'stopped',
-    pauseMs: undefined,
+    pause: undefined,
     bytesWritten: ram?.transferred ?? 0,
     totalMs: performance.now() - begin,
     passes: 1,

@@ -4,6 +4,7 @@ import { messageOf, StasisError } from '../errors.ts';
 import { prepareMigration, resetMigration } from './capabilities.ts';
 import { cancelMigration, type MigrationProgress } from './migration.ts';
 import type { MigrationCapability, MigrationParameters } from './qmp-commands.ts';
+import type { QmpWatch } from './qmp-watch.ts';
 import type { QmpClient } from './qmp.ts';
 import { resumeGuest } from './run-state.ts';
 
@@ -32,8 +33,8 @@ export interface CaptureRequest {
 
 export interface CaptureResult {
   readonly method: CaptureMethodName;
-  /** STOP → RESUME by QEMU's own clock; `undefined` when the guest did not run before, or does not run after. */
-  readonly pauseMs: number | undefined;
+  /** `undefined` when the guest did not run before, or does not run after. */
+  readonly pause: Pause | undefined;
   /** What QEMU wrote, rewritten pages each time. The file is smaller, and sparse. */
   readonly bytesWritten: number;
   readonly totalMs: number;
@@ -53,6 +54,20 @@ export interface CaptureResult {
 export interface CaptureMethod {
   readonly name: CaptureMethodName;
   capture(request: CaptureRequest): Promise<CaptureResult>;
+}
+
+/** How long a guest stood still, and for what. The parts are all of it. */
+export interface Pause {
+  /** STOP → RESUME by QEMU's own clock. */
+  readonly pauseMs: number;
+  /** Until it stood still and we knew. */
+  readonly stopMs: number;
+  /** `onPaused`: the switch of the disks. */
+  readonly disksMs: number;
+  /** What had to happen to memory meanwhile: the last of it written, or all of it tracked; and device state. */
+  readonly memoryMs: number;
+  /** Until it ran again. */
+  readonly resumeMs: number;
 }
 
 export interface MigrationSetup {
@@ -116,4 +131,43 @@ async function explain(thrown: unknown, file: string): Promise<StasisError> {
     details: { file, freeBytes, desc: failure.message },
     cause: thrown,
   });
+}
+
+/** Measures one pause: opened before the guest stops, marked at the end of each part. */
+export class PauseClock implements Disposable {
+  readonly #events: QmpWatch<'STOP' | 'RESUME'>;
+  readonly #marks = new Map<'stop' | 'disks' | 'memory' | 'resume', number>();
+
+  constructor(qmp: QmpClient) {
+    this.#events = qmp.watch('STOP', 'RESUME');
+  }
+
+  mark(part: 'stop' | 'disks' | 'memory' | 'resume'): void {
+    this.#marks.set(part, performance.now());
+  }
+
+  /** @throws StasisError `timeout` when QEMU never told of the pause */
+  async read(): Promise<Pause> {
+    const stop = await this.#events.next(({ event }) => event === 'STOP', { timeoutMs: 10_000 });
+    const resume = await this.#events.next(({ event }) => event === 'RESUME', { timeoutMs: 10_000 });
+    const pauseMs = resume.timestampMs - stop.timestampMs;
+    const between = (from: 'stop' | 'disks' | 'memory', to: 'disks' | 'memory' | 'resume') =>
+      (this.#marks.get(to) ?? 0) - (this.#marks.get(from) ?? 0);
+    const [disksMs, memoryMs, resumeMs] = [
+      between('stop', 'disks'),
+      between('disks', 'memory'),
+      between('memory', 'resume'),
+    ];
+    const stopMs = Math.max(0, pauseMs - disksMs - memoryMs - resumeMs);
+    return { pauseMs, stopMs, disksMs, memoryMs, resumeMs };
+  }
+
+  /** Whether the guest was stopped once more since; asked once, at the end. */
+  hasStoppedAgain(): boolean {
+    return this.#events.drain().some(({ event }) => event === 'STOP');
+  }
+
+  [Symbol.dispose](): void {
+    this.#events[Symbol.dispose]();
+  }
 }

@@ -233,6 +233,11 @@ export interface Commands {
     { readonly model: CpuModel }
   >;
 
+  /** Children and properties of an object: its children's types are `child<TYPE>`. */
+  'qom-list': Command<{ readonly path: string }, readonly { readonly name: string; readonly type: string }[]>;
+  /** Only for properties that are strings. */
+  'qom-get': Command<{ readonly path: string; readonly property: string }, string>;
+
   stop: Command<undefined, Nothing>;
   cont: Command<undefined, Nothing>;
   quit: Command<undefined, Nothing>;

@@ -19,9 +19,7 @@ test('clones of one image, taken at once beside their original, are each their o
   await witness.fill(5, 8);
   const saved = await changeContent(lab, GUEST, 1);
   await lab.client.createSaveImage(GUEST, { name: 'warm', live: true });
-  await Promise.all(
-    CLONES.map((name) => lab.client.restoreSaveImage(GUEST, 'warm', { asNewGuest: name })),
-  );
+  await Promise.all(CLONES.map((name) => lab.client.restoreSaveImage(GUEST, 'warm', { asNewGuest: name })));
 
   const guests = await lab.client.listGuests();
   assert.equal(new Set(guests.map(({ uuid }) => uuid)).size, 4);
@@ -32,8 +30,7 @@ test('clones of one image, taken at once beside their original, are each their o
 
   // What one writes, no other sees; a clone has images like any guest.
   const present = new Map([[GUEST, await changeContent(lab, GUEST, 2)]]);
-  for (const [index, name] of CLONES.entries())
-    present.set(name, await changeContent(lab, name, 10 + index));
+  for (const [index, name] of CLONES.entries()) present.set(name, await changeContent(lab, name, 10 + index));
   await lab.client.createSaveImage('clone1', { name: 'own', live: true });
   const own = present.get('clone1');
   present.set('clone1', await changeContent(lab, 'clone1', 20));

@@ -45,7 +45,7 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
     },
   });
 
-  assert.ok(result.pauseMs !== undefined && result.pauseMs > 0);
+  assert.ok((result.pause?.pauseMs ?? 0) > 0);
   assert.equal(await isRunning(qmp), true);
   assert.deepEqual(
     [...(await headNodes(qmp))],
@@ -90,7 +90,7 @@ test('a paused guest that is saved live stays paused, and can be saved again', a
   for (let times = 0; times < 10; times += 1) {
     const name = `memory-${times}`;
     const result = await precopy.capture({ qmp, file: lab.path(name), onPaused: nothing });
-    assert.equal(result.pauseMs, undefined);
+    assert.equal(result.pause, undefined);
     assert.equal(await isRunning(qmp), false);
     await verifyMemoryFile(lab.path(name), EXPECTED);
   }
@@ -108,7 +108,7 @@ test('a stopped save holds the memory, leaves the guest standing, and can be und
       saved = await memoryOf(qmp, lab.path('saved'));
     },
   });
-  assert.equal(result.pauseMs, undefined);
+  assert.equal(result.pause, undefined);
   assert.equal((await qmp.execute('query-status')).status, 'postmigrate');
   await verifyMemoryFile(file, EXPECTED);
   await resumeGuest(qmp);
