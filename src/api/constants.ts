@@ -8,5 +8,9 @@ export const DEFAULT_IMAGE = 'default';
 export const ON_BOOT = ['restore', 'start', 'skip-if-saved', 'none'] as const;
 export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
 
+/** The ways to capture a guest that runs on. */
+export const LIVE_METHODS = ['precopy', 'background'] as const;
+export type LiveMethod = (typeof LIVE_METHODS)[number];
+
 /** Names of guests and images: never paths. */
 export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';

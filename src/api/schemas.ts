@@ -4,9 +4,10 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
-const Nullable = <T extends Type.TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
+  Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
 const Literals = <const T extends readonly string[]>(...values: T) =>
   Type.Unsafe<T[number]>({ type: 'string', enum: [...values] });
 
@@ -71,6 +72,7 @@ export type Guest = Static<typeof Guest>;
 export const ImageState = Literals('creating', 'ready', 'deleting', 'broken');
 export type ImageState = Static<typeof ImageState>;
 const CaptureMethodName = Literals('precopy', 'background', 'stopped');
+const LiveMethodName = Literals(...LIVE_METHODS);
 const RestoreMethodName = Literals('mapped', 'lazy', 'eager');
 
 const ImageDisk = Type.Object({
@@ -80,6 +82,17 @@ const ImageDisk = Type.Object({
   sizeBytes: Type.Integer(),
   storedBytes: Type.Integer({ description: 'what the pinned layer itself occupies' }),
 });
+
+export const PauseParts = Type.Object(
+  {
+    stopMs: Type.Number({ description: 'until the guest stood still' }),
+    disksMs: Type.Number({ description: 'all disks switched' }),
+    memoryMs: Type.Number({ description: 'the last of memory written, or all of it tracked; device state' }),
+    resumeMs: Type.Number({ description: 'until the guest ran again' }),
+  },
+  { $id: 'PauseParts', description: 'what a guest stood still for' },
+);
+export type PauseParts = Static<typeof PauseParts>;
 
 export const Image = Type.Object(
   {
@@ -92,7 +105,12 @@ export const Image = Type.Object(
     pauseMs: Nullable(
       Type.Number({ description: 'how long the guest stood still; null when it was to stop anyway' }),
     ),
-    predictedPauseMs: Nullable(Type.Number()),
+    predictedPauseMs: Nullable(Type.Number({ description: 'what was expected of it, before' })),
+    maxPauseMs: Nullable(Type.Number({ description: 'what was allowed, if anything was said' })),
+    pauseParts: Nullable(Ref<PauseParts>('PauseParts')),
+    bytesWritten: Nullable(
+      Type.Integer({ description: 'to the memory file, pages that were written again each time' }),
+    ),
     memoryBytes: Type.Integer({ description: "the guest's memory" }),
     diskBytes: Type.Integer({ description: 'sizes of its disks as the guest sees them' }),
     storedBytes: Type.Integer({
@@ -153,7 +171,7 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity' }),
+    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -247,11 +265,49 @@ export const SaveRequest = Type.Object(
     name: Type.Optional(Type.String({ description: 'none: the default image' })),
     live: Type.Optional(Type.Boolean()),
     quiesce: Type.Optional(Type.Boolean()),
+    method: Type.Optional(LiveMethodName),
+    maxPauseMs: Type.Optional(
+      Type.Number({ exclusiveMinimum: 0, description: 'a live save that would take longer is refused' }),
+    ),
     description: Type.Optional(Type.String({ maxLength: 4096 })),
   },
   { additionalProperties: false },
 );
 export type SaveRequest = Static<typeof SaveRequest>;
+
+/** Numbers in a query string are text. */
+export const PredictionQuery = Type.Object(
+  {
+    method: Type.Optional(LiveMethodName),
+    maxPauseMs: Type.Optional(Type.String({ pattern: '^[0-9]+(\\.[0-9]+)?$' })),
+  },
+  { additionalProperties: false },
+);
+
+export const SavePrediction = Type.Object(
+  {
+    guest: Type.String(),
+    method: Nullable(LiveMethodName, 'what a live save would use; null for a guest that stands still anyway'),
+    predictedPauseMs: Nullable(Type.Number()),
+    dirtyBytesPerSecond: Type.Integer({ description: 'measured just now' }),
+    memoryBytes: Type.Integer(),
+    residentBytes: Type.Integer({ description: 'of it, what the guest has ever touched' }),
+    hostPageBytes: Type.Integer(),
+    disks: Type.Integer(),
+    methods: Type.Array(
+      Type.Object({
+        method: LiveMethodName,
+        predictedPauseMs: Type.Number(),
+        predictedSaveMs: Type.Number(),
+        predictedBytes: Type.Integer({ description: 'written to the memory file' }),
+        basedOn: Type.Integer({ description: 'how many earlier saves corrected the model' }),
+        obstacle: Nullable(Type.String({ description: 'why it is not possible, and the cure' })),
+      }),
+    ),
+  },
+  { $id: 'SavePrediction' },
+);
+export type SavePrediction = Static<typeof SavePrediction>;
 
 export const RestoreRequest = Type.Object(
   {

@@ -55,6 +55,20 @@ export interface ImageTable {
   manifest: string;
 }
 
+/** One live capture as it went, kept for the next one's prediction. */
+export interface CaptureTable {
+  id: Generated<number>;
+  guest: string;
+  at: string;
+  method: 'precopy' | 'background';
+  /** what the model said, before it was corrected by experience */
+  modelMs: number;
+  predictedMs: number;
+  pauseMs: number;
+  writtenBytes: number;
+  captureMs: number;
+}
+
 export interface PinTable {
   image: string;
   disk: string;
@@ -102,6 +116,7 @@ export interface Tables {
   heads: HeadTable;
   images: ImageTable;
   pins: PinTable;
+  captures: CaptureTable;
   operations: OperationTable;
   events: EventTable;
 }
@@ -155,8 +170,20 @@ const outcomes: Migration = {
   },
 };
 
+const captures: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table captures (
+      id integer primary key autoincrement, guest text not null references guests (uuid) on delete cascade,
+      at text not null, method text not null, modelMs real not null, predictedMs real not null, pauseMs real not null,
+      writtenBytes integer not null, captureMs real not null) strict`.execute(db);
+    await sql`create index capturesByGuest on captures (guest, method, id)`.execute(db);
+    await sql`create index capturesByMethod on captures (method, id)`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
+  '0003-captures': captures,
 };

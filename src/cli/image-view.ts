@@ -34,6 +34,7 @@ export function renderImage(image: Image, width: number): string[] {
     ['description', image.description],
     ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
     ['how', describeCapture(image)],
+    ['pause', describePause(image)],
     ['took', formatDuration(image.saveMs)],
     ['memory', formatBytes(image.memoryBytes)],
     ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
@@ -51,10 +52,27 @@ export function renderImage(image: Image, width: number): string[] {
 
 function describeCapture(image: Image): string {
   const facts = [image.live ? 'live' : 'stopped afterwards', image.method];
-  if (image.pauseMs !== null) facts.push(`paused ${formatDuration(image.pauseMs)}`);
-  if (image.predictedPauseMs !== null) facts.push(`predicted ${formatDuration(image.predictedPauseMs)}`);
   if (image.guestWasPaused) facts.push('the guest was paused');
   return facts.join(', ');
+}
+
+/** How long, for what, and how that compares with what was expected and allowed. */
+function describePause({ pauseMs, pauseParts, predictedPauseMs, maxPauseMs }: Image): string | undefined {
+  if (pauseMs === null) return undefined;
+  const facts = [formatDuration(pauseMs)];
+  if (pauseParts !== null) {
+    const { stopMs, disksMs, memoryMs, resumeMs } = pauseParts;
+    const parts = { stop: stopMs, disks: disksMs, memory: memoryMs, resume: resumeMs };
+    facts.push(
+      `(${Object.entries(parts)
+        .map(([name, ms]) => `${name} ${formatDuration(ms)}`)
+        .join(', ')})`,
+    );
+  }
+  if (predictedPauseMs !== null) facts.push(`predicted ${formatDuration(predictedPauseMs)}`);
+  if (maxPauseMs !== null)
+    facts.push(`${pauseMs > maxPauseMs ? 'MORE THAN' : 'within'} the ${formatDuration(maxPauseMs)} allowed`);
+  return facts.join(' ');
 }
 
 function describeRestores(image: Image): string {

@@ -1,7 +1,17 @@
 /** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
 import type { Duplex } from 'node:stream';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
-import type { Doctor, Event, Guest, HostStatus, Image, Operation, Policy } from '../api/schemas.ts';
+import type {
+  Doctor,
+  Event,
+  Guest,
+  HostStatus,
+  Image,
+  Operation,
+  Policy,
+  SavePrediction,
+  SaveRequest,
+} from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
 import { followEvents, queryOf, type EventFilter } from './event-stream.ts';
@@ -57,6 +67,18 @@ export class StasisClient {
   ): Promise<Outcome<O, Image>> {
     const body = { ...request, name: nameOnTheWire(request.name) };
     return this.#mutate({ method: 'POST', path: `${guestPath(guest)}/images`, body }, imageOf, options);
+  }
+
+  /** What `createSaveImage` with `live` would cost the guest now, by each method; rejects as that would. */
+  predictSave(
+    guest: string,
+    wish: {
+      readonly method?: SaveRequest['method'] | undefined;
+      readonly maxPauseMs?: number | undefined;
+    } = {},
+    options: CallOptions = {},
+  ): Promise<SavePrediction> {
+    return this.#get(`${guestPath(guest)}/prediction${queryOf(wish)}`, options);
   }
 
   /** Every image of a guest, or of all guests, each with its full info: one round trip. */

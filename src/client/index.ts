@@ -37,5 +37,6 @@ export type {
   OperationKind,
   OperationState,
   Policy,
+  SavePrediction,
 } from '../api/schemas.ts';
 export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';

@@ -1,14 +1,15 @@
 /** Save images: the seed's five calls. */
 import Type from 'typebox';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
-import type { Image } from '../api/schemas.ts';
-import { Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
+import type { Image, SavePrediction } from '../api/schemas.ts';
+import { PredictionQuery, Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
 import { getGuest, listGuests } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { deleteProcedure, requireImage } from '../images/delete.ts';
 import { restoreProcedure } from '../images/restore.ts';
+import { predictSave } from '../images/choose-capture.ts';
 import { saveProcedure } from '../images/save.ts';
 import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
@@ -77,8 +78,35 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
           { guest: request.params.guest },
         );
       }
+      if (args.live !== true && (args.method ?? args.maxPauseMs) !== undefined) {
+        throw new StasisError(
+          'invalid-request',
+          'a method and a longest pause are for live saves: a guest that is to stop stands still until it is saved',
+          { guest: request.params.guest },
+        );
+      }
       const subject = await subjectOf(context, request.params.guest, args.name ?? DEFAULT_IMAGE);
       return submit(context, reply, { kind: 'save', procedure: saveProcedure(host), subject, args });
+    },
+  );
+
+  routes.get(
+    '/v1/guests/:guest/prediction',
+    {
+      schema: {
+        summary: 'What a live save would cost the guest now, by each method',
+        params: GuestParams,
+        querystring: PredictionQuery,
+        response: { 200: Ref<SavePrediction>('SavePrediction'), default: Failure },
+      },
+    },
+    async (request) => {
+      const { method, maxPauseMs } = request.query;
+      const guest = await getGuest(catalog, request.params.guest);
+      return predictSave(host, guest, {
+        method,
+        maxPauseMs: maxPauseMs === undefined ? undefined : Number(maxPauseMs),
+      });
     },
   );
 

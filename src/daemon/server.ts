@@ -12,7 +12,9 @@ import {
   HostStatus,
   Image,
   Operation,
+  PauseParts,
   Policy,
+  SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
@@ -59,7 +61,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   for (const schema of [
     Policy,
     Guest,
+    PauseParts,
     Image,
+    SavePrediction,
     ErrorBodySchema,
     Outcome,
     ErrorReply,

@@ -114,7 +114,10 @@ export async function imageViews(
       live: record.live === 1,
       method: manifest.method,
       pauseMs: manifest.pauseMs,
-      predictedPauseMs: null,
+      predictedPauseMs: manifest.pause?.predictedMs ?? null,
+      maxPauseMs: manifest.pause?.maxMs ?? null,
+      pauseParts: partsOf(manifest),
+      bytesWritten: manifest.bytesWritten ?? null,
       memoryBytes: record.memoryBytes,
       diskBytes: disks.reduce((sum, disk) => sum + disk.sizeBytes, 0),
       storedBytes: manifest.memoryFile.storedBytes + disks.reduce((sum, disk) => sum + disk.storedBytes, 0),
@@ -137,6 +140,13 @@ export async function imageViews(
       definition: manifest.definition,
     };
   });
+}
+
+function partsOf({ pause }: Manifest): Image['pauseParts'] {
+  const parts = pause?.parts ?? null;
+  if (parts === null) return null;
+  const { stopMs, disksMs, memoryMs, resumeMs } = parts;
+  return { stopMs, disksMs, memoryMs, resumeMs };
 }
 
 /** What a layer occupies inside Stasis; the user's own file counts nothing, it was there before. */

@@ -21,6 +21,7 @@ import {
   unseal,
   type PlannedHead,
 } from './disks.ts';
+import { refuseWithoutHugePages } from './host-memory.ts';
 import type { Host } from './host.ts';
 
 interface BootPlan {
@@ -41,6 +42,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       if (guest.instance !== null) {
         throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       }
+      await refuseWithoutHugePages(guest.name, storedDefinition(guest));
       const heads = await headIds(catalog, guest.uuid);
       await checkSeals(catalog, heads);
       const forest = await loadForest(catalog, await rootsOfGuest(catalog, guest.uuid));

@@ -3,6 +3,7 @@
  * one where it was, and every layer of every disk is a node of the block graph under a name made from its id, so
  * that a daemon that comes back can ask QEMU what its disks stand on.
  */
+import { MAIN_MEMORY } from '../qemu/restore.ts';
 import type { Definition, DiskDefinition, NetworkDefinition } from './definition.ts';
 
 /** A layer as the block graph sees it. */
@@ -51,8 +52,13 @@ const SLOT = {
 /**
  * Everything but the process's own affairs (QMP socket, pid file), which src/qemu adds. Sockets are relative: the
  * process runs in its run directory. The guest waits for `cont`.
+ * @param memory `given` when a restore method brings the memory
  */
-export function commandLine(definition: Definition, disks: MachineDisks): string[] {
+export function commandLine(
+  definition: Definition,
+  disks: MachineDisks,
+  memory: 'own' | 'given' = 'own',
+): string[] {
   const bus = definition.machine.startsWith('pc-i440fx') ? 'pci.0' : 'pcie.0';
   const at = (slot: number) => ({ bus, addr: `0x${slot.toString(16)}` });
   return [
@@ -60,6 +66,7 @@ export function commandLine(definition: Definition, disks: MachineDisks): string
     ...['-machine', definition.machine, '-accel', definition.accelerator, '-cpu', definition.cpu],
     ...['-m', `size=${definition.memoryBytes / 1024 ** 2}M`, '-smp', String(definition.cpus)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-rtc', 'base=utc', '-msg', 'timestamp=on'],
+    ...(memory === 'own' ? hugePageArgs(definition) : []),
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
     ...bootArgs(definition),
@@ -86,6 +93,20 @@ function bootArgs({ boot }: Definition): string[] {
     '-append',
     boot.cmdline,
   ];
+}
+
+/** Huge pages that the kernel reserves as QEMU starts, so that the guest never finds one missing. */
+function hugePageArgs({ memoryBytes, hugePageBytes }: Definition): string[] {
+  if (hugePageBytes === undefined) return [];
+  const backend = {
+    'qom-type': 'memory-backend-memfd',
+    id: MAIN_MEMORY,
+    size: memoryBytes,
+    hugetlb: true,
+    hugetlbsize: hugePageBytes,
+    share: true,
+  };
+  return ['-object', JSON.stringify(backend), '-machine', `memory-backend=${MAIN_MEMORY}`];
 }
 
 /** After the specification "Virtual Machine Generation ID": Windows and Linux watch it. */

@@ -53,12 +53,20 @@ const PolicyInput = Type.Object(
   strict,
 );
 
+const MemoryInput = Type.Object(
+  {
+    size: Type.Union([Type.String(), Type.Integer()]),
+    hugepages: Type.Optional(Type.Union([Type.Boolean(), OneOf('2MiB', '1GiB')])),
+  },
+  strict,
+);
+
 /** What the user writes. */
 const DefinitionInput = Type.Object(
   {
     name: Type.String({ pattern: NAME_PATTERN }),
     uuid: Type.Optional(Type.String({ pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' })),
-    memory: Type.Union([Type.String(), Type.Integer()]),
+    memory: Type.Union([Type.String(), Type.Integer(), MemoryInput]),
     cpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 255 })),
     machine: Type.Optional(Type.String({ pattern: '^[a-z0-9.-]{1,40}$' })),
     cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,200}$' })),
@@ -106,6 +114,8 @@ export interface Definition {
   readonly name: string;
   readonly uuid: string;
   readonly memoryBytes: number;
+  /** size of the huge pages that its memory is made of, when it is */
+  readonly hugePageBytes?: number;
   readonly cpus: number;
   /** exact and versioned, such as `pc-q35-10.0` */
   readonly machine: string;
@@ -155,7 +165,7 @@ export async function pinDefinition(
   const definition: Definition = {
     name: read.name,
     uuid: (read.uuid ?? randomUUID()).toLowerCase(),
-    memoryBytes: parseMemory(read.memory),
+    ...pinMemory(read.memory),
     cpus: read.cpus ?? 1,
     machine: await host.resolveMachine(read.machine ?? 'q35'),
     cpu: pinCpu(read.cpu ?? 'host-model', accelerator),
@@ -254,6 +264,19 @@ export function parseMemory(memory: string | number): number {
   if (bytes < 16 * MIB || bytes % MIB !== 0)
     throw invalid(`memory "${memory}" must be whole MiB, and at least 16 MiB`);
   return bytes;
+}
+
+const HUGE_PAGE_BYTES = { '2MiB': 2 * MIB, '1GiB': 1024 * MIB } as const;
+
+/** @throws StasisError `invalid-definition` */
+function pinMemory(memory: DefinitionInput['memory']): Pick<Definition, 'memoryBytes' | 'hugePageBytes'> {
+  const { size, hugepages = false } = typeof memory === 'object' ? memory : { size: memory };
+  const memoryBytes = parseMemory(size);
+  if (hugepages === false) return { memoryBytes };
+  const hugePageBytes = HUGE_PAGE_BYTES[hugepages === true ? '2MiB' : hugepages];
+  if (memoryBytes % hugePageBytes !== 0)
+    throw invalid(`memory "${size}" is no whole number of huge pages of ${hugePageBytes / MIB} MiB`);
+  return { memoryBytes, hugePageBytes };
 }
 
 /** An image needs the same CPU when it comes back, so `host-model` becomes a name that QEMU keeps. */

@@ -17,6 +17,7 @@ import {
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
+import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
 import { headIds, seal } from './disks.ts';
@@ -32,6 +33,8 @@ interface LiveGuest {
   reason: string | null;
   /** its end has been asked for */
   ending: boolean;
+  /** the file that its memory is mapped from, when it is */
+  readonly memoryFile: string | undefined;
 }
 
 export interface SupervisorOptions {
@@ -93,6 +96,11 @@ export class Supervisor {
     return [...this.#live.keys()];
   }
 
+  /** The guests whose memory is mapped from a file: it keeps its space on the disk as long as they run. */
+  mappedFrom(file: string): string[] {
+    return [...this.#live.values()].filter(({ memoryFile }) => memoryFile === file).map(({ uuid }) => uuid);
+  }
+
   instanceDirectory(instance: string): string {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
@@ -128,7 +136,11 @@ export class Supervisor {
     const before = this.#live.get(uuid);
     if (before?.instance === instance) return;
     if (before !== undefined) await this.giveUp(uuid);
-    const live: LiveGuest = { uuid, instance, process, runState: 'paused', reason: null, ending: false };
+    const memoryFile = await memoryFileOf(process.qmp);
+    const live: LiveGuest = {
+      ...{ uuid, instance, process, memoryFile },
+      ...{ runState: 'paused', reason: null, ending: false },
+    };
     this.#live.set(uuid, live);
     this.#candidates.delete(instance);
     void this.#follow(live);
@@ -289,9 +301,18 @@ export class Supervisor {
   async #closed(live: LiveGuest): Promise<void> {
     if (live.ending || this.#live.get(live.uuid) !== live) return;
     try {
-      await this.end(live.uuid, 'its QEMU process ended unexpectedly');
+      const { signal } = await live.process.exited;
+      await this.end(live.uuid, causeOfDeath(signal, live.memoryFile));
     } catch (error) {
       this.#options.log.error({ err: error, guest: live.uuid }, 'the end of a guest could not be recorded');
     }
   }
+}
+
+/** A read error on a mapped file reaches a process as SIGBUS, which nothing survives. */
+function causeOfDeath(signal: NodeJS.Signals | null, memoryFile: string | undefined): string {
+  const how = signal === null ? 'its QEMU process ended unexpectedly' : `its QEMU process ended by ${signal}`;
+  if (memoryFile === undefined || (signal !== 'SIGBUS' && signal !== null)) return how;
+  const blame = signal === null ? 'if by SIGBUS, then because' : 'which means that';
+  return `${how}, ${blame} the memory file that its memory was mapped from, ${memoryFile}, could not be read; look for errors of its disk, and restore the image with --eager to see whether it is whole`;
 }

@@ -23,6 +23,7 @@ import {
   planHeads,
   type PlannedHead,
 } from '../guests/disks.ts';
+import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
@@ -64,6 +65,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       await checkSeals(catalog, pins);
       const memory = await checkedMemory(host, image);
       const { definition: saved, guestWasPaused } = manifestOf(image);
+      await refuseWithoutHugePages(subject.guestName, saved);
       const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
       return {
         image: image.id,

@@ -16,8 +16,9 @@ import { deletePins } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
-import type { Procedure } from '../operations/procedure.ts';
+import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { collect } from './collect.ts';
+import { MEMORY_FILE } from './manifest.ts';
 
 interface DeletePlan {
   readonly guest: string;
@@ -83,8 +84,23 @@ export function deleteProcedure(host: Host): Procedure<{ name?: string }, Delete
     },
     undo: () => Promise.resolve(),
     async finish(plan, operation) {
+      await tellWhoKeepsMemory(host, plan, operation);
       await operation.step('remove-memory', () => forget(host, plan.guest, plan.image));
       await collect(host, plan.guest, operation);
     },
   };
+}
+
+/** A guest goes on with the file of its memory when that is removed; only the space comes back later. */
+async function tellWhoKeepsMemory(host: Host, plan: DeletePlan, operation: OperationHandle): Promise<void> {
+  const file = join(guestDirectory(host.paths.data, plan.guest).images, plan.image, MEMORY_FILE);
+  const users = await Promise.all(
+    host.supervisor.mappedFrom(file).map(async (uuid) => (await getGuestByUuid(host.catalog, uuid)).name),
+  );
+  if (users.length > 0)
+    await operation.outcome({
+      name: 'space',
+      outcome: 'skipped',
+      message: `the memory of ${users.toSorted().join(', ')} is mapped from this image: its memory file leaves the disk when they stop`,
+    });
 }

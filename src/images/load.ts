@@ -7,7 +7,7 @@ import type { Definition } from '../guests/definition.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import { verifyMemoryFile } from '../qemu/memory-file.ts';
+import { verifyMemoryFile, type MemoryFile } from '../qemu/memory-file.ts';
 import { eager } from '../qemu/restore-eager.ts';
 import { mapped, whyNotMapped } from '../qemu/restore-mapped.ts';
 import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore.ts';
@@ -42,9 +42,8 @@ export function chooseRestoreMethod(
   { memory }: SavedMemory,
   wanted: RestoreMethodName | undefined,
 ): RestoreMethodName {
-  const { memoryFile } = manifestOf(image);
-  const obstacle =
-    memoryFile.mappable === true ? whyNotMapped(memory) : 'it was taken before that was possible';
+  const { memoryFile, definition } = manifestOf(image);
+  const obstacle = obstacleToMapping(memoryFile.mappable === true, definition, memory);
   if (wanted === undefined) return obstacle === undefined ? 'mapped' : 'eager';
   if (wanted === 'mapped' && obstacle !== undefined) {
     throw new StasisError(
@@ -54,6 +53,17 @@ export function chooseRestoreMethod(
   }
   methodOf(wanted);
   return wanted;
+}
+
+function obstacleToMapping(
+  isMappable: boolean,
+  { hugePageBytes }: Definition,
+  memory: MemoryFile,
+): string | undefined {
+  if (!isMappable) return 'it was taken before that was possible';
+  if (hugePageBytes !== undefined)
+    return "the guest's memory is made of huge pages, which a mapped file is not";
+  return whyNotMapped(memory);
 }
 
 export interface LoadPlan {
@@ -75,7 +85,8 @@ export async function loadMachine(
 ): Promise<void> {
   const method = methodOf(plan.method);
   const saved = await checkedMemory(host, image);
-  const args = [...commandLine(plan.definition, plan.disks), ...method.machineArgs(saved)];
+  const memory = method.bringsMemory ? 'given' : 'own';
+  const args = [...commandLine(plan.definition, plan.disks, memory), ...method.machineArgs(saved)];
   const process = await host.supervisor.launch(plan.instance, args, operation.signal);
   try {
     await method.load(process, {

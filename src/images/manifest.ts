@@ -5,6 +5,7 @@
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
+import type { Pause } from '../qemu/capture.ts';
 
 export interface ManifestDisk {
   readonly name: string;
@@ -24,6 +25,15 @@ export interface Manifest {
   readonly method: 'precopy' | 'background' | 'stopped';
   /** how long the guest stood still; null when it was to stop anyway */
   readonly pauseMs: number | null;
+  /** absent in images of before it was predicted */
+  readonly pause?: {
+    readonly predictedMs: number | null;
+    /** what the user allowed */
+    readonly maxMs: number | null;
+    readonly parts: Pause | null;
+  };
+  /** by QEMU to the memory file, rewritten pages each time */
+  readonly bytesWritten?: number;
   readonly saveMs: number;
   readonly memoryBytes: number;
   readonly memoryFile: {

@@ -4,7 +4,6 @@
  * all its memory, is the present one given up: a restore that fails leaves the guest as it is.
  */
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
@@ -41,6 +40,7 @@ import {
   unseal,
   type PlannedHead,
 } from '../guests/disks.ts';
+import { availableBytes, freeHugePageBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
@@ -110,6 +110,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       const memory = await checkedMemory(host, image);
       const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
+      const alone = !stopped && (await needsToBeAlone(manifest.definition));
+      if (stopped) await refuseWithoutHugePages(guest.name, manifest.definition);
       const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
       return {
         guest: guest.uuid,
@@ -123,7 +125,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),
         reused,
         replaces: guest.instance,
-        alone: !stopped && (await needsToBeAlone(manifest.definition)),
+        alone,
       };
     },
 
@@ -335,12 +337,8 @@ async function reusable(
 
 /** A tap device and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
 async function needsToBeAlone(definition: Definition): Promise<boolean> {
-  const exclusive = definition.networks.some(({ type }) => type === 'tap') || definition.qemu.args.length > 0;
-  return exclusive || (await availableBytes()) < definition.memoryBytes * 1.1;
-}
-
-async function availableBytes(): Promise<number> {
-  const [, kibibytes = '0'] =
-    /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile('/proc/meminfo', 'utf8')) ?? [];
-  return Number(kibibytes) * 1024;
+  const { networks, qemu, memoryBytes, hugePageBytes } = definition;
+  if (networks.some(({ type }) => type === 'tap') || qemu.args.length > 0) return true;
+  if (hugePageBytes !== undefined) return (await freeHugePageBytes(hugePageBytes)) < memoryBytes;
+  return (await availableBytes()) < memoryBytes * 1.1;
 }

@@ -8,7 +8,9 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DEFAULT_IMAGE } from '../api/constants.ts';
+import { DEFAULT_IMAGE, type LiveMethod } from '../api/constants.ts';
+import { insertCapture } from '../catalog/captures.ts';
+import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
 import { getLayer, insertPin, listLayers } from '../catalog/layers.ts';
@@ -26,17 +28,25 @@ import {
   seal,
   type PlannedHead,
 } from '../guests/disks.ts';
+import { residentGuestBytes } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block-graph.ts';
-import { precopy } from '../qemu/capture-precopy.ts';
+import { background } from '../qemu/capture-background.ts';
+import { NotConverging, precopy } from '../qemu/capture-precopy.ts';
 import { stopped } from '../qemu/capture-stopped.ts';
-import { recoverCapture, type CaptureMethod, type CaptureResult } from '../qemu/capture.ts';
+import {
+  recoverCapture,
+  type CaptureMethodName,
+  type CaptureRequest,
+  type CaptureResult,
+} from '../qemu/capture.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
+import { assess, choose, type CaptureChoice } from './choose-capture.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, syncPath, writeManifest, type Manifest } from './manifest.ts';
@@ -47,6 +57,9 @@ export interface SaveArgs {
   readonly name?: string;
   readonly live?: boolean;
   readonly description?: string;
+  /** of a live save: how, when the user insists on it, and how long the guest may stand still */
+  readonly method?: LiveMethod;
+  readonly maxPauseMs?: number;
 }
 
 interface SavePlan {
@@ -57,6 +70,9 @@ interface SavePlan {
   readonly description: string;
   readonly createdAt: string;
   readonly wasRunning: boolean;
+  /** how a guest that runs on is captured; null when it stands still anyway */
+  readonly choice: CaptureChoice | null;
+  readonly maxPauseMs: number | null;
   /** the default image that this one takes the place of */
   readonly replaces: string | null;
   /** of a live save: what the guest will write to afterwards */
@@ -82,12 +98,16 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
           `guest ${guest.name} already has an image "${name}"; delete it first, or choose another name`,
         );
       }
-      const { qmp, pid } = supervisor.get(guest.uuid, guest.name);
+      const process = supervisor.get(guest.uuid, guest.name);
+      const { qmp } = process;
       const definition = storedDefinition(guest);
       const live = args.live ?? false;
       const heads = await headIds(catalog, guest.uuid);
       await refuseUncapturable(qmp, definition, heads);
-      await refuseWithoutSpace(host.paths.data, pid, definition.memoryBytes);
+      await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
+      const wasRunning = (await qmp.execute('query-status')).status === 'running';
+      const assessed =
+        live && wasRunning ? await assess(host, { uuid: guest.uuid, definition }, process) : null;
       return {
         guest: guest.uuid,
         image: newId(),
@@ -95,7 +115,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         live,
         description: args.description ?? '',
         createdAt: new Date().toISOString(),
-        wasRunning: (await qmp.execute('query-status')).status === 'running',
+        wasRunning,
+        choice: assessed === null ? null : choose(assessed, args, guest.name),
+        maxPauseMs: args.maxPauseMs ?? null,
         replaces: existing?.id ?? null,
         heads: live ? await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), heads) : [],
       };
@@ -118,6 +140,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         describe(host, plan, captured, before, imageDirectory(plan)),
       );
       await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
+      await tellOverrun(manifest, operation);
 
       await operation.commit(async (transaction) => {
         if (plan.replaces !== null)
@@ -140,6 +163,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         for (const { disk, layer } of before) await insertPin(transaction, plan.image, disk, layer);
         await installHeads(transaction, plan.guest, plan.heads);
         await setCurrentImage(transaction, plan.guest, plan.image);
+        await remember(transaction, plan, captured);
       });
     },
 
@@ -188,7 +212,7 @@ async function capture(
     overlay: nodeName(head.id),
   }));
   if (!plan.live && plan.wasRunning) await qmp.execute('stop');
-  return chooseMethod(plan).capture({
+  const request: CaptureRequest = {
     qmp,
     file,
     signal: operation.signal,
@@ -198,12 +222,69 @@ async function capture(
       if (switches.length > 0) await switchDisks(qmp, switches);
       await operation.failpoint('pause:after-switch');
     },
+  };
+  return plan.live ? captureLive(request, plan, operation) : stopped.capture(request);
+}
+
+/** By the chosen method; when precopy finds the guest too busy for it, by the other one, or not at all. */
+async function captureLive(
+  request: CaptureRequest,
+  { choice, maxPauseMs }: SavePlan,
+  operation: OperationHandle,
+): Promise<CaptureResult> {
+  if (choice?.method === 'background') return background.capture(request);
+  try {
+    return await precopy.capture({ ...request, lastPassMs: choice?.lastPassMs ?? undefined });
+  } catch (error) {
+    if (!(error instanceof NotConverging)) throw error;
+    await rm(request.file, { force: true });
+    if (choice !== null && choice.fallback !== null) {
+      await operation.warn(`${error.message}; it was captured in the background instead`);
+      return background.capture(request);
+    }
+    throw new StasisError(
+      'pause-too-long',
+      `guest ${operation.guestName} can't be saved live within ${maxPauseMs} ms of pause now: ${error.message}; allow more, or save it when it does less`,
+      { details: { maxPauseMs, ...error.details }, cause: error },
+    );
+  }
+}
+
+/** What was promised and not kept is said. */
+async function tellOverrun({ pause }: Manifest, operation: OperationHandle): Promise<void> {
+  if (pause === undefined || pause.maxMs === null || pause.parts === null) return;
+  const { pauseMs } = pause.parts;
+  if (pauseMs > pause.maxMs)
+    await operation.warn(
+      `the guest stood still for ${Math.ceil(pauseMs)} ms, longer than the ${pause.maxMs} ms that were allowed`,
+    );
+}
+
+/** What this capture teaches about the next. Part of the commit. */
+async function remember(
+  transaction: Catalog,
+  { guest, createdAt, choice }: SavePlan,
+  { method, pause, bytesWritten, totalMs }: CaptureResult,
+): Promise<void> {
+  if (choice === null || pause === undefined || method === 'stopped') return;
+  await insertCapture(transaction, {
+    guest,
+    at: createdAt,
+    method,
+    ...expectationOf(choice, method),
+    pauseMs: pause.pauseMs,
+    writtenBytes: bytesWritten,
+    captureMs: totalMs,
   });
 }
 
-/** A guest that is to stop anyway is written fastest standing still. */
-function chooseMethod({ live }: SavePlan): CaptureMethod {
-  return live ? precopy : stopped;
+/** What was expected of the method that it was in the end. */
+function expectationOf(
+  choice: CaptureChoice,
+  method: CaptureMethodName,
+): { readonly modelMs: number; readonly predictedMs: number } {
+  const { modelMs, predictedMs } = (method === choice.method ? undefined : choice.fallback) ?? choice;
+  return { modelMs, predictedMs };
 }
 
 /** Reads the memory file back before anything is promised, and says what the image is. */
@@ -234,6 +315,12 @@ async function describe(
     description: plan.description,
     method: captured.method,
     pauseMs: captured.pause?.pauseMs ?? null,
+    pause: {
+      predictedMs: plan.choice === null ? null : expectationOf(plan.choice, captured.method).predictedMs,
+      maxMs: plan.maxPauseMs,
+      parts: captured.pause ?? null,
+    },
+    bytesWritten: captured.bytesWritten,
     saveMs: Date.now() - Date.parse(plan.createdAt),
     memoryBytes: definition.memoryBytes,
     memoryFile: {

@@ -11,6 +11,7 @@ import { readMemoryFile } from './memory-file.ts';
 import { writeBitmaps } from './memory-pages.ts';
 import { fileChannel, STREAM_OFFSET, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
 import type { QmpClient } from './qmp.ts';
+import { memoryFileOf } from './restore-mapped.ts';
 import { isRunning } from './run-state.ts';
 import { throwIfAborted } from './wait.ts';
 
@@ -107,12 +108,4 @@ export async function whyNotBackground(qmp: QmpClient): Promise<string | undefin
   } finally {
     await resetMigration(qmp);
   }
-}
-
-/** The file that a guest's memory is mapped from, if it is. */
-export async function memoryFileOf(qmp: QmpClient): Promise<string | undefined> {
-  const backends = await qmp.execute('qom-list', { path: '/objects' });
-  if (!backends.some(({ name, type }) => name === 'pc.ram' && type === 'child<memory-backend-file>'))
-    return undefined;
-  return qmp.execute('qom-get', { path: '/objects/pc.ram', property: 'mem-path' });
 }

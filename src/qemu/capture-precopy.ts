@@ -6,37 +6,50 @@ import {
   type CaptureRequest,
   type CaptureResult,
 } from './capture.ts';
+import { allowanceAfter, FIRST_ALLOWANCE_MS, lengthMs, type Pass } from './convergence.ts';
 import { readMemoryFile } from './memory-file.ts';
 import { removeStalePages } from './memory-pages.ts';
-import { fileChannel, STREAM_OFFSET, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
-import type { QmpWatch } from './qmp-watch.ts';
+import {
+  fileChannel,
+  STREAM_OFFSET,
+  UNLIMITED_BYTES_PER_SECOND,
+  waitForMigration,
+  type MigrationWatch,
+} from './migration.ts';
+import type { MigrationInfo } from './qmp-commands.ts';
 import { isRunning, leavePostmigrate, resumeGuest } from './run-state.ts';
 
-/** QEMU stops the guest when it expects to write what is still dirty within this time. */
-const DOWNTIME_LIMIT_MS = 20;
+/** The most that QEMU takes as a limit. */
 const MAX_DOWNTIME_LIMIT_MS = 2_000_000;
-const DEFAULT_TIME_LIMIT_MS = 10 * 60_000;
-/** Past the time limit, every tenth of it, the guest is allowed a pause this many times longer. */
-const DOWNTIME_FACTOR = 4;
 
 /**
  * The usual live capture: mapped-ram written while the guest runs, a stop of milliseconds at the end in which the
  * disks are switched. The image holds the state of that stop.
  *
  * ```
- * migrate → (guest runs, memory is written) → STOP → pre-switchover → onPaused → migrate-continue → completed → cont
+ * migrate → (guest runs, memory is written, pass by pass) → STOP → pre-switchover → onPaused → migrate-continue → completed → cont
  * ```
  *
  * The pause doesn't grow with memory, but a guest that dirties memory faster than it can be written would never get
- * there. So after `timeLimitMs` (default 10 min; the first pass is always let finish) the allowed pause grows step by
- * step, 80 ms, 320 ms, …, until it lets QEMU stop the guest whatever is left: the transfer ends after about twice
- * the limit, at the latest.
+ * there: convergence.ts says after each pass how long a last one may take, and when the guest is to be given up.
  *
  * A page that was written in an early pass and is zero in the end leaves its old bytes in the file: they are removed.
  *
  * A guest that was paused stays paused. Its run state is `postmigrate` then; `cont` goes on as usual.
  */
 export const precopy: CaptureMethod = { name: 'precopy', capture };
+
+/** Thrown when the guest dirties memory too fast to be stopped within the wanted time. It was not stopped at all. */
+export class NotConverging extends StasisError {
+  constructor(passes: readonly Pass[], mostMs: number) {
+    const last = passes.at(-1);
+    super(
+      'capture-failed',
+      `the guest dirties memory faster than it can be written: after ${passes.length} passes the rest would still take ${Math.ceil(last === undefined ? 0 : lengthMs(last))} ms`,
+      { details: { passes, mostMs } },
+    );
+  }
+}
 
 async function capture(request: CaptureRequest): Promise<CaptureResult> {
   const wasRunning = await isRunning(request.qmp);
@@ -45,7 +58,7 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
     capabilities: ['mapped-ram', 'multifd', 'pause-before-switchover', 'events'],
     parameters: {
       'max-bandwidth': UNLIMITED_BYTES_PER_SECOND,
-      'downtime-limit': DOWNTIME_LIMIT_MS,
+      'downtime-limit': FIRST_ALLOWANCE_MS,
       'multifd-channels': 2,
     },
   } as const;
@@ -56,7 +69,7 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
 
 async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<CaptureResult> {
   const { qmp, file, onPaused, signal } = request;
-  using migration = qmp.watch('MIGRATION');
+  using migration = qmp.watch('MIGRATION', 'MIGRATION_PASS');
   using clock = new PauseClock(qmp);
   const begin = performance.now();
 
@@ -82,21 +95,24 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   };
 }
 
-async function waitForSwitchover(request: CaptureRequest, migration: QmpWatch<'MIGRATION'>): Promise<void> {
-  const { qmp, signal, onProgress, timeLimitMs = DEFAULT_TIME_LIMIT_MS } = request;
-  let timeoutMs = timeLimitMs;
-  let downtimeLimitMs = DOWNTIME_LIMIT_MS;
-  for (;;) {
-    try {
-      await waitForMigration(qmp, migration, ['pre-switchover'], { signal, onProgress, timeoutMs });
-      return;
-    } catch (error) {
-      if (!(error instanceof StasisError && error.code === 'timeout')) throw error;
-    }
-    timeoutMs = timeLimitMs / 10;
-    const { ram } = await qmp.execute('query-migrate');
-    if ((ram?.['dirty-sync-count'] ?? 0) < 2) continue; // the first pass ends by itself
-    downtimeLimitMs = Math.min(downtimeLimitMs * DOWNTIME_FACTOR, MAX_DOWNTIME_LIMIT_MS);
-    await qmp.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs });
-  }
+async function waitForSwitchover(request: CaptureRequest, migration: MigrationWatch): Promise<void> {
+  const { qmp, signal, onProgress, lastPassMs = Infinity } = request;
+  const passes: Pass[] = [];
+  let writtenBytes = 0;
+  let begin = performance.now();
+  let allowanceMs = FIRST_ALLOWANCE_MS;
+  const onPass = async ({ ram }: MigrationInfo): Promise<void> => {
+    if (ram === undefined) return;
+    const now = performance.now();
+    const bytesPerSecond = ((ram.transferred - writtenBytes) / (now - begin)) * 1000;
+    passes.push({ remainingBytes: ram.remaining, bytesPerSecond });
+    [writtenBytes, begin] = [ram.transferred, now];
+    const next = allowanceAfter(passes, lastPassMs);
+    if (next === undefined) throw new NotConverging(passes, lastPassMs);
+    if (next === allowanceMs) return;
+    allowanceMs = next;
+    const limitMs = Math.min(Math.ceil(next), MAX_DOWNTIME_LIMIT_MS);
+    await qmp.execute('migrate-set-parameters', { 'downtime-limit': limitMs });
+  };
+  await waitForMigration(qmp, migration, ['pre-switchover'], { signal, onProgress, onPass });
 }

@@ -27,8 +27,8 @@ export interface CaptureRequest {
   readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
   /** Abandons the capture; without effect once `onPaused` was called for a running guest. */
   readonly signal?: AbortSignal | undefined;
-  /** After this time a running guest is captured at the price of a longer pause; see capture-precopy.ts. */
-  readonly timeLimitMs?: number | undefined;
+  /** The most that may be left to write when a running guest is stopped; no limit when absent. See convergence.ts. */
+  readonly lastPassMs?: number | undefined;
 }
 
 export interface CaptureResult {

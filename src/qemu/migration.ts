@@ -1,5 +1,5 @@
 import { StasisError } from '../errors.ts';
-import type { MigrationChannel, MigrationInfo, MigrationStatus } from './qmp-commands.ts';
+import type { MigrationChannel, MigrationInfo, MigrationStatus, QmpEvent } from './qmp-commands.ts';
 import type { QmpWatch } from './qmp-watch.ts';
 import type { QmpClient } from './qmp.ts';
 
@@ -32,9 +32,14 @@ export interface MigrationWait {
   /** Gives up waiting with `timeout`; the migration goes on. */
   readonly timeoutMs?: number | undefined;
   readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
+  /** Runs as QEMU begins to go through memory once more, when the watch has `MIGRATION_PASS`. What it throws ends the wait. */
+  readonly onPass?: ((info: MigrationInfo) => Promise<void>) | undefined;
   /** What a migration that ended otherwise is called. */
   readonly failure?: 'capture-failed' | 'restore-failed';
 }
+
+/** The events of a migration; its passes too for who follows them. */
+export type MigrationWatch = QmpWatch<'MIGRATION'> | QmpWatch<'MIGRATION' | 'MIGRATION_PASS'>;
 
 /** A file as the other end of a migration. The structured form of the address: any path will do, also with commas. */
 export function fileChannel(file: string): MigrationChannel {
@@ -56,7 +61,7 @@ export function stayOnError(qmp: QmpClient): { 'exit-on-error'?: false } {
  */
 export async function waitForMigration(
   qmp: QmpClient,
-  watch: QmpWatch<'MIGRATION'>,
+  watch: MigrationWatch,
   states: readonly MigrationStatus[],
   wait: MigrationWait = {},
 ): Promise<MigrationStatus> {
@@ -67,12 +72,13 @@ export async function waitForMigration(
       Math.min(POLL_INTERVAL_MS, giveUp - performance.now()),
       wait.signal,
     );
-    if (event !== undefined && states.includes(event)) return event; // at once: the guest may be waiting
+    if (event?.event === 'MIGRATION' && states.includes(event.data.status)) return event.data.status; // the guest may be waiting
     const info = await qmp.execute('query-migrate', undefined, { signal: wait.signal });
     const status = info.status ?? 'none';
     if (states.includes(status)) return status;
     if (ENDED.has(status)) throw migrationError(info, wait.failure ?? 'capture-failed');
     reportProgress(info, wait.onProgress);
+    if (event?.event === 'MIGRATION_PASS') await wait.onPass?.(info);
     if (performance.now() >= giveUp) throw new StasisError('timeout', `the migration is still "${status}"`);
   }
 }
@@ -105,12 +111,12 @@ function reportProgress(info: MigrationInfo, onProgress: MigrationWait['onProgre
 }
 
 async function eventOrPoll(
-  watch: QmpWatch<'MIGRATION'>,
+  watch: MigrationWatch,
   timeoutMs: number,
   signal: AbortSignal | undefined,
-): Promise<MigrationStatus | undefined> {
+): Promise<QmpEvent<'MIGRATION' | 'MIGRATION_PASS'> | undefined> {
   try {
-    return (await watch.next(undefined, { signal, timeoutMs: Math.max(0, timeoutMs) })).data.status;
+    return await watch.next(undefined, { signal, timeoutMs: Math.max(0, timeoutMs) });
   } catch (error) {
     if (error instanceof StasisError && error.code === 'timeout') return undefined;
     throw error;

@@ -330,6 +330,21 @@ export interface Commands {
     },
     Nothing
   >;
+  /** `calc-time-unit` since QEMU 9.0 in milliseconds; page-sampling is the only mode that needs nothing of the accelerator. */
+  'calc-dirty-rate': Command<
+    {
+      readonly 'calc-time': number;
+      readonly 'calc-time-unit': 'millisecond';
+      readonly 'sample-pages': number;
+      readonly mode: 'page-sampling';
+    },
+    Nothing
+  >;
+  /** `dirty-rate` in MiB per second; absent, or -1, when nothing was measured. */
+  'query-dirty-rate': Command<
+    undefined,
+    { readonly status: 'unstarted' | 'measuring' | 'measured'; readonly 'dirty-rate'?: number }
+  >;
   'migrate-continue': Command<{ readonly state: 'pre-switchover' }, Nothing>;
   migrate_cancel: Command<undefined, Nothing>;
   'query-migrate': Command<undefined, MigrationInfo>;

@@ -10,6 +10,7 @@ import type { LoadRequest, RestoreMethod } from './restore.ts';
  */
 export const eager: RestoreMethod = {
   name: 'eager',
+  bringsMemory: false,
   // -S: QEMU would otherwise let a guest run that was saved running, before we say so.
   machineArgs: () => ['-S', '-incoming', 'defer'],
   load,

@@ -15,6 +15,7 @@ import {
 } from './migration-stream.ts';
 import { fileChannel, STREAM_OFFSET, stayOnError, waitForMigration } from './migration.ts';
 import type { QemuProcess } from './process.ts';
+import type { QmpClient } from './qmp.ts';
 import { MAIN_MEMORY, type LoadRequest, type RestoreMethod, type SavedMemory } from './restore.ts';
 
 /** Everything but the guest's memory, for as long as it is being loaded. */
@@ -33,12 +34,20 @@ const DISCARDING = /\/(virtio-balloon|virtio-mem|vhost-user-[a-z]+)$/;
  *
  * The arguments need QEMU 8.2 (`offset`, `rom`); Stasis needs 9.0 anyway.
  */
-export const mapped: RestoreMethod = { name: 'mapped', machineArgs, load };
+export const mapped: RestoreMethod = { name: 'mapped', bringsMemory: true, machineArgs, load };
 
 /** Why a saved guest can't be restored so, for a person; undefined when it can. */
 export function whyNotMapped({ devices }: MemoryFile): string | undefined {
   const device = devices.find((name) => DISCARDING.test(name));
   return device === undefined ? undefined : `its device ${device} discards memory`;
+}
+
+/** The file that a guest's memory is mapped from, if it is. */
+export async function memoryFileOf(qmp: QmpClient): Promise<string | undefined> {
+  const backends = await qmp.execute('qom-list', { path: '/objects' });
+  if (!backends.some(({ name, type }) => name === 'pc.ram' && type === 'child<memory-backend-file>'))
+    return undefined;
+  return qmp.execute('qom-get', { path: '/objects/pc.ram', property: 'mem-path' });
 }
 
 function machineArgs({ file, memory }: SavedMemory): readonly string[] {

@@ -26,6 +26,8 @@ export interface LoadRequest extends SavedMemory {
  */
 export interface RestoreMethod {
   readonly name: RestoreMethodName;
+  /** Whether `machineArgs` say what the guest's memory is made of, in place of the guest's own arguments. */
+  readonly bringsMemory: boolean;
   /** Arguments for QEMU beyond the guest's own. */
   machineArgs(saved: SavedMemory): readonly string[];
   /**

@@ -40,7 +40,7 @@ test('background: the memory of the instant of the request, while the guest writ
   }
   // No capability is left on: another method works at once.
   const file = lab.path('precopy');
-  await precopy.capture({ qmp, file, timeLimitMs: 100, onPaused: async () => undefined });
+  await precopy.capture({ qmp, file, onPaused: async () => undefined });
   await verifyMemoryFile(file, EXPECTED);
 });
 

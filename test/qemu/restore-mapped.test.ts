@@ -11,7 +11,7 @@ import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
 import { instantOf } from './dirtier.ts';
 import { Lab, memoryOf, savedMemory } from './lab.ts';
 
-const CAPTURE = { timeLimitMs: 100, onPaused: async () => undefined };
+const CAPTURE = { onPaused: async () => undefined };
 
 test('mapped: guests of one file have its memory, change only their own, and can be saved live again', async () => {
   await using lab = await Lab.open();

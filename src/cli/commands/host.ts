@@ -1,7 +1,8 @@
 /** What goes on in the daemon and on the host: host, ops, events, doctor, daemon. */
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
+import { positiveNumber } from '../arguments.ts';
 import { renderFields } from '../fields.ts';
 import { watched } from '../mutation.ts';
 import { renderOperation } from '../operation-view.ts';
@@ -195,9 +196,4 @@ function summarize(checks: readonly DoctorCheck[]): string {
   const degraded = checks.filter((check) => check.status === 'degraded').length;
   if (missing + degraded === 0) return 'everything is there';
   return `${count(checks.length, 'check')}: ${missing} missing, ${degraded} could be better`;
-}
-
-function positiveNumber(text: string): number {
-  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('It is no number from 1 to 999999.');
-  return Number(text);
 }

@@ -1,12 +1,14 @@
 /** Save images: save, images, info, restore, delete. */
 import { type Command, Option } from 'commander';
-import { DEFAULT_IMAGE } from '../../api/constants.ts';
+import { DEFAULT_IMAGE, LIVE_METHODS, type LiveMethod } from '../../api/constants.ts';
 import type { Guest, Image } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
+import { positiveNumber } from '../arguments.ts';
 import { renderOutcomes } from '../operation-view.ts';
 import { canAsk, confirm } from '../confirm.ts';
 import { renderImage, summarizeSave } from '../image-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
+import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
 import { howTaken, renderTree } from '../tree.ts';
@@ -22,6 +24,14 @@ export function register(program: Command): void {
     .argument('<guest>')
     .argument('[image]', 'name of the image')
     .option('--live', 'let the guest go on')
+    .option('--max-pause <ms>', 'refuse rather than let the guest stand still for longer', positiveNumber)
+    .addOption(
+      new Option(
+        '--method <method>',
+        'how a live save is made (default: the best that guest and host allow)',
+      ).choices(LIVE_METHODS),
+    )
+    .option('--dry-run', 'only predict what a live save would cost the guest now')
     .option('--quiesce', "freeze the guest's filesystems for that instant, through its agent")
     .option('--description <text>', 'why it was taken')
     .addOption(noWaitOption())
@@ -30,7 +40,9 @@ export function register(program: Command): void {
       `
 Examples:
   $ stasis save web1                                   # and "stasis start web1" goes on from there
-  $ stasis save web1 before-update --live --description "before the 24.04 upgrade"`,
+  $ stasis save web1 before-update --live --description "before the 24.04 upgrade"
+  $ stasis save web1 --live --dry-run                  # how long would it stand still?
+  $ stasis save web1 nightly --live --max-pause 50`,
     )
     .action(save);
 
@@ -101,6 +113,9 @@ interface SaveOptions extends MutationOptions {
   readonly live?: true;
   readonly quiesce?: true;
   readonly description?: string;
+  readonly maxPause?: number;
+  readonly method?: LiveMethod;
+  readonly dryRun?: true;
 }
 
 async function save(
@@ -110,9 +125,19 @@ async function save(
   command: Command,
 ): Promise<void> {
   const session = await openSession(command);
-  const { live, quiesce, description } = options;
+  const { live, quiesce, description, method, maxPause: maxPauseMs } = options;
+  if (options.dryRun === true) {
+    if (live === undefined)
+      throw new StasisError('invalid-request', 'only a live save has a pause to predict: add --live', {
+        guest,
+      });
+    const prediction = await session.client.predictSave(guest, { method, maxPauseMs });
+    session.output.print(prediction, () => renderPrediction(prediction, session.output.width));
+    return;
+  }
+  const request = { name, live, quiesce, description, method, maxPauseMs };
   await mutate(session, options, {
-    run: (waiting) => session.client.createSaveImage(guest, { name, live, quiesce, description }, waiting),
+    run: (waiting) => session.client.createSaveImage(guest, request, waiting),
     text: summarizeSave,
   });
 }
@@ -234,6 +259,6 @@ async function deleteImage(
   await mutate(session, options, {
     run: (waiting) => session.client.deleteSaveImage(guest, name, waiting),
     document: (_, operation) => operation,
-    text: () => `deleted ${guest} / ${name}`,
+    text: (_, operation) => [`deleted ${guest} / ${name}`, ...renderOutcomes(operation)],
   });
 }

@@ -1,0 +1,149 @@
+/**
+ * How a live save will be made: what each method would cost this guest now, which is the best that guest and host allow,
+ * and what to do when it doesn't work out. Nothing is touched.
+ */
+import { LIVE_METHODS, type LiveMethod } from '../api/constants.ts';
+import type { SavePrediction } from '../api/schemas.ts';
+import { recentCaptures } from '../catalog/captures.ts';
+import type { GuestRecord } from '../catalog/guests.ts';
+import { StasisError } from '../errors.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
+import { BASE_PAGE_BYTES, residentGuestBytes } from '../guests/host-memory.ts';
+import type { Host } from '../guests/host.ts';
+import { whyNotBackground } from '../qemu/capture-background.ts';
+import { measureDirtyRate } from '../qemu/dirty-rate.ts';
+import type { QemuProcess } from '../qemu/process.ts';
+import { isRunning } from '../qemu/run-state.ts';
+import { better, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
+
+/** So many of a guest's latest saves are looked at: the machine may have changed since earlier ones. */
+const EXPERIENCE = 9;
+/** When precopy turns out to leave more than this for the pause, and background can do it, background shall. */
+const WORSE_THAN_FALLBACK = 2;
+
+/** What a live save of a guest would be like, by each method. */
+export interface Assessment {
+  readonly load: GuestLoad;
+  readonly methods: readonly (MethodPrediction & { readonly obstacle: string | null })[];
+}
+
+export interface Wish {
+  /** what the user insists on */
+  readonly method?: LiveMethod | undefined;
+  readonly maxPauseMs?: number | undefined;
+}
+
+/** Part of the plan of a save. */
+export interface CaptureChoice {
+  readonly method: LiveMethod;
+  readonly modelMs: number;
+  readonly predictedMs: number;
+  /** the most that may be left to write when precopy stops the guest; null: whatever it takes */
+  readonly lastPassMs: number | null;
+  /** what to do when precopy gets nowhere */
+  readonly fallback: { readonly modelMs: number; readonly predictedMs: number } | null;
+}
+
+/** Measures how fast the guest dirties its memory (a tenth of a second) and predicts. @throws StasisError `qemu-failed`, `guest-crashed` */
+export async function assess(
+  host: Host,
+  guest: { readonly uuid: string; readonly definition: Definition },
+  process: QemuProcess,
+): Promise<Assessment> {
+  const { uuid, definition } = guest;
+  const { memoryBytes, hugePageBytes = BASE_PAGE_BYTES } = definition;
+  const load: GuestLoad = {
+    memoryBytes,
+    residentBytes: await residentGuestBytes(process, definition),
+    hostPageBytes: hugePageBytes,
+    diskCount: definition.disks.filter((disk) => !disk.readonly).length,
+    dirtyBytesPerSecond: await measureDirtyRate(process.qmp),
+  };
+  const obstacles = { precopy: null, background: (await whyNotBackground(process.qmp)) ?? null };
+  const methods = [];
+  for (const method of LIVE_METHODS) {
+    const own = await recentCaptures(host.catalog, method, EXPERIENCE, uuid);
+    const experience = own.length > 0 ? own : await recentCaptures(host.catalog, method, EXPERIENCE);
+    methods.push({ ...predict(method, load, experience), obstacle: obstacles[method] });
+  }
+  return { load, methods };
+}
+
+/**
+ * The best way that is possible and within what is wished.
+ * @throws StasisError `pause-too-long` with what each method would cost; `unsupported` when the wished one isn't possible
+ */
+export function choose({ methods }: Assessment, wish: Wish, guestName: string): CaptureChoice {
+  const { maxPauseMs = Infinity } = wish;
+  const wanted = methods.filter(({ method }) => wish.method === undefined || method === wish.method);
+  const possible = wanted.filter(({ obstacle }) => obstacle === null);
+  if (possible.length === 0) {
+    const reason = wanted.map(({ obstacle }) => obstacle).join('; ');
+    throw new StasisError('unsupported', `guest ${guestName} can't be captured by ${wish.method}: ${reason}`);
+  }
+  const best = better(possible.filter(({ pauseMs }) => pauseMs <= maxPauseMs));
+  if (best === undefined) throw tooLong(guestName, methods, maxPauseMs);
+  const fallback = possible.find(
+    ({ method, pauseMs }) => method === 'background' && method !== best.method && pauseMs <= maxPauseMs,
+  );
+  const mostMs = Math.min(
+    maxPauseMs,
+    fallback === undefined ? Infinity : WORSE_THAN_FALLBACK * fallback.pauseMs,
+  );
+  return {
+    method: best.method,
+    modelMs: best.modelMs,
+    predictedMs: best.pauseMs,
+    lastPassMs: mostMs === Infinity ? null : Math.max(1, mostMs - best.fixedMs),
+    fallback: fallback === undefined ? null : { modelMs: fallback.modelMs, predictedMs: fallback.pauseMs },
+  };
+}
+
+/**
+ * What `save --live` would do now, without doing it.
+ * @throws StasisError as the save itself would: `pause-too-long`, `unsupported`, `invalid-state`
+ */
+export async function predictSave(host: Host, guest: GuestRecord, wish: Wish): Promise<SavePrediction> {
+  const process = host.supervisor.get(guest.uuid, guest.name);
+  const assessment = await assess(host, { uuid: guest.uuid, definition: storedDefinition(guest) }, process);
+  const { load, methods } = assessment;
+  const choice = (await isRunning(process.qmp)) ? choose(assessment, wish, guest.name) : null;
+  return {
+    guest: guest.name,
+    method: choice?.method ?? null,
+    predictedPauseMs: choice?.predictedMs ?? null,
+    dirtyBytesPerSecond: load.dirtyBytesPerSecond,
+    memoryBytes: load.memoryBytes,
+    residentBytes: load.residentBytes,
+    hostPageBytes: load.hostPageBytes,
+    disks: load.diskCount,
+    methods: methods.map(({ method, pauseMs, captureMs, writtenBytes, basedOn, obstacle }) => ({
+      method,
+      predictedPauseMs: pauseMs,
+      predictedSaveMs: captureMs,
+      predictedBytes: Math.round(writtenBytes),
+      basedOn,
+      obstacle,
+    })),
+  };
+}
+
+function tooLong(guestName: string, methods: Assessment['methods'], maxPauseMs: number): StasisError {
+  const costs = methods.map(
+    ({ method, pauseMs, obstacle }) => `${method} ${obstacle ?? `about ${Math.ceil(pauseMs)} ms`}`,
+  );
+  return new StasisError(
+    'pause-too-long',
+    `guest ${guestName} can't be saved live within ${maxPauseMs} ms of pause now (${costs.join('; ')}); allow more, or save it when it does less`,
+    {
+      details: {
+        maxPauseMs,
+        methods: methods.map(({ method, pauseMs, obstacle }) => ({
+          method,
+          predictedPauseMs: pauseMs,
+          obstacle,
+        })),
+      },
+    },
+  );
+}
