@@ -14,12 +14,10 @@ import { whyNotBackground } from '../qemu/capture-background.ts';
 import { measureDirtyRate } from '../qemu/dirty-rate.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { isRunning } from '../qemu/run-state.ts';
-import { better, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
+import { better, notWorthAvoiding, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
 
 /** So many of a guest's latest saves are looked at: the machine may have changed since earlier ones. */
 const EXPERIENCE = 9;
-/** When precopy turns out to leave more than this for the pause, and background can do it, background shall. */
-const WORSE_THAN_FALLBACK = 2;
 
 /** What a live save of a guest would be like, by each method. */
 export interface Assessment {
@@ -86,10 +84,7 @@ export function choose({ methods }: Assessment, wish: Wish, guestName: string): 
   const fallback = possible.find(
     ({ method, pauseMs }) => method === 'background' && method !== best.method && pauseMs <= maxPauseMs,
   );
-  const mostMs = Math.min(
-    maxPauseMs,
-    fallback === undefined ? Infinity : WORSE_THAN_FALLBACK * fallback.pauseMs,
-  );
+  const mostMs = Math.min(maxPauseMs, fallback === undefined ? Infinity : notWorthAvoiding(fallback));
   return {
     method: best.method,
     modelMs: best.modelMs,

@@ -83,6 +83,9 @@ export function predict(
   };
 }
 
+/** A pause that nobody notices: no reason to look for a shorter one. */
+const UNNOTICED_MS = 30;
+
 /**
  * The better of the methods: `precopy` costs the guest less while it lasts, so `background` has to be clearly better.
  */
@@ -91,7 +94,12 @@ export function better(predictions: readonly MethodPrediction[]): MethodPredicti
     predictions.find((prediction) => prediction.method === method),
   );
   if (first === undefined || second === undefined) return first ?? second;
-  return first.pauseMs <= 2 * second.pauseMs ? first : second;
+  return first.pauseMs <= notWorthAvoiding(second) ? first : second;
+}
+
+/** The longest pause by precopy, in milliseconds, for which one would not turn to `background`. */
+export function notWorthAvoiding({ pauseMs }: MethodPrediction): number {
+  return Math.max(UNNOTICED_MS, 2 * pauseMs);
 }
 
 interface InPause {

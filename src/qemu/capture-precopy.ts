@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../errors.ts';
 import {
   PauseClock,
@@ -17,10 +18,19 @@ import {
   type MigrationWatch,
 } from './migration.ts';
 import type { MigrationInfo } from './qmp-commands.ts';
+import type { QmpClient } from './qmp.ts';
 import { isRunning, leavePostmigrate, resumeGuest } from './run-state.ts';
 
 /** The most that QEMU takes as a limit. */
 const MAX_DOWNTIME_LIMIT_MS = 2_000_000;
+
+/**
+ * How fast memory is written until QEMU has measured a speed for the first time, 0.1 s after the start. A guest whose
+ * memory is through before that would be stopped at once, with all that it dirtied meanwhile still to write: QEMU has no
+ * threshold then to hold the rest against ("nothing left by the estimate", migration_iteration_run() in 10.0).
+ */
+const FIRST_BYTES_PER_SECOND = 100 << 20;
+const LOOK_AGAIN_MS = 10;
 
 /**
  * The usual live capture: mapped-ram written while the guest runs, a stop of milliseconds at the end in which the
@@ -57,8 +67,8 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
   const setup = {
     capabilities: ['mapped-ram', 'multifd', 'pause-before-switchover', 'events'],
     parameters: {
-      'max-bandwidth': UNLIMITED_BYTES_PER_SECOND,
-      'downtime-limit': FIRST_ALLOWANCE_MS,
+      'max-bandwidth': FIRST_BYTES_PER_SECOND,
+      'downtime-limit': downtimeLimit(firstAllowance(request)),
       'multifd-channels': 2,
     },
   } as const;
@@ -74,6 +84,8 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   const begin = performance.now();
 
   await qmp.execute('migrate', { channels: [fileChannel(file)] }, { signal });
+  await waitForFirstMeasure(qmp, signal);
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': UNLIMITED_BYTES_PER_SECOND });
   await waitForSwitchover(request, migration);
   clock.mark('stop');
   await onPaused();
@@ -95,24 +107,36 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   };
 }
 
+/** Nothing announces it; an end of the migration by then is seen by whoever waits for more. */
+async function waitForFirstMeasure(qmp: QmpClient, signal: AbortSignal | undefined): Promise<void> {
+  for (;;) {
+    const { status, ram } = await qmp.execute('query-migrate', undefined, { signal });
+    if ((status !== 'setup' && status !== 'active') || (ram?.mbps ?? 0) > 0) return;
+    await delay(LOOK_AGAIN_MS, undefined, { signal });
+  }
+}
+
 async function waitForSwitchover(request: CaptureRequest, migration: MigrationWatch): Promise<void> {
   const { qmp, signal, onProgress, lastPassMs = Infinity } = request;
   const passes: Pass[] = [];
-  let writtenBytes = 0;
-  let begin = performance.now();
-  let allowanceMs = FIRST_ALLOWANCE_MS;
+  let allowanceMs = firstAllowance(request);
   const onPass = async ({ ram }: MigrationInfo): Promise<void> => {
     if (ram === undefined) return;
-    const now = performance.now();
-    const bytesPerSecond = ((ram.transferred - writtenBytes) / (now - begin)) * 1000;
-    passes.push({ remainingBytes: ram.remaining, bytesPerSecond });
-    [writtenBytes, begin] = [ram.transferred, now];
+    passes.push({ remainingBytes: ram.remaining, bytesPerSecond: (ram.mbps * 1e6) / 8 });
     const next = allowanceAfter(passes, lastPassMs);
     if (next === undefined) throw new NotConverging(passes, lastPassMs);
     if (next === allowanceMs) return;
     allowanceMs = next;
-    const limitMs = Math.min(Math.ceil(next), MAX_DOWNTIME_LIMIT_MS);
-    await qmp.execute('migrate-set-parameters', { 'downtime-limit': limitMs });
+    await qmp.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimit(next) });
   };
   await waitForMigration(qmp, migration, ['pre-switchover'], { signal, onProgress, onPass });
+}
+
+function firstAllowance({ lastPassMs = Infinity }: CaptureRequest): number {
+  return Math.min(FIRST_ALLOWANCE_MS, lastPassMs);
+}
+
+/** In QEMU's whole milliseconds. Never 0, which to QEMU is no threshold at all: see FIRST_BYTES_PER_SECOND. */
+function downtimeLimit(allowanceMs: number): number {
+  return Math.max(1, Math.min(Math.floor(allowanceMs), MAX_DOWNTIME_LIMIT_MS));
 }

@@ -9,6 +9,9 @@ const PAGE = 4096;
 /** Where the guest writes last in each round. */
 export const LAST_PAGE = END - PAGE;
 
+const ADD_ONE = 'ff 07'; // incl (%edi)
+const STORE = '89 07'; // mov %eax,(%edi)
+
 const PROGRAM = [
   'fa', // cli
   '2e 66 0f 01 16 60 00', // lgdtl %cs:0x60
@@ -16,7 +19,7 @@ const PROGRAM = [
   '66 ea 18 00 0f 00 08 00', // ljmpl $0x08,$0xf0018
   '66 b8 10 00 8e d8', // 0x18: mov $0x10,%ax; mov %ax,%ds
   'bf 00 00 10 00', // 0x1e: mov $0x100000,%edi
-  'ff 07', // 0x23: incl (%edi)
+  ADD_ONE, // 0x23
   '81 c7 00 10 00 00', // add $4096,%edi
   '81 ff 00 00 00 03', // cmp $0x3000000,%edi
   '75 f0', // jne 0x23
@@ -25,10 +28,11 @@ const PROGRAM = [
 const DESCRIPTORS = '0000000000000000 ffff0000009bcf00 ffff00000093cf00'; // at 0x40: none, code, data
 const GDT_REGISTER = '1700 40000f00'; // at 0x60
 
-export function dirtierRom(): Buffer {
+/** @param change `false`: it writes the same again and again, which a look at the contents doesn't show */
+export function dirtierRom(change = true): Buffer {
   const rom = Buffer.alloc(64 << 10);
   const put = (hex: string, at: number): void => void rom.write(hex.replaceAll(' ', ''), at, 'hex');
-  put(PROGRAM.join(''), 0);
+  put(PROGRAM.join('').replace(ADD_ONE, change ? ADD_ONE : STORE), 0);
   put(DESCRIPTORS, 0x40);
   put(GDT_REGISTER, 0x60);
   put('e9 0d 00', 0xfff0); // the reset vector: jmp 0
