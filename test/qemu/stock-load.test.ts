@@ -53,7 +53,7 @@ class StockQemu implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
 
   constructor(lab: Lab, args: readonly string[]) {
-    this.#child = spawn('qemu-system-x86_64', [...args, '-qmp', 'stdio'], {
+    this.#child = spawn(lab.binary.path, [...args, '-qmp', 'stdio'], {
       cwd: lab.directory,
       stdio: ['pipe', 'pipe', 'inherit'],
     });

@@ -27,6 +27,8 @@ export interface Captured {
   readonly file: string;
   /** What the disks were, in the order of `DISKS`. */
   readonly layers: readonly string[];
+  /** What the counter was on each. */
+  readonly counters: readonly number[];
   readonly result: CaptureResult;
 }
 
@@ -127,7 +129,8 @@ export class WitnessGuest implements AsyncDisposable {
       machineType: MACHINE,
       memoryBytes: MEMORY_BYTES,
     });
-    return { method: method.name, file, layers, result };
+    const counters = await countersOn(this.#lab, layers);
+    return { method: method.name, file, layers, counters, result };
   }
 
   /** Gives the disks layers that stand alone, so that chains don't grow with the number of captures. */
@@ -154,23 +157,15 @@ export async function assertWhole(witness: Witness): Promise<WitnessStatus> {
   return status;
 }
 
-/** The counter on each of the disks, read from the files. While one disk was written the other may be one behind. */
-export async function countersOf(lab: Lab, { layers }: Captured): Promise<readonly number[]> {
+/** The counter on each disk, read from the files. While one disk was written the other may be one behind. */
+async function countersOn(lab: Lab, layers: readonly string[]): Promise<readonly number[]> {
   return await Promise.all(
     layers.map(async (layer) => {
       const block = `${layer}.counter`;
-      const from = ['bs=4096', `skip=${COUNTER_BLOCK}`, `count=${COUNTER_BLOCK + 1}`]; // `count` includes what is skipped
-      await run(lab.binary.imageToolPath, [
-        'dd',
-        '-U',
-        '-f',
-        'qcow2',
-        '-O',
-        'raw',
-        ...from,
-        `if=${layer}`,
-        `of=${block}`,
-      ]);
+      const skip = `skip=${COUNTER_BLOCK}`;
+      const count = `count=${COUNTER_BLOCK + 1}`; // what is skipped included
+      const copy = ['-f', 'qcow2', '-O', 'raw', 'bs=4096', skip, count, `if=${layer}`, `of=${block}`];
+      await run(lab.binary.imageToolPath, ['dd', '-U', ...copy]);
       const counter = Number((await readFile(block)).readBigUInt64LE(8));
       await rm(block);
       return counter;
