@@ -11,7 +11,7 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { test } from 'node:test';
 import type { CaptureMethod } from '../../src/qemu/capture.ts';
-import { background, memoryFileOf } from '../../src/qemu/capture-background.ts';
+import { background, whyNotBackground } from '../../src/qemu/capture-background.ts';
 import { precopy } from '../../src/qemu/capture-precopy.ts';
 import { stopped } from '../../src/qemu/capture-stopped.ts';
 import type { RestoreMethod } from '../../src/qemu/restore.ts';
@@ -116,8 +116,8 @@ async function restoreByAll(lab: Lab, captured: Captured, random: Random): Promi
 }
 
 async function saveAndRestore(lab: Lab, guest: WitnessGuest, random: Random): Promise<void> {
-  const isMapped = (await memoryFileOf(guest.qmp)) !== undefined;
-  const possible = CAPTURE_METHODS.filter((method) => !(isMapped && method === background));
+  const isTrackable = (await whyNotBackground(guest.qmp)) === undefined;
+  const possible = CAPTURE_METHODS.filter((method) => isTrackable || method !== background);
   const captured = await captureBetween(guest, random.of([precopy, ...possible]));
   await using next = await WitnessGuest.restore(
     lab,
