@@ -25,7 +25,7 @@ import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
 import { PlainQmp } from '../support/plain-qmp.ts';
 import { instantOf } from './dirtier.ts';
 import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
-import { recordQmp, type QmpLine } from './recorded-qmp.ts';
+import { recordQmp, type Line, type Said } from './recorded-qmp.ts';
 import { WitnessGuest, MEMORY_BYTES as WITNESS_BYTES } from './witness-guest.ts';
 
 const METHODS: readonly CaptureMethod[] = [precopy, background, stopped];
@@ -33,6 +33,8 @@ const EXPECTED = { offset: STREAM_OFFSET, machineType: 'pc-q35-10.0', memoryByte
 const BLOCK_BYTES = 4096;
 /** Firmware and the holes for video memory: there, what a processor sees is not the block of memory. */
 const LOW_MEMORY_BYTES = 1 << 20;
+/** So often QEMU seems not to be there yet, in tests that there is a wait for it. */
+const HIDDEN = 5;
 const needsRoot = { skip: process.getuid?.() !== 0 && 'mounting needs root' };
 const nothing = async (): Promise<void> => undefined;
 
@@ -109,24 +111,37 @@ for (const method of METHODS) {
       }
     });
 
-    test(
-      'a file system that is full from the first byte is told as such, without an event',
-      needsRoot,
-      async () => {
-        await using lab = await Lab.open();
-        const { qmp } = await lab.launch('guest');
-        const before = await settingsOf(qmp);
-        const full = await lab.mountTmpfs('full', BLOCK_BYTES);
-        await writeFile(join(full, 'all of it'), Buffer.alloc(BLOCK_BYTES));
-        const signal = AbortSignal.timeout(60_000);
-        const failure = method.capture({ qmp, file: join(full, 'memory'), onPaused: nothing, signal });
-        await assert.rejects(failure, { code: 'no-space' });
-        assert.equal(await isRunning(qmp), true);
-        assert.deepEqual(await settingsOf(qmp), before);
-        await method.capture({ qmp, file: lab.path('elsewhere'), onPaused: nothing });
-        await verifyMemoryFile(lab.path('elsewhere'), EXPECTED);
-      },
-    );
+    test('settings are reset when QEMU has cleaned up after the migration, not before', async () => {
+      await using lab = await Lab.open();
+      let hidden = 0;
+      const { qmp, lines } = await recordQmp(await lab.launch('guest'), (said, to, before) => {
+        if (to !== 'query-yank' || !wasSent(before, 'migrate') || hidden === HIDDEN) return said;
+        hidden += 1;
+        return { ...said, return: [{ type: 'migration' }] };
+      });
+      await method.capture({ qmp, file: lab.path('memory'), onPaused: nothing });
+      const reset = lines.findLastIndex((line) => 'sent' in line && line.sent === 'migrate-set-capabilities');
+      const known = lines.slice(0, reset).findLast((line) => 'to' in line && line.to === 'query-yank');
+      assert.doesNotMatch(JSON.stringify(known), /migration/, 'what is still going on before the reset');
+      assert.equal(hidden, HIDDEN);
+    });
+
+    test('a full file system is told as such, also when QEMU announces no failure', needsRoot, async () => {
+      await using lab = await Lab.open();
+      const { qmp } = await recordQmp(await lab.launch('guest'), (said) =>
+        said.event === 'MIGRATION' ? undefined : said,
+      );
+      const before = await settingsOf(qmp);
+      const full = await lab.mountTmpfs('full', BLOCK_BYTES);
+      await writeFile(join(full, 'all of it'), Buffer.alloc(BLOCK_BYTES));
+      const signal = AbortSignal.timeout(60_000);
+      const failure = method.capture({ qmp, file: join(full, 'memory'), onPaused: nothing, signal });
+      await assert.rejects(failure, { code: 'no-space' });
+      assert.equal(await isRunning(qmp), true);
+      assert.deepEqual(await settingsOf(qmp), before);
+      await method.capture({ qmp, file: lab.path('elsewhere'), onPaused: nothing });
+      await verifyMemoryFile(lab.path('elsewhere'), EXPECTED);
+    });
   });
 }
 
@@ -169,21 +184,18 @@ test('precopy: a guest that dirties memory faster than it can be written is capt
 
 test('background: the guest runs when pages are counted as saved, not before', async () => {
   await using lab = await Lab.open();
-  const hiddenMost = 5;
-  let hidden = 0;
-  const { qmp, lines } = await recordQmp(await lab.launch('guest'), (line) => {
-    if (pagesCounted(line) === undefined || hidden === hiddenMost) return;
-    line.return = { ...line.return, ram: { normal: 0, duplicate: 0 } };
-    hidden += 1;
+  const counted: number[] = [];
+  const { qmp, lines } = await recordQmp(await lab.launch('guest'), (said, to, before) => {
+    if (to !== 'query-migrate' || !wasSent(before, 'migrate')) return said;
+    const isHidden = counted.length < HIDDEN;
+    counted.push(isHidden ? 0 : pagesCounted(said));
+    return isHidden ? withoutPages(said) : said;
   });
   await background.capture({ qmp, file: lab.path('memory'), onPaused: nothing });
-  const cont = lines.findIndex(({ execute }) => execute === 'cont');
-  const answers = lines
-    .slice(0, cont)
-    .map(pagesCounted)
-    .filter((count) => count !== undefined);
-  assert.equal(hidden, hiddenMost);
-  assert.ok((answers.at(-1) ?? 0) > 0, `what was known before cont: ${answers.join(', ')}`);
+  const cont = lines.findIndex((line) => 'sent' in line && line.sent === 'cont');
+  const known = lines.slice(0, cont).flatMap((line) => ('said' in line ? [pagesCounted(line.said)] : []));
+  assert.ok((known.at(-1) ?? 0) > 0, `pages counted before cont: ${known.join(', ')}`);
+  assert.ok(counted.length > HIDDEN);
 });
 
 test('background: a guest that was stopped once more is of two instants: the capture fails', async () => {
@@ -248,8 +260,18 @@ async function assertSnapshots(lab: Lab, { qmp, runDirectory }: QemuProcess): Pr
   socket.destroy();
 }
 
-/** The pages that an answer counts as saved; undefined when it is no answer about memory. */
-function pagesCounted({ return: answer }: QmpLine): number | undefined {
-  if (answer?.ram === undefined) return undefined;
+/** The pages that an answer counts as saved. */
+function pagesCounted({ return: answer }: Said): number {
+  if (answer === undefined || Array.isArray(answer) || answer.ram === undefined) return 0;
   return answer.ram.normal + answer.ram.duplicate;
+}
+
+function withoutPages(said: Said): Said {
+  const { return: answer } = said;
+  if (answer === undefined || Array.isArray(answer) || answer.ram === undefined) return said;
+  return { ...said, return: { ...answer, ram: { ...answer.ram, normal: 0, duplicate: 0 } } };
+}
+
+function wasSent(lines: readonly Line[], command: string): boolean {
+  return lines.some((line) => 'sent' in line && line.sent === command);
 }
