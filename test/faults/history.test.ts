@@ -11,6 +11,7 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { Lab } from '../support/lab.ts';
+import { Random } from '../support/random.ts';
 import { changeContent, checkHousekeeping, contentOf, type Content } from '../support/rules.ts';
 
 const GUEST = 'web1';
@@ -21,7 +22,8 @@ const LONGEST_DELAY_MS = 500;
 test(`a random history of ${EVENTS} events, seed ${SEED}`, { timeout: 3_600_000 }, async (context) => {
   await using lab = await Lab.create();
   await (await lab.running(GUEST)).close();
-  const history = new History(lab, randomNumbers(SEED));
+  const random = new Random(SEED);
+  const history = new History(lab, () => random.next());
   for (let event = 0; event < EVENTS; event += 1) context.diagnostic(`${event}: ${await history.next()}`);
   await history.checkImages();
 });
@@ -131,15 +133,4 @@ class History {
     await this.#lab.startDaemon();
     return `interrupted, ${await outcome}`;
   }
-}
-
-/** Numbers from 0 to 1 that follow from a seed (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
