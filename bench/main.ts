@@ -21,6 +21,7 @@ import { Libvirt } from './peers/libvirt.ts';
 import type { Peer } from './peers/peer.ts';
 import { Stasis } from './peers/stasis.ts';
 import { fullReport, summary } from './report.ts';
+import { Roster } from './roster.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DOCS = join(ROOT, 'docs/bench');
@@ -58,38 +59,51 @@ async function main(): Promise<void> {
 
 async function measure(): Promise<Results> {
   const figures = new Figures();
-  const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
+  const skipped: string[] = [];
+  const leftOut = (reason: string) => {
+    skipped.push(reason);
+    say(`left out: ${reason}`);
+  };
   const whyNoLibvirt = await Libvirt.whyNot();
-  const skipped = whyNoLibvirt === undefined ? [] : [`libvirt (${whyNoLibvirt})`];
-  for (const reason of skipped) say(`left out: ${reason}`);
+  const withLibvirt = whyNoLibvirt === undefined;
+  if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    const machine = await describeMachine(directory);
     for (const memoryMiB of memories)
-      await measureMemory(directory, memoryMiB, skipped.length === 0, figures);
-    const command = ['npm run bench --', ...process.argv.slice(2)].join(' ');
-    return { measuredAt: new Date().toISOString(), command, machine, skipped, series: figures.series };
+      await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    return {
+      measuredAt: new Date().toISOString(),
+      command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+      machine: await describeMachine(directory),
+      skipped,
+      series: figures.series,
+    };
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
+interface Part {
+  readonly directory: string;
+  readonly memoryMiB: number;
+  readonly withLibvirt: boolean;
+  readonly leftOut: (reason: string) => void;
+  readonly figures: Figures;
+}
+
 /** Everything about guests of one size. Guests that were restored are other guests than freshly started ones: last. */
-async function measureMemory(
-  directory: string,
-  memoryMiB: number,
-  withLibvirt: boolean,
-  figures: Figures,
-): Promise<void> {
-  await using peers = new AsyncDisposableStack();
-  const stasis = peers.use(await Stasis.create(directory, memoryMiB));
-  const bare = peers.use(await Bare.create(directory, memoryMiB));
-  const all: Peer[] = [stasis, bare];
-  if (withLibvirt) all.push(peers.use(await Libvirt.create(memoryMiB)));
-  for (const peer of all) {
+async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures }: Part): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const stasis = stack.use(await Stasis.create(directory, memoryMiB));
+  const bare = stack.use(await Bare.create(directory, memoryMiB));
+  const peers: Peer[] = [stasis, bare];
+  if (withLibvirt) peers.push(stack.use(await Libvirt.create(memoryMiB)));
+  const all = new Roster(peers, leftOut);
+  await all.each(async (peer) => {
     say(`${memoryMiB} MiB: starting the guest of ${peer.name}`);
     await peer.boot();
     await prepare(peer, memoryMiB / 2);
-  }
+  });
   const setting = { memoryMiB };
   const step = async (name: (typeof FIGURES)[number], what: string, body: () => Promise<void>) => {
     if (!wanted.has(name)) return;

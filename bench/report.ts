@@ -8,7 +8,7 @@ export function fullReport(results: Results): string {
     '# Results',
     '',
     `Measured ${results.measuredAt.slice(0, 10)} with \`${results.command}\`: ${machineText(results.machine)}. Median (minimum–maximum).`,
-    ...results.skipped.flatMap((skipped) => ['', `Left out: ${skipped}.`]),
+    ...results.skipped.flatMap((skipped) => ['', `Left out: ${skipped.replaceAll(/\s+/g, ' ')}`]),
     '',
     '## What was to be reached',
     '',

@@ -56,7 +56,7 @@ const TARGETS: readonly Target[] = [
     limit: (_, { memoryMiB }) => (memoryMiB > 1024 ? 150 : 60),
   },
   {
-    figure: 'written by a live save',
+    figure: 'written by a live save, of memory',
     by: STASIS,
     text: '≤ 1.1 × memory',
     applies: at(600),

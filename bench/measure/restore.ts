@@ -1,17 +1,18 @@
 /** Going back to a live save: until the guest runs, until it answers, and the whole command. */
 import type { Figures, Setting } from '../figures.ts';
 import { Stasis } from '../peers/stasis.ts';
-import { run, timed, type Peer } from '../peers/peer.ts';
+import { run, timed } from '../peers/peer.ts';
+import type { Roster } from '../roster.ts';
 
 export async function measureRestore(
-  peers: readonly Peer[],
+  peers: Roster,
   setting: Setting,
   rounds: number,
   figures: Figures,
 ): Promise<void> {
-  for (const peer of peers) await peer.saveLive(AbortSignal.timeout(60_000));
+  await peers.each(async (peer) => void (await peer.saveLive(AbortSignal.timeout(60_000))));
   for (let round = 0; round < rounds; round += 1) {
-    for (const peer of peers) {
+    await peers.each(async (peer) => {
       await run('sync', []);
       const restore = await timed(() => peer.restoreLive());
       const answer = await timed(async () => (await peer.witness()).close());
@@ -21,7 +22,7 @@ export async function measureRestore(
         const command = await timed(() => peer.restoreLiveByCommand());
         figures.add('restore', setting, '`stasis restore`, the whole command', 'ms', command.ms);
       }
-    }
+    });
   }
-  for (const peer of peers) await peer.dropLive();
+  await peers.each((peer) => peer.dropLive());
 }

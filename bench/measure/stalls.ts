@@ -6,35 +6,32 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Figures, LoadedSetting } from '../figures.ts';
 import { Load } from '../load.ts';
-import type { Peer } from '../peers/peer.ts';
+import { GAVE_UP, saveOrGiveUp, type Peer } from '../peers/peer.ts';
+import type { Roster } from '../roster.ts';
 
-const GIVE_UP_MS = 45_000;
+const OUTSIDE = 'longest silence, seen from outside';
+const INSIDE = 'longest stall outside the pause, seen inside';
 /** As long as a save takes, about: what the machine does to a guest anyway. */
 const BASELINE_MS = 2_000;
 
 export async function measureStalls(
-  peers: readonly Peer[],
+  peers: Roster,
   setting: LoadedSetting,
   rounds: number,
   figures: Figures,
 ): Promise<void> {
   const add = (by: string, stalls: Stalls) => {
-    figures.add('longest silence, seen from outside', setting, by, 'ms', stalls.outsideMs);
-    figures.add('longest stall outside the pause, seen inside', setting, by, 'ms', stalls.insideMs);
+    figures.add(OUTSIDE, setting, by, 'ms', stalls.outsideMs);
+    figures.add(INSIDE, setting, by, 'ms', stalls.insideMs);
   };
   for (let round = 0; round < rounds; round += 1) {
-    for (const [index, peer] of peers.entries()) {
-      if (index === 0) add('nothing', await stallsDuring(peer, setting, () => delay(BASELINE_MS)));
-      const signal = AbortSignal.timeout(GIVE_UP_MS);
-      try {
-        add(peer.name, await stallsDuring(peer, setting, () => peer.saveLive(signal)));
-        await peer.dropLive();
-      } catch (error) {
-        if (!signal.aborted) throw error;
-        const note = `gave up after ${GIVE_UP_MS / 1000} s`;
-        figures.note('longest silence, seen from outside', setting, peer.name, 'ms', note);
-      }
-    }
+    await peers.each(async (peer) => {
+      if (peer.name === 'Stasis') add('nothing', await stallsDuring(peer, setting, () => delay(BASELINE_MS)));
+      const during = await stallsDuring(peer, setting, () => saveOrGiveUp(peer));
+      if (during.result === undefined) return figures.note(OUTSIDE, setting, peer.name, 'ms', GAVE_UP);
+      add(peer.name, during);
+      await peer.dropLive();
+    });
   }
 }
 
@@ -43,11 +40,11 @@ interface Stalls {
   readonly insideMs: number;
 }
 
-async function stallsDuring(
+async function stallsDuring<T>(
   peer: Peer,
   setting: LoadedSetting,
-  work: () => Promise<unknown>,
-): Promise<Stalls> {
+  work: () => Promise<T>,
+): Promise<Stalls & { readonly result: T }> {
   await using load = await Load.on(peer, setting.dirtyMbps);
   let [last, outsideMs] = [0, 0];
   await using _ = await load.witness.beats(() => {
@@ -57,7 +54,7 @@ async function stallsDuring(
   });
   await load.witness.stalls(); // what was before is forgotten
   outsideMs = 0;
-  await work();
+  const result = await work();
   const { longestUs } = await load.witness.stalls();
-  return { outsideMs, insideMs: (longestUs[0] ?? 0) / 1000 };
+  return { outsideMs, insideMs: (longestUs[0] ?? 0) / 1000, result };
 }

@@ -1,16 +1,17 @@
 /** Saving and stopping: how fast memory gets to the disk; and starting from it again. */
 import type { Figures, Setting } from '../figures.ts';
 import { Libvirt } from '../peers/libvirt.ts';
-import { run, timed, type Peer } from '../peers/peer.ts';
+import { run, timed } from '../peers/peer.ts';
+import type { Roster } from '../roster.ts';
 
 export async function measureStopped(
-  peers: readonly Peer[],
+  peers: Roster,
   setting: Setting,
   rounds: number,
   figures: Figures,
 ): Promise<void> {
   for (let round = 0; round < rounds; round += 1) {
-    for (const peer of peers) {
+    await peers.each(async (peer) => {
       await run('sync', []);
       const add = (figure: string, unit: 'ms' | 'MB/s', value: number, by: string = peer.name) =>
         figures.add(figure, setting, by, unit, value);
@@ -24,6 +25,6 @@ export async function measureStopped(
         add('start from it', 'ms', managed.startMs, 'libvirt, managedsave');
       }
       await (await peer.witness()).close(); // it is the guest that it was
-    }
+    });
   }
 }

@@ -103,6 +103,7 @@ export class Libvirt implements Peer {
       );
       return { saveMs: ms, pauseMs: await this.#pauseMs(), storedBytes: await storedBytes(file) };
     } catch (error) {
+      if (signal.aborted) await rm(file, { force: true });
       signal.throwIfAborted();
       throw error;
     } finally {

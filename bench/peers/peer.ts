@@ -67,3 +67,18 @@ export async function connectWitness(socket: string): Promise<Witness> {
 export async function writtenBytes(pid: number): Promise<number> {
   return Number(/^wchar: (\d+)$/m.exec(await readFile(`/proc/${pid}/io`, 'utf8'))?.[1]);
 }
+
+/** Whoever can't keep up with a guest would go on for ever. */
+export const GIVE_UP_MS = 45_000;
+export const GAVE_UP = `gave up after ${GIVE_UP_MS / 1000} s`;
+
+/** @returns undefined when it was given up */
+export async function saveOrGiveUp(peer: Peer): Promise<LiveSave | undefined> {
+  const signal = AbortSignal.timeout(GIVE_UP_MS);
+  try {
+    return await peer.saveLive(signal);
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    throw error;
+  }
+}
