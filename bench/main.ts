@@ -1,154 +1,168 @@
 /**
- * Pause, save time, restore time and stored bytes: Stasis beside the same work done by hand over QMP, in turn, in one
- * run. Prints medians with minimum and maximum, and the ratio of the medians.
+ * Stasis beside what somebody would use in its place, in turn, in one run. README.md says what is measured and how; the
+ * files of measure/ are one figure each.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Lab } from '../test/support/lab.ts';
-import type { Witness } from '../test/support/witness.ts';
-import { BareGuest } from './bare.ts';
+import { drawCharts } from './charts.ts';
+import { Figures, type Results } from './figures.ts';
+import { prepare } from './load.ts';
+import { describeMachine } from './machine.ts';
+import { measureClones } from './measure/clones.ts';
+import { measurePause } from './measure/pause.ts';
+import { measureRestore } from './measure/restore.ts';
+import { measureSpawn } from './measure/spawn.ts';
+import { measureStalls } from './measure/stalls.ts';
+import { measureStopped } from './measure/stopped.ts';
+import { Bare } from './peers/bare.ts';
+import { Libvirt } from './peers/libvirt.ts';
+import type { Peer } from './peers/peer.ts';
+import { Stasis } from './peers/stasis.ts';
+import { fullReport, summary } from './report.ts';
+import { Roster } from './roster.ts';
 
-const GUEST = 'bench';
+const ROOT = join(import.meta.dirname, '..');
+const DOCS = join(ROOT, 'docs/bench');
+const STALLS_DIRTY_MBPS = 200;
+const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped'] as const;
+
 const { values: options } = parseArgs({
   options: {
-    'memory-mib': { type: 'string', default: '1024' },
-    'fill-mib': { type: 'string', default: '512' },
-    rounds: { type: 'string', default: '5' },
-    'dirty-mbps': { type: 'string', default: '0' },
-    json: { type: 'boolean', default: false },
+    'memory-mib': { type: 'string' },
+    dirty: { type: 'string' },
+    rounds: { type: 'string' },
+    only: { type: 'string', default: FIGURES.join(',') },
+    quick: { type: 'boolean', default: false },
+    json: { type: 'string' },
+    charts: { type: 'string' },
+    publish: { type: 'boolean', default: false },
+    from: { type: 'string' },
   },
 });
 
-type Who = 'stasis' | 'bare';
-
-/** Everything measured, by what and by whom, in the order of first appearance. */
-class Figures {
-  readonly #values = new Map<string, Record<Who, number[]>>();
-
-  add(what: string, who: Who, value: number): void {
-    const row = this.#values.get(what) ?? { stasis: [], bare: [] };
-    row[who].push(value);
-    this.#values.set(what, row);
-  }
-
-  rows(): { what: string; stasis: Spread; bare: Spread; ratio: number }[] {
-    return [...this.#values].map(([what, row]) => {
-      const [stasis, bare] = [spread(row.stasis), spread(row.bare)];
-      return { what, stasis, bare, ratio: stasis.median / bare.median };
-    });
-  }
-}
-
-interface Spread {
-  readonly median: number;
-  readonly min: number;
-  readonly max: number;
-}
-
-function spread(values: readonly number[]): Spread {
-  const sorted = values.toSorted((a, b) => a - b);
-  return {
-    median: sorted[Math.floor(sorted.length / 2)] ?? Number.NaN,
-    min: sorted[0] ?? Number.NaN,
-    max: sorted.at(-1) ?? Number.NaN,
-  };
-}
+const memories = numbers(options['memory-mib'] ?? (options.quick ? '1024' : '1024,4096'));
+const rates = numbers(options.dirty ?? (options.quick ? '0,200' : '0,50,200,600'));
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 5));
+const wanted = new Set(options.only.split(','));
 
 async function main(): Promise<void> {
-  const memoryMiB = Number(options['memory-mib']);
-  const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
+  const unknown = [...wanted].filter((name) => !FIGURES.some((figure) => figure === name));
+  if (unknown.length > 0) throw new Error(`--only: ${unknown.join(', ')} is none of ${FIGURES.join(', ')}`);
+  const results = options.from === undefined ? await measure() : await readResults(options.from);
+  process.stdout.write(`${fullReport(results)}\n`);
+  if (options.json !== undefined) await writeJson(options.json, results);
+  if (options.charts !== undefined) await writeCharts(options.charts, results);
+  if (options.publish) await publish(results);
+}
+
+async function measure(): Promise<Results> {
   const figures = new Figures();
+  const skipped: string[] = [];
+  const leftOut = (reason: string) => {
+    skipped.push(reason);
+    say(`left out: ${reason}`);
+  };
+  const whyNoLibvirt = await Libvirt.whyNot();
+  const withLibvirt = whyNoLibvirt === undefined;
+  if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    await using lab = await Lab.create(directory);
-    await using bare = new BareGuest(join(directory, 'bare'), memoryMiB);
-    await prepare(await lab.running(GUEST, { memory: `${memoryMiB}MiB` }));
-    await bare.boot();
-    await prepare(await bare.witness());
-    for (let round = 0; round < Number(options.rounds); round += 1) {
-      await stasisRound(lab, figures);
-      await bareRound(bare, figures);
-    }
-    print(figures);
+    for (const memoryMiB of memories)
+      await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    return {
+      measuredAt: new Date().toISOString(),
+      command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+      machine: await describeMachine(directory),
+      skipped,
+      series: figures.series,
+    };
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-async function prepare(witness: Witness): Promise<void> {
-  await witness.fill(1, Number(options['fill-mib']));
-  await witness.dirty(Number(options['dirty-mbps']));
-  await witness.close();
+interface Part {
+  readonly directory: string;
+  readonly memoryMiB: number;
+  readonly withLibvirt: boolean;
+  readonly leftOut: (reason: string) => void;
+  readonly figures: Figures;
 }
 
-async function stasisRound(lab: Lab, figures: Figures): Promise<void> {
-  const add = (what: string, value: number) => figures.add(what, 'stasis', value);
-  const live = await timed(() => lab.client.createSaveImage(GUEST, { name: 'live', live: true }));
-  add('live save: pause, ms', live.result.pauseMs ?? Number.NaN);
-  add('live save: time, ms', live.ms);
-  add('live save: stored, MiB', live.result.storedBytes / 1024 ** 2);
-  const restore = await timed(() => lab.client.restoreSaveImage(GUEST, 'live'));
-  add('restore: time, ms', restore.ms);
-  add(
-    'restore: until the guest answers, ms',
-    restore.ms + (await timed(async () => (await lab.witness(GUEST)).close())).ms,
-  );
-  await lab.client.deleteSaveImage(GUEST, 'live');
-
-  const stopped = await timed(() => lab.client.createSaveImage(GUEST));
-  add('save and stop: time, ms', stopped.ms);
-  add('save and stop: stored, MiB', stopped.result.storedBytes / 1024 ** 2);
-  add('start from it: time, ms', (await timed(() => lab.client.start(GUEST))).ms);
-}
-
-async function bareRound(bare: BareGuest, figures: Figures): Promise<void> {
-  const add = (what: string, value: number) => figures.add(what, 'bare', value);
-  const live = await bare.saveLive();
-  add('live save: pause, ms', live.pauseMs);
-  add('live save: time, ms', live.saveMs);
-  add('live save: stored, MiB', live.storedBytes / 1024 ** 2);
-  const restore = await timed(() => bare.restore(live, false));
-  add('restore: time, ms', restore.ms);
-  add(
-    'restore: until the guest answers, ms',
-    restore.ms + (await timed(async () => (await bare.witness()).close())).ms,
-  );
-  await rm(live.file);
-
-  const stopped = await bare.saveAndStop();
-  add('save and stop: time, ms', stopped.saveMs);
-  add('save and stop: stored, MiB', stopped.storedBytes / 1024 ** 2);
-  add('start from it: time, ms', (await timed(() => bare.restore(stopped, true))).ms);
-  await rm(stopped.file);
-}
-
-async function timed<T>(work: () => Promise<T>): Promise<{ ms: number; result: T }> {
-  const begin = performance.now();
-  const result = await work();
-  return { ms: performance.now() - begin, result };
-}
-
-function print(figures: Figures): void {
-  if (options.json) return void process.stdout.write(`${JSON.stringify(figures.rows(), null, 2)}\n`);
-  const cell = ({ median, min, max }: Spread) => `${median.toFixed(0)} (${min.toFixed(0)}–${max.toFixed(0)})`;
-  const lines = figures
-    .rows()
-    .map(
-      ({ what, stasis, bare, ratio }) =>
-        `| ${what} | ${cell(stasis)} | ${cell(bare)} | ${ratio.toFixed(2)} |`,
+/** Everything about guests of one size. Guests that were restored are other guests than freshly started ones: last. */
+async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures }: Part): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const stasis = stack.use(await Stasis.create(directory, memoryMiB));
+  const bare = stack.use(await Bare.create(directory, memoryMiB));
+  const peers: Peer[] = [stasis, bare];
+  if (withLibvirt) peers.push(stack.use(await Libvirt.create(memoryMiB)));
+  const all = new Roster(peers, leftOut);
+  await all.each(async (peer) => {
+    say(`${memoryMiB} MiB: starting the guest of ${peer.name}`);
+    await peer.boot();
+    await prepare(peer, memoryMiB / 2);
+  });
+  const setting = { memoryMiB };
+  const step = async (name: (typeof FIGURES)[number], what: string, body: () => Promise<void>) => {
+    if (!wanted.has(name)) return;
+    say(`${memoryMiB} MiB: ${what}`);
+    await body();
+  };
+  for (const dirtyMbps of rates)
+    await step('pause', `pause, ${dirtyMbps} MB/s`, () =>
+      measurePause(all, { memoryMiB, dirtyMbps }, rounds, figures),
     );
-  const setting = `${options['memory-mib']} MiB guest, ${options['fill-mib']} MiB random, two disks, ${options['dirty-mbps']} MB/s dirtied, ${options.rounds} rounds`;
-  process.stdout.write(
-    [
-      `${setting}: median (min–max)`,
-      '',
-      '| | Stasis | bare QMP | ratio |',
-      '|---|---|---|---|',
-      ...lines,
-      '',
-    ].join('\n'),
+  await step('stalls', 'stalls', () =>
+    measureStalls(all, { memoryMiB, dirtyMbps: STALLS_DIRTY_MBPS }, rounds, figures),
   );
+  await step('spawn', 'start of QEMU to guest running', () =>
+    measureSpawn(stasis, bare, setting, rounds, figures),
+  );
+  if (memoryMiB <= 1024)
+    await step('clones', 'ten clones', () => measureClones(stasis, setting, Math.min(rounds, 3), figures));
+  await step('restore', 'restore', () => measureRestore(all, setting, rounds, figures));
+  await step('stopped', 'save and stop', () => measureStopped(all, setting, rounds, figures));
+}
+
+/** Writes what the documents show: docs/bench, and the README's block. */
+async function publish(results: Results): Promise<void> {
+  await writeJson(join(DOCS, 'results.json'), results);
+  await writeCharts(DOCS, results);
+  await writeFile(join(DOCS, 'results.md'), fullReport(results));
+  const readme = join(ROOT, 'README.md');
+  const text = await readFile(readme, 'utf8');
+  const block = /(?<=<!-- bench -->\n\n).*?(?=\n\n<!-- \/bench -->)/s;
+  if (!block.test(text)) throw new Error(`${readme} has no block between <!-- bench --> and <!-- /bench -->`);
+  await writeFile(
+    readme,
+    text.replace(block, () => summary(results)),
+  );
+}
+
+async function writeJson(path: string, results: Results): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, `${JSON.stringify(results, null, 2)}\n`);
+}
+
+async function writeCharts(directory: string, results: Results): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  for (const [name, svg] of drawCharts(results)) await writeFile(join(directory, name), svg);
+}
+
+async function readResults(path: string): Promise<Results> {
+  // What this program wrote.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  return JSON.parse(await readFile(path, 'utf8')) as Results;
+}
+
+function numbers(list: string): number[] {
+  return list.split(',').map(Number);
+}
+
+function say(what: string): void {
+  process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what}\n`);
 }
 
 await main();

@@ -9,7 +9,9 @@
  *   fill SEED MIB                     a new memory area
  *   checksum                          checks every page of it
  *   touch PAGES SEED                  rewrites pages, a third of them with zeroes
- *   dirty MBPS                        goes on rewriting pages at that rate, 0: stops
+ *   dirty MBPS [touch]                goes on rewriting pages at that rate, 0: stops; touch: changes one word of each
+ *   watch off|on|beats                looks for stalls each millisecond; beats: and prints a line `~` each time
+ *   stalls                            the longest of them since the last `stalls`
  *   write DISK OFFSET_MIB MIB SEED    durable, past the guest's cache
  *   read DISK OFFSET_MIB MIB          past the guest's cache
  *   sync, poweroff, crash
@@ -50,11 +52,23 @@ void reply(const char *name, const char *json_format, ...) {
   if (write(console, line, used) < 0) _exit(1); /* without a console there is nobody to witness for */
 }
 
+void print_line(const char *text) {
+  char line[64];
+  const int used = snprintf(line, sizeof line, "%s\n", text);
+  if (write(console, line, (size_t)used) < 0) _exit(1);
+}
+
 void sleep_ms(unsigned ms) {
   if (ms == 0) return;
   struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
   while (nanosleep(&time, &time) != 0 && errno == EINTR) {
   }
+}
+
+uint64_t now_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 void start_thread(void *(*body)(void *)) {
@@ -80,14 +94,12 @@ static void reply_ready(void) {
 
 static void reply_status(void) {
   char disks[MAX_REPLY - 512];
-  struct timespec now;
   disks_status_json(disks, sizeof disks);
-  clock_gettime(CLOCK_MONOTONIC, &now);
   reply("status",
         "{%s,\"memoryErrors\":%" PRIu64 ",\"areaMiB\":%" PRIu64 ",\"dirtyMBps\":%" PRIu64 ",\"dirtiedMiB\":%" PRIu64
         ",\"uptimeMs\":%" PRIu64 "}",
         disks, memory_errors_seen(), memory_area_mib(), memory_dirty_rate(), memory_dirtied_mib(),
-        (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+        now_us() / 1000);
 }
 
 static void crash(void) {
@@ -109,10 +121,20 @@ static bool parse_numbers(char **arguments, size_t first, size_t count, uint64_t
   return true;
 }
 
+static bool parse_watch(const char *text, enum watch *how) {
+  static const char *const names[] = {[WATCH_OFF] = "off", [WATCH_ON] = "on", [WATCH_BEATS] = "beats"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    *how = (enum watch)i;
+    if (strcmp(text, names[i]) == 0) return true;
+  }
+  return false;
+}
+
 static void run(char *line) {
   char *arguments[MAX_ARGUMENTS + 1], *rest = NULL;
   uint64_t n[MAX_ARGUMENTS], errors, sum;
   const char *problem = NULL;
+  enum watch watch;
   size_t count = 0;
   for (char *word = strtok_r(line, " \t\r", &rest); word && count <= MAX_ARGUMENTS; word = strtok_r(NULL, " \t\r", &rest))
     arguments[count++] = word;
@@ -150,9 +172,15 @@ static void run(char *line) {
       sum = memory_checksum(&errors);
       reply("touched", "{\"checksum\":\"%016" PRIx64 "\",\"errors\":%" PRIu64 "}", sum, errors);
     }
-  } else if (IS("dirty", 1) && parse_numbers(arguments, 1, 1, n) && n[0] <= 100000) {
-    memory_dirty(n[0]);
+  } else if ((IS("dirty", 1) || (IS("dirty", 2) && !strcmp(arguments[2], "touch"))) &&
+             parse_numbers(arguments, 1, 1, n) && n[0] <= 100000) {
+    memory_dirty(n[0], count == 3);
     reply("dirty", "{\"dirtyMBps\":%" PRIu64 "}", n[0]);
+  } else if (IS("watch", 1) && parse_watch(arguments[1], &watch)) {
+    stalls_watch(watch);
+    reply("watch", "{\"how\":\"%s\"}", arguments[1]);
+  } else if (IS("stalls", 0)) {
+    stalls_reply();
   } else if (IS("write", 4) && parse_numbers(arguments, 2, 3, n)) {
     problem = disks_write(arguments[1], n[0], n[1], n[2], &sum);
     if (!problem) reply("wrote", "{\"checksum\":\"%016" PRIx64 "\"}", sum);
@@ -231,6 +259,7 @@ int main(void) {
   const char *problem = mib > 0 ? memory_fill(seed, mib) : NULL;
   if (problem) reply_error("fill", problem);
   memory_start();
+  stalls_start();
   disks_start(counting, interval_ms);
   if (button) power_watch_button();
   reply_ready();

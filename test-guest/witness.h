@@ -5,6 +5,7 @@
  *   memory.c   an area whose every page must be exactly what (seed, page, version) say it is
  *   disks.c    a counter that lives in memory and on every disk at once, and may never differ between them
  *   power.c    the power button
+ *   stalls.c   how long the guest could not run
  *   boot.c     what comes before all of it
  */
 #ifndef WITNESS_H
@@ -71,7 +72,9 @@ static inline uint64_t checksum_end(uint64_t sum) { return sum ^ (sum >> 32); }
 
 /* witness.c: one line `@name {json}`, written at once, from any thread. */
 void reply(const char *name, const char *json_format, ...) __attribute__((format(printf, 2, 3)));
+void print_line(const char *text);
 void sleep_ms(unsigned ms);
+uint64_t now_us(void);
 void start_thread(void *(*body)(void *));
 
 /* boot.c: file systems and modules. */
@@ -81,7 +84,7 @@ void boot(void);
 const char *memory_fill(uint64_t seed, uint64_t mib);
 uint64_t memory_checksum(uint64_t *errors);
 const char *memory_touch(uint64_t pages, uint64_t seed);
-void memory_dirty(uint64_t mb_per_second);
+void memory_dirty(uint64_t mb_per_second, bool by_touch);
 uint64_t memory_area_mib(void);
 uint64_t memory_errors_seen(void);
 uint64_t memory_dirty_rate(void);
@@ -96,6 +99,12 @@ void disks_count(bool on);
 void disks_interval(unsigned ms);
 const char *disks_write(const char *name, uint64_t offset_mib, uint64_t mib, uint64_t seed, uint64_t *checksum);
 const char *disks_read(const char *name, uint64_t offset_mib, uint64_t mib, uint64_t *checksum);
+
+/* stalls.c */
+enum watch { WATCH_OFF, WATCH_ON, WATCH_BEATS };
+void stalls_start(void);
+void stalls_watch(enum watch how);
+void stalls_reply(void);
 
 /* power.c */
 void power_watch_button(void);

@@ -111,12 +111,28 @@ test('the witness answers, and proves memory and disks', async () => {
   assert.deepEqual(await witness.checksum(), { checksum: touched.checksum, errors: 0, mib: 16 });
   assert.equal((await witness.fill(1, 16)).checksum, filled.checksum);
   assert.equal((await witness.touch(1000, 5)).checksum, touched.checksum);
-  await witness.dirty(20);
-  assert.equal((await witness.checksum()).errors, 0);
-  await witness.dirty(0);
-  const still = await witness.checksum();
-  assert.notEqual(still.checksum, touched.checksum);
-  assert.deepEqual(await witness.checksum(), still);
+  let last = touched;
+  for (const how of ['rewrite', 'touch'] as const) {
+    await witness.dirty(20, how);
+    assert.equal((await witness.checksum()).errors, 0);
+    await witness.dirty(0);
+    const still = await witness.checksum();
+    assert.notEqual(still.checksum, last.checksum);
+    assert.deepEqual(await witness.checksum(), still);
+    last = still;
+  }
+
+  // stalls: seen while they are looked for, and told once
+  const alive = Promise.withResolvers<void>();
+  let count = 0;
+  const beats = await witness.beats(() => {
+    count += 1;
+    if (count === 100) alive.resolve();
+  });
+  await alive.promise;
+  await beats[Symbol.asyncDispose]();
+  const { looks, p99Us, longestUs } = await witness.stalls();
+  assert.ok(looks >= 100 && p99Us > 0 && (longestUs[0] ?? 0) >= (longestUs[1] ?? Infinity));
 
   // disks: what was written is what is read, on that disk only
   const wrote = await witness.write('vda', 8, 4, 99);

@@ -31,6 +31,14 @@ export interface WitnessStatus {
   uptimeMs: number;
 }
 
+export interface GuestStalls {
+  looks: number;
+  /** All but one in a hundred looks came no later than this, to a tenth of a millisecond. */
+  p99Us: number;
+  /** The longest ones, longest first. By the guest's clock, which stands still while its machine does. */
+  longestUs: number[];
+}
+
 export interface MemoryChecksum {
   checksum: string;
   errors: number;
@@ -75,6 +83,7 @@ export class Witness implements AsyncDisposable {
   readonly #waiters = new Set<Waiter>();
   readonly #recentLines: string[] = [];
   #partialLine = '';
+  #onBeat: () => void = () => {};
   #ended: Error | undefined;
   /** Numbers each ping, so that a late answer to one is no proof for the next. */
   #pings = 0;
@@ -130,9 +139,38 @@ export class Witness implements AsyncDisposable {
     return trusted(await this.#command(`touch ${pages} ${seed}`, 'touched', 120_000));
   }
 
-  /** Goes on rewriting pages at about this rate, in megabytes per second; 0 stops it. */
-  async dirty(mbPerSecond: number): Promise<void> {
-    await this.#command(`dirty ${mbPerSecond}`, 'dirty');
+  /**
+   * Goes on rewriting pages at about this rate, in megabytes per second; 0 stops it. By `touch`, one word of each page
+   * is changed, and every page once before any is again: the only way to a high rate where instructions are emulated.
+   */
+  async dirty(mbPerSecond: number, how: 'rewrite' | 'touch' = 'rewrite'): Promise<void> {
+    await this.#command(`dirty ${mbPerSecond}${how === 'touch' ? ' touch' : ''}`, 'dirty');
+  }
+
+  /** Whether the guest looks for stalls, a thousand times a second. */
+  async watchStalls(state: 'on' | 'off'): Promise<void> {
+    await this.#command(`watch ${state}`, 'watch');
+  }
+
+  /** What was seen since the last time this was asked. */
+  async stalls(): Promise<GuestStalls> {
+    return trusted(await this.#command('stalls', 'stalls'));
+  }
+
+  /**
+   * Has the guest send a sign of life each millisecond, until disposed of, and calls back at each.
+   *
+   * Like `watchStalls`, but held against the host's clock: this sees what the guest's own can't, its machine standing still.
+   */
+  async beats(onBeat: () => void): Promise<AsyncDisposable> {
+    this.#onBeat = onBeat;
+    await this.#command('watch beats', 'watch');
+    return {
+      [Symbol.asyncDispose]: async () => {
+        await this.watchStalls('off');
+        this.#onBeat = () => {};
+      },
+    };
   }
 
   /** The time between two rounds of the counter; 0: as fast as it can. */
@@ -264,6 +302,7 @@ export class Witness implements AsyncDisposable {
   }
 
   #receiveLine(line: string): void {
+    if (line === '~') return this.#onBeat();
     this.#recentLines.push(line);
     if (this.#recentLines.length > 10) this.#recentLines.shift();
     const match = /^@(\w+) (\{.*\})$/.exec(line);
