@@ -5,6 +5,7 @@
  *   memory.c   an area whose every page must be exactly what (seed, page, version) say it is
  *   disks.c    a counter that lives in memory and on every disk at once, and may never differ between them
  *   power.c    the power button
+ *   agent.c    QEMU's guest agent beside it
  *   boot.c     what comes before all of it
  */
 #ifndef WITNESS_H
@@ -96,6 +97,9 @@ void disks_count(bool on);
 void disks_interval(unsigned ms);
 const char *disks_write(const char *name, uint64_t offset_mib, uint64_t mib, uint64_t seed, uint64_t *checksum);
 const char *disks_read(const char *name, uint64_t offset_mib, uint64_t mib, uint64_t *checksum);
+
+/* agent.c */
+void agent_start(void);
 
 /* power.c */
 void power_watch_button(void);
