@@ -17,7 +17,7 @@
  *   sync, poweroff, crash
  *
  * What fails answers `@error {"command":…,"message":…}`. Kernel arguments preset some of it:
- * fill=SEED:MIB interval=MS hammer=off noacpi (the power button is ignored).
+ * fill=SEED:MIB interval=MS hammer=off noacpi (the power button is ignored) agent (QEMU's guest agent is started).
  */
 #define _GNU_SOURCE
 #include "witness.h"
@@ -240,7 +240,7 @@ static void open_console(void) {
 
 int main(void) {
   char cmdline[2048] = "", *rest = NULL;
-  bool counting = true, button = true;
+  bool counting = true, button = true, agent = false;
   unsigned interval_ms = 50;
   unsigned long long seed = 0, mib = 0;
 
@@ -253,6 +253,7 @@ int main(void) {
     sscanf(word, "interval=%u", &interval_ms);
     if (strcmp(word, "hammer=off") == 0) counting = false;
     if (strcmp(word, "noacpi") == 0) button = false;
+    if (strcmp(word, "agent") == 0) agent = true;
   }
 
   open_console();
@@ -262,6 +263,7 @@ int main(void) {
   stalls_start();
   disks_start(counting, interval_ms);
   if (button) power_watch_button();
+  if (agent) agent_start();
   reply_ready();
   serve();
 }

@@ -6,6 +6,7 @@
  *   disks.c    a counter that lives in memory and on every disk at once, and may never differ between them
  *   power.c    the power button
  *   stalls.c   how long the guest could not run
+ *   agent.c    QEMU's guest agent beside it
  *   boot.c     what comes before all of it
  */
 #ifndef WITNESS_H
@@ -105,6 +106,9 @@ enum watch { WATCH_OFF, WATCH_ON, WATCH_BEATS };
 void stalls_start(void);
 void stalls_watch(enum watch how);
 void stalls_reply(void);
+
+/* agent.c */
+void agent_start(void);
 
 /* power.c */
 void power_watch_button(void);

@@ -4,10 +4,21 @@
  */
 import type { Outcome } from '../api/schemas.ts';
 import { messageOf } from '../errors.ts';
+import { contactAgent } from '../guests/agent.ts';
 import type { Definition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
+import type { GuestAgent } from '../qemu/guest-agent.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
+import { howFarBehind, setClock } from './guest-clock.ts';
+
+/** All that is asked of the guest's agent has to be answered in this time: who restores is waiting. */
+const AGENT_BUDGET_MS = 8_000;
+const PAUSED = { outcome: 'skipped', message: 'the guest is paused' } as const;
+
+/** An outcome before it has a name. */
+type Finding = Omit<Outcome, 'name'>;
 
 export interface Restored {
   readonly uuid: string;
@@ -26,7 +37,28 @@ export async function putRight(host: Host, restored: Restored, operation: Operat
   if (restored.definition.clone !== undefined) await operation.outcome(sameAsBefore(restored));
   if (restored.definition.networks.length > 0)
     await operation.outcome(await attempt('network', restored, () => announce(process.qmp)));
-  await operation.outcome(await attempt('clock', restored, () => setClock(restored)));
+  const { agent: found, ...finding } = await findAgent(process, restored);
+  await using agent = found;
+  await operation.outcome({ name: 'agent', ...finding });
+  await operation.outcome(
+    await attempt('clock', restored, () =>
+      agent === undefined ? Promise.resolve(howFarBehind(restored.savedAt)) : setClock(agent, process.qmp),
+    ),
+  );
+}
+
+async function findAgent(
+  process: QemuProcess,
+  { definition, paused }: Restored,
+): Promise<Finding & { agent?: GuestAgent }> {
+  if (!definition.agent) return { outcome: 'skipped', message: 'the guest was defined without an agent' };
+  if (paused) return PAUSED;
+  try {
+    const agent = await contactAgent(process, { budgetMs: AGENT_BUDGET_MS });
+    return { outcome: 'done', message: 'connected again', agent };
+  } catch (error) {
+    return { outcome: 'failed', message: messageOf(error) };
+  }
 }
 
 function generation({ definition, savedDefinition }: Restored): Outcome {
@@ -57,26 +89,13 @@ function sameAsBefore({ definition, savedDefinition }: Restored): Outcome {
 }
 
 /** Switches on the way learn where the guest's addresses are now. */
-async function announce(qmp: QmpClient): Promise<Omit<Outcome, 'name'>> {
+async function announce(qmp: QmpClient): Promise<Finding> {
   await qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 });
   return { outcome: 'done', message: 'its addresses were announced' };
 }
 
-/** The virtual hardware clock follows the host's; the clock of the system in the guest stood still meanwhile. */
-function setClock({ savedAt }: Restored): Promise<Omit<Outcome, 'name'>> {
-  const behindSeconds = Math.round((Date.now() - Date.parse(savedAt)) / 1000);
-  return Promise.resolve({
-    outcome: 'skipped',
-    message: `no guest agent: the guest's clock is about ${behindSeconds} s behind until it synchronizes (NTP) or reads its hardware clock (\`hwclock --hctosys\`)`,
-  });
-}
-
-async function attempt(
-  name: string,
-  { paused }: Restored,
-  work: () => Promise<Omit<Outcome, 'name'>>,
-): Promise<Outcome> {
-  if (paused) return { name, outcome: 'skipped', message: 'the guest is paused' };
+async function attempt(name: string, { paused }: Restored, work: () => Promise<Finding>): Promise<Outcome> {
+  if (paused) return { name, ...PAUSED };
   try {
     return { name, ...(await work()) };
   } catch (error) {

@@ -247,6 +247,15 @@ export interface Commands {
     { readonly initial: number; readonly max: number; readonly rounds: number; readonly step: number },
     Nothing
   >;
+  /** Forgets the ticks of the hardware clock that the guest has missed. Does nothing where there are none. */
+  'rtc-reset-reinjection': Command<undefined, Nothing>;
+  /** `frontend-open`: for a channel into the guest, whether a program in the guest has it open. */
+  'query-chardev': Command<
+    undefined,
+    readonly { readonly label: string; readonly filename: string; readonly 'frontend-open': boolean }[]
+  >;
+  /** Writes what the first display shows to a file. */
+  screendump: Command<{ readonly filename: string; readonly format: 'png' }, Nothing>;
   pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, Nothing>;
 
   'query-block': Command<undefined, readonly BlockInfo[]>;
@@ -394,6 +403,8 @@ export interface Events {
     readonly nospace?: boolean;
     readonly reason: string;
   };
+  /** A program in the guest opened or closed a channel. */
+  readonly VSERPORT_CHANGE: { readonly id: string; readonly open: boolean };
   readonly DEVICE_DELETED: { readonly device?: string; readonly path: string };
 }
 

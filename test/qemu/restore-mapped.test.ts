@@ -66,3 +66,19 @@ async function digest(file: string): Promise<string> {
   await pipeline(createReadStream(file), hash);
   return hash.digest('hex');
 }
+
+test('the catch-up of missed clock ticks is no part of an image: those taken without it load with it', async () => {
+  await using lab = await Lab.open();
+  const source = await lab.launch('source', ['-rtc', 'base=utc']);
+  const file = lab.path('memory');
+  await precopy.capture({ ...CAPTURE, qmp: source.qmp, file });
+  const image = await savedMemory(file);
+  for (const method of [eager, mapped]) {
+    const withCatchUp = ['-rtc', 'base=utc,driftfix=slew', ...method.machineArgs(image)];
+    const target = await lab.launch(method.name, withCatchUp);
+    await method.load(target, image);
+    await resumeGuest(target.qmp);
+    await target.qmp.execute('rtc-reset-reinjection');
+    assert.equal(await isRunning(target.qmp), true);
+  }
+});

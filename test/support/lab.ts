@@ -22,9 +22,10 @@ const run = promisify(execFile);
 
 /** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
 export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdline: string } {
+  const initrd = cmdline.split(' ').includes('agent') ? 'initrd-agent.gz' : 'initrd.gz';
   return {
     kernel: join(ROOT, '.cache/test-guest/vmlinuz'),
-    initrd: join(ROOT, '.cache/test-guest/initrd.gz'),
+    initrd: join(ROOT, '.cache/test-guest', initrd),
     // Without these two the kernel spends half of its start on things that no test is about.
     cmdline: `console=ttyS0 quiet mitigations=off cryptomgr.notests ${cmdline}`,
   };

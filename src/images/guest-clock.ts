@@ -1,0 +1,60 @@
+/** The clock of a restored guest's system. It stood still since the guest was saved, unlike its hardware clock. */
+import type { Outcome } from '../api/schemas.ts';
+import { messageOf } from '../errors.ts';
+import type { GuestAgent } from '../qemu/guest-agent.ts';
+import type { QmpClient } from '../qemu/qmp.ts';
+
+/** A clock that far off is right. */
+const TOLERANCE_MS = 1_000;
+
+type Finding = Omit<Outcome, 'name'>;
+
+/**
+ * Sets the guest's clock to the host's and looks at it again. Setting may fail in part, in a guest without a hardware
+ * clock for instance; whether the clock is right, the guest says.
+ * @throws StasisError as the agent's methods do
+ */
+export async function setClock(agent: GuestAgent, qmp: QmpClient): Promise<Finding> {
+  const before = await aheadMs(agent);
+  const failure = await failureOf(agent.setTime(Date.now()));
+  // A guest that counts the ticks of its hardware clock would go past the right time with those it has missed.
+  await qmp.execute('rtc-reset-reinjection');
+  const after = await aheadMs(agent);
+  if (Math.abs(after) <= TOLERANCE_MS) {
+    return {
+      outcome: 'done',
+      message: `set by the guest agent: it was ${inWords(before)} the host's and is now ${inWords(after)} it`,
+    };
+  }
+  const reason = failure === undefined ? 'the guest agent set it in vain' : messageOf(failure);
+  return { outcome: 'failed', message: `the guest's clock is ${inWords(after)} the host's: ${reason}` };
+}
+
+/** What is true of the clock when nobody in the guest can be asked to set it. */
+export function howFarBehind(savedAt: string): Finding {
+  const behindSeconds = Math.round((Date.now() - Date.parse(savedAt)) / 1000);
+  return {
+    outcome: 'skipped',
+    message: `no guest agent: the guest's clock is about ${behindSeconds} s behind until the guest synchronizes it (NTP) or sets it by its hardware clock, which is right (Linux: \`hwclock --hctosys\`)`,
+  };
+}
+
+/** How far the guest's clock is ahead of the host's, in ms. The question takes time: its middle is what counts. */
+async function aheadMs(agent: GuestAgent): Promise<number> {
+  const askedAt = Date.now();
+  const guestMs = await agent.getTime();
+  return guestMs - (askedAt + Date.now()) / 2;
+}
+
+function inWords(differenceMs: number): string {
+  return `${(Math.abs(differenceMs) / 1000).toFixed(2)} s ${differenceMs < 0 ? 'behind' : 'ahead of'}`;
+}
+
+async function failureOf(work: Promise<unknown>): Promise<unknown> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
