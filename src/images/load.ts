@@ -9,6 +9,7 @@ import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { eager } from '../qemu/restore-eager.ts';
+import { lazy, whyNotLazy } from '../qemu/restore-lazy.ts';
 import { mapped, whyNotMapped } from '../qemu/restore-mapped.ts';
 import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore.ts';
 import { fromStored } from '../stored.ts';
@@ -33,26 +34,28 @@ export async function checkedMemory(host: Host, image: ImageRecord): Promise<Sav
   return { file, memory };
 }
 
+const METHOD_WORDS = { mapped: 'mapped', lazy: 'lazily', eager: 'eagerly' } as const;
+
 /**
  * How an image is restored: as asked for, else mapped, else eagerly.
  * @throws StasisError `unsupported` with the reason when it can't be as asked for
  */
-export function chooseRestoreMethod(
+export async function chooseRestoreMethod(
   image: ImageRecord,
   { memory }: SavedMemory,
   wanted: RestoreMethodName | undefined,
-): RestoreMethodName {
+): Promise<RestoreMethodName> {
   const { memoryFile } = manifestOf(image);
   const obstacle =
     memoryFile.mappable === true ? whyNotMapped(memory) : 'it was taken before that was possible';
   if (wanted === undefined) return obstacle === undefined ? 'mapped' : 'eager';
-  if (wanted === 'mapped' && obstacle !== undefined) {
+  const reason = { mapped: obstacle, lazy: await whyNotLazy(memory), eager: undefined }[wanted];
+  if (reason !== undefined) {
     throw new StasisError(
       'unsupported',
-      `image ${image.name} can't be restored mapped: ${obstacle}; restore it with --method eager`,
+      `image ${image.name} can't be restored ${METHOD_WORDS[wanted]}: ${reason}; restore it with --method eager`,
     );
   }
-  methodOf(wanted);
   return wanted;
 }
 
@@ -76,10 +79,13 @@ export async function loadMachine(
   const method = methodOf(plan.method);
   const saved = await checkedMemory(host, image);
   const args = [...commandLine(plan.definition, plan.disks), ...method.machineArgs(saved)];
+  // A pager is for those that have one: it gets ready while QEMU does.
+  const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), saved);
   const process = await host.supervisor.launch(plan.instance, args, operation.signal);
   try {
     await method.load(process, {
       ...saved,
+      pager,
       signal: operation.signal,
       onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
     });
@@ -98,7 +104,7 @@ function methodOf(name: RestoreMethodName): RestoreMethod {
     case 'eager':
       return eager;
     case 'lazy':
-      throw new StasisError('unsupported', 'restore method lazy is not there yet; use mapped or eager');
+      return lazy;
     default:
       return name satisfies never;
   }

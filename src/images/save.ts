@@ -33,6 +33,7 @@ import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/bloc
 import { precopy } from '../qemu/capture-precopy.ts';
 import { stopped } from '../qemu/capture-stopped.ts';
 import { recoverCapture, type CaptureMethod, type CaptureResult } from '../qemu/capture.ts';
+import { memoryArrived } from '../qemu/memory-arrival.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
@@ -102,7 +103,12 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     },
 
     async run(plan, operation) {
-      const { qmp } = supervisor.get(plan.guest, operation.guestName);
+      const process = supervisor.get(plan.guest, operation.guestName);
+      const { qmp } = process;
+      await memoryArrived(process, {
+        signal: operation.signal,
+        onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+      });
       const before = await headIds(catalog, plan.guest);
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(plan), { recursive: true, mode: 0o700 });
