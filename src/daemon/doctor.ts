@@ -1,9 +1,10 @@
 /** What this host can do, proven where that is possible, and how to enable what it can't. */
-import { access, constants, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import type { Doctor } from '../api/schemas.ts';
 import { errnoOf } from '../errors.ts';
 import type { Host } from '../guests/host.ts';
 import { proveKvm } from '../qemu/accelerator.ts';
+import { mayUseUserfaultfd } from '../qemu/userfaultfd.ts';
 
 type Check = Doctor['checks'][number];
 
@@ -31,9 +32,7 @@ async function kvm(host: Host): Promise<Check> {
 async function userfaultfd(): Promise<Check> {
   const name = 'userfaultfd';
   if (process.getuid?.() === 0) return { name, status: 'ok', message: 'the daemon runs as root', cure: null };
-  const sysctl = (await readFirstLine('/proc/sys/vm/unprivileged_userfaultfd')) === '1';
-  if (sysctl || (await mayOpen('/dev/userfaultfd')))
-    return { name, status: 'ok', message: 'allowed', cure: null };
+  if (await mayUseUserfaultfd()) return { name, status: 'ok', message: 'allowed', cure: null };
   return {
     name,
     status: 'degraded',
@@ -69,14 +68,5 @@ async function readFirstLine(path: string): Promise<string | undefined> {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
-  }
-}
-
-async function mayOpen(path: string): Promise<boolean> {
-  try {
-    await access(path, constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
   }
 }

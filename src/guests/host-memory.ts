@@ -1,6 +1,8 @@
 /** The host's memory: what is free, and what of it a guest has. */
 import { readFile, stat } from 'node:fs/promises';
 import { errnoOf, StasisError } from '../errors.ts';
+import { isArriving } from '../qemu/migration.ts';
+import { readPagerRequest } from '../qemu/pager-files.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import type { Definition } from './definition.ts';
@@ -40,17 +42,18 @@ export async function refuseWithoutHugePages(guestName: string, definition: Defi
 
 /**
  * How much of a guest's memory a capture may have to write, in bytes: at most what the process has touched (second
- * field of `/proc/PID/statm`, in pages), and what is in the file that its memory is mapped from. Huge pages count
+ * field of `/proc/PID/statm`, in pages), and what is in the file that its memory is mapped from, or still comes from. Huge pages count
  * whole: the kernel doesn't tell of them there.
  */
 export async function residentGuestBytes(
-  { pid, qmp }: QemuProcess,
+  { pid, qmp, runDirectory }: QemuProcess,
   { memoryBytes, hugePageBytes }: Definition,
 ): Promise<number> {
   if (hugePageBytes !== undefined) return memoryBytes;
   const [, pages = '0'] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');
-  const mapped = await memoryFileOf(qmp);
-  return Math.min(memoryBytes, Number(pages) * BASE_PAGE_BYTES + (await storedBytes(mapped)));
+  const isLazy = isArriving((await qmp.execute('query-migrate')).status);
+  const source = isLazy ? (await readPagerRequest(runDirectory))?.file : await memoryFileOf(qmp);
+  return Math.min(memoryBytes, Number(pages) * BASE_PAGE_BYTES + (await storedBytes(source)));
 }
 
 async function storedBytes(file: string | undefined): Promise<number> {

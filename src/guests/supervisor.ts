@@ -5,7 +5,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   clearInstance,
@@ -17,6 +17,8 @@ import {
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
+import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.ts';
+import { readPagerRequest } from '../qemu/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
@@ -144,6 +146,7 @@ export class Supervisor {
     this.#live.set(uuid, live);
     this.#candidates.delete(instance);
     void this.#follow(live);
+    void this.#followMemory(live);
     await this.#query(live);
   }
 
@@ -208,6 +211,19 @@ export class Supervisor {
     }
   }
 
+  /**
+   * Resolves when no guest needs the memory file in this directory any more that was restored lazily from it, with all of
+   * its memory or ended.
+   */
+  async memoryArrivedFrom(imageDirectory: string): Promise<void> {
+    const waits = [...this.#live.values()].map(async ({ process, uuid }) => {
+      const request = await readPagerRequest(process.runDirectory);
+      if (request === undefined || dirname(request.file) !== imageDirectory) return;
+      await Promise.race([memoryArrived(process), this.whenEnded(uuid)]);
+    });
+    await Promise.all(waits);
+  }
+
   /** Finds the processes of a former daemon again. Called once, at start. */
   async reconnect(): Promise<void> {
     const guests = await listGuests(this.#options.catalog);
@@ -223,6 +239,12 @@ export class Supervisor {
       await setStateReason(this.#options.catalog, uuid, null);
       await this.adopt(uuid, instance, process);
     } catch (error) {
+      if (await isAbandoned(this.instanceDirectory(instance))) {
+        return this.end(
+          uuid,
+          'the rest of its memory can not be brought any more: its pager ended while no daemon watched it; restore it again',
+        );
+      }
       // It may be slow, or stopped by somebody: never a reason to end a guest. It is known, and left to a person.
       this.#options.log.error({ err: error, guest: name }, 'the guest can not be reached');
       const reason = `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
@@ -282,6 +304,25 @@ export class Supervisor {
           'the state of a guest could not be recorded',
         );
       }
+    }
+  }
+
+  /** Sees to it that a guest gets all of its memory, or is ended with the reason. Never rejects. */
+  async #followMemory(live: LiveGuest): Promise<void> {
+    const { catalog, events, log } = this.#options;
+    try {
+      await bringMemory(live.process, async (reason) => {
+        const { name } = await getGuestByUuid(catalog, live.uuid);
+        const message = `the pager that brings ${name} its memory ended (${reason}); another one takes over`;
+        log.warn({ guest: name, reason }, 'a pager ended');
+        await events.publish({ type: 'guest', action: 'pager-replaced', guest: name, message });
+      });
+    } catch (error) {
+      if (live.ending || live.process.qmp.isClosed) return;
+      log.error({ err: error, guest: live.uuid }, 'the memory of a guest does not arrive');
+      await this.end(live.uuid, messageOf(error)).catch((failure: unknown) =>
+        log.error({ err: failure, guest: live.uuid }, 'the end of a guest could not be recorded'),
+      );
     }
   }
 

@@ -12,6 +12,7 @@ import { BASE_PAGE_BYTES, residentGuestBytes } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { whyNotBackground } from '../qemu/capture-background.ts';
 import { measureDirtyRate } from '../qemu/dirty-rate.ts';
+import { isArriving } from '../qemu/migration.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { isRunning } from '../qemu/run-state.ts';
 import { better, notWorthAvoiding, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
@@ -47,6 +48,7 @@ export async function assess(
   host: Host,
   guest: { readonly uuid: string; readonly definition: Definition },
   process: QemuProcess,
+  signal?: AbortSignal,
 ): Promise<Assessment> {
   const { uuid, definition } = guest;
   const { memoryBytes, hugePageBytes = BASE_PAGE_BYTES } = definition;
@@ -55,7 +57,7 @@ export async function assess(
     residentBytes: await residentGuestBytes(process, definition),
     hostPageBytes: hugePageBytes,
     diskCount: definition.disks.filter((disk) => !disk.readonly).length,
-    dirtyBytesPerSecond: await measureDirtyRate(process.qmp),
+    dirtyBytesPerSecond: await measureDirtyRate(process.qmp, signal),
   };
   const obstacles = { precopy: null, background: (await whyNotBackground(process.qmp)) ?? null };
   const methods = [];
@@ -100,6 +102,13 @@ export function choose({ methods }: Assessment, wish: Wish, guestName: string): 
  */
 export async function predictSave(host: Host, guest: GuestRecord, wish: Wish): Promise<SavePrediction> {
   const process = host.supervisor.get(guest.uuid, guest.name);
+  if (isArriving((await process.qmp.execute('query-migrate')).status)) {
+    throw new StasisError(
+      'invalid-state',
+      `the memory of guest ${guest.name} is still arriving, which a save waits for; ask again when it has`,
+      { guest: guest.name },
+    );
+  }
   const assessment = await assess(host, { uuid: guest.uuid, definition: storedDefinition(guest) }, process);
   const { load, methods } = assessment;
   const choice = (await isRunning(process.qmp)) ? choose(assessment, wish, guest.name) : null;

@@ -72,7 +72,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         instance: newId(),
         definition,
         paused: args.paused ?? guestWasPaused,
-        method: chooseRestoreMethod(image, memory, args.method),
+        method: await chooseRestoreMethod(image, memory, args.method),
         heads: await planHeads(catalog, guestDirectory(host.paths.data, definition.uuid), pins),
       };
     },

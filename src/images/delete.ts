@@ -48,9 +48,14 @@ export async function dropImage(transaction: Catalog, image: ImageRecord): Promi
   await deletePins(transaction, image.id);
 }
 
-/** Removes what is left of a dropped image; its children in the tree become its parent's. Repeatable. */
+/**
+ * Removes what is left of a dropped image; its children in the tree become its parent's. A guest that was restored from
+ * it lazily gets the rest of its memory first. Repeatable.
+ */
 export async function forget(host: Host, guest: string, id: string): Promise<void> {
-  await rm(join(guestDirectory(host.paths.data, guest).images, id), { recursive: true, force: true });
+  const directory = join(guestDirectory(host.paths.data, guest).images, id);
+  await host.supervisor.memoryArrivedFrom(directory);
+  await rm(directory, { recursive: true, force: true });
   const image = await findImageById(host.catalog, id);
   if (image === undefined) return;
   await host.catalog.transaction().execute(async (transaction) => {

@@ -9,6 +9,7 @@ import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { verifyMemoryFile, type MemoryFile } from '../qemu/memory-file.ts';
 import { eager } from '../qemu/restore-eager.ts';
+import { lazy, whyNotLazy } from '../qemu/restore-lazy.ts';
 import { mapped, whyNotMapped } from '../qemu/restore-mapped.ts';
 import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore.ts';
 import { fromStored } from '../stored.ts';
@@ -33,27 +34,35 @@ export async function checkedMemory(host: Host, image: ImageRecord): Promise<Sav
   return { file, memory };
 }
 
+const METHOD_WORDS = { mapped: 'mapped', lazy: 'lazily', eager: 'eagerly' } as const;
+
 /**
- * How an image is restored: as asked for, else mapped, else eagerly.
+ * How an image is restored: as asked for, else by the first method that image and host allow.
  * @throws StasisError `unsupported` with the reason when it can't be as asked for
  */
-export function chooseRestoreMethod(
+export async function chooseRestoreMethod(
   image: ImageRecord,
   { memory }: SavedMemory,
   wanted: RestoreMethodName | undefined,
-): RestoreMethodName {
+): Promise<RestoreMethodName> {
   const { memoryFile, definition } = manifestOf(image);
-  const obstacle = obstacleToMapping(memoryFile.mappable === true, definition, memory);
-  if (wanted === undefined) return obstacle === undefined ? 'mapped' : 'eager';
-  if (wanted === 'mapped' && obstacle !== undefined) {
+  const obstacles = {
+    mapped: obstacleToMapping(memoryFile.mappable === true, definition, memory),
+    lazy: await whyNotLazy(memory),
+    eager: undefined,
+  } as const satisfies Record<RestoreMethodName, string | undefined>;
+  if (wanted === undefined) return BEST_FIRST.find((method) => obstacles[method] === undefined) ?? 'eager';
+  const reason = obstacles[wanted];
+  if (reason !== undefined) {
     throw new StasisError(
       'unsupported',
-      `image ${image.name} can't be restored mapped: ${obstacle}; restore it with --method eager`,
+      `image ${image.name} can't be restored ${METHOD_WORDS[wanted]}: ${reason}; restore it with --method eager`,
     );
   }
-  methodOf(wanted);
   return wanted;
 }
+
+const BEST_FIRST = ['mapped', 'lazy', 'eager'] as const satisfies readonly RestoreMethodName[];
 
 function obstacleToMapping(
   isMappable: boolean,
@@ -87,10 +96,14 @@ export async function loadMachine(
   const saved = await checkedMemory(host, image);
   const memory = method.bringsMemory ? 'given' : 'own';
   const args = [...commandLine(plan.definition, plan.disks, memory), ...method.machineArgs(saved)];
+  const request = { ...saved, hostPageBytes: plan.definition.hugePageBytes };
+  // A pager is for those that have one: it gets ready while QEMU does.
+  const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), request);
   const process = await host.supervisor.launch(plan.instance, args, operation.signal);
   try {
     await method.load(process, {
-      ...saved,
+      ...request,
+      pager,
       signal: operation.signal,
       onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
     });
@@ -109,7 +122,7 @@ function methodOf(name: RestoreMethodName): RestoreMethod {
     case 'eager':
       return eager;
     case 'lazy':
-      throw new StasisError('unsupported', 'restore method lazy is not there yet; use mapped or eager');
+      return lazy;
     default:
       return name satisfies never;
   }

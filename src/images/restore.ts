@@ -119,7 +119,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         instance: newId(),
         delete: args.delete ?? false,
         paused: args.paused ?? manifest.guestWasPaused,
-        method: chooseRestoreMethod(image, memory, args.method),
+        method: await chooseRestoreMethod(image, memory, args.method),
         generation: stopped && args.delete === true ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
         heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),

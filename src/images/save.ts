@@ -42,11 +42,13 @@ import {
   type CaptureRequest,
   type CaptureResult,
 } from '../qemu/capture.ts';
+import { memoryArrived } from '../qemu/memory-arrival.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
-import { assess, choose, type CaptureChoice } from './choose-capture.ts';
+import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, syncPath, writeManifest, type Manifest } from './manifest.ts';
@@ -70,9 +72,8 @@ interface SavePlan {
   readonly description: string;
   readonly createdAt: string;
   readonly wasRunning: boolean;
-  /** how a guest that runs on is captured; null when it stands still anyway */
-  readonly choice: CaptureChoice | null;
-  readonly maxPauseMs: number | null;
+  /** what the user insists on, of a live save */
+  readonly wish: Wish;
   /** the default image that this one takes the place of */
   readonly replaces: string | null;
   /** of a live save: what the guest will write to afterwards */
@@ -106,8 +107,6 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await refuseUncapturable(qmp, definition, heads);
       await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
-      const assessed =
-        live && wasRunning ? await assess(host, { uuid: guest.uuid, definition }, process) : null;
       return {
         guest: guest.uuid,
         image: newId(),
@@ -116,15 +115,25 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         description: args.description ?? '',
         createdAt: new Date().toISOString(),
         wasRunning,
-        choice: assessed === null ? null : choose(assessed, args, guest.name),
-        maxPauseMs: args.maxPauseMs ?? null,
+        wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
         heads: live ? await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), heads) : [],
       };
     },
 
     async run(plan, operation) {
-      const { qmp } = supervisor.get(plan.guest, operation.guestName);
+      const process = supervisor.get(plan.guest, operation.guestName);
+      const { qmp } = process;
+      await operation.step('await-memory', () =>
+        memoryArrived(process, {
+          signal: operation.signal,
+          onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+        }),
+      );
+      const choice =
+        plan.live && plan.wasRunning
+          ? await operation.step('predict', () => chooseFor(host, plan, process, operation.signal))
+          : null;
       const before = await headIds(catalog, plan.guest);
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(plan), { recursive: true, mode: 0o700 });
@@ -134,10 +143,10 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       });
 
       const captured = await operation.step('capture', () =>
-        capture(qmp, plan, join(imageDirectory(plan), MEMORY_FILE), before, operation),
+        capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, operation),
       );
       const manifest = await operation.step('verify', () =>
-        describe(host, plan, captured, before, imageDirectory(plan)),
+        describe(host, plan, choice, captured, before, imageDirectory(plan)),
       );
       await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
       await tellOverrun(manifest, operation);
@@ -163,7 +172,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         for (const { disk, layer } of before) await insertPin(transaction, plan.image, disk, layer);
         await installHeads(transaction, plan.guest, plan.heads);
         await setCurrentImage(transaction, plan.guest, plan.image);
-        await remember(transaction, plan, captured);
+        if (choice !== null) await remember(transaction, plan, choice, captured);
       });
     },
 
@@ -199,10 +208,23 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
   };
 }
 
+/** Looks at the guest and says how it will be captured. @throws StasisError `pause-too-long`, `unsupported` */
+async function chooseFor(
+  host: Host,
+  plan: SavePlan,
+  process: QemuProcess,
+  signal: AbortSignal,
+): Promise<CaptureChoice> {
+  const guest = await getGuestByUuid(host.catalog, plan.guest);
+  const about = { uuid: guest.uuid, definition: storedDefinition(guest) };
+  return choose(await assess(host, about, process, signal), plan.wish, guest.name);
+}
+
 /** Writes the memory; in the pause of a live save all disks go over to their new heads, in one transaction. */
 async function capture(
   qmp: QmpClient,
   plan: SavePlan,
+  choice: CaptureChoice | null,
   file: string,
   before: readonly { disk: string; layer: string }[],
   operation: OperationHandle,
@@ -223,13 +245,13 @@ async function capture(
       await operation.failpoint('pause:after-switch');
     },
   };
-  return plan.live ? captureLive(request, plan, operation) : stopped.capture(request);
+  return plan.live ? captureLive(request, choice, operation) : stopped.capture(request);
 }
 
 /** By the chosen method; when precopy finds the guest too busy for it, by the other one, or not at all. */
 async function captureLive(
   request: CaptureRequest,
-  { choice, maxPauseMs }: SavePlan,
+  choice: CaptureChoice | null,
   operation: OperationHandle,
 ): Promise<CaptureResult> {
   if (choice?.method === 'background') return background.capture(request);
@@ -244,8 +266,8 @@ async function captureLive(
     }
     throw new StasisError(
       'pause-too-long',
-      `guest ${operation.guestName} can't be saved live within ${maxPauseMs} ms of pause now: ${error.message}; allow more, or save it when it does less`,
-      { details: { maxPauseMs, ...error.details }, cause: error },
+      `guest ${operation.guestName} can't be saved live within the pause that is allowed: ${error.message}; allow more, or save it when it does less`,
+      { details: error.details, cause: error },
     );
   }
 }
@@ -263,10 +285,11 @@ async function tellOverrun({ pause }: Manifest, operation: OperationHandle): Pro
 /** What this capture teaches about the next. Part of the commit. */
 async function remember(
   transaction: Catalog,
-  { guest, createdAt, choice }: SavePlan,
+  { guest, createdAt }: SavePlan,
+  choice: CaptureChoice,
   { method, pause, bytesWritten, totalMs }: CaptureResult,
 ): Promise<void> {
-  if (choice === null || pause === undefined || method === 'stopped') return;
+  if (pause === undefined || method === 'stopped') return;
   await insertCapture(transaction, {
     guest,
     at: createdAt,
@@ -291,6 +314,7 @@ function expectationOf(
 async function describe(
   host: Host,
   plan: SavePlan,
+  choice: CaptureChoice | null,
   captured: CaptureResult,
   before: readonly { disk: string; layer: string }[],
   directory: string,
@@ -316,8 +340,8 @@ async function describe(
     method: captured.method,
     pauseMs: captured.pause?.pauseMs ?? null,
     pause: {
-      predictedMs: plan.choice === null ? null : expectationOf(plan.choice, captured.method).predictedMs,
-      maxMs: plan.maxPauseMs,
+      predictedMs: choice === null ? null : expectationOf(choice, captured.method).predictedMs,
+      maxMs: plan.wish.maxPauseMs ?? null,
       parts: captured.pause ?? null,
     },
     bytesWritten: captured.bytesWritten,

@@ -12,6 +12,7 @@ const OURS = [
   'x-ignore-shared',
   'background-snapshot',
   'postcopy-ram',
+  'postcopy-preempt',
 ] as const satisfies readonly MigrationCapability[];
 
 /** QEMU's own defaults, which another client of the same QEMU may count on. */

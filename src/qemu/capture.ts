@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { messageOf, StasisError } from '../errors.ts';
 import { prepareMigration, resetMigration } from './capabilities.ts';
-import { cancelMigration, type MigrationProgress } from './migration.ts';
+import { cancelMigration, memoryIsArriving, type MigrationProgress } from './migration.ts';
 import type { MigrationCapability, MigrationParameters } from './qmp-commands.ts';
 import type { QmpWatch } from './qmp-watch.ts';
 import type { QmpClient } from './qmp.ts';
@@ -106,8 +106,11 @@ export async function withMigration(
  * @throws StasisError `qemu-failed`, `guest-crashed`
  */
 export async function recoverCapture(qmp: QmpClient, guest: { readonly wasRunning: boolean }): Promise<void> {
-  await cancelMigration(qmp);
-  await resetMigration(qmp);
+  // A guest whose memory is still arriving can't have been captured, and those capabilities are in use.
+  if (!(await memoryIsArriving(qmp))) {
+    await cancelMigration(qmp);
+    await resetMigration(qmp);
+  }
   if (guest.wasRunning) await resumeGuest(qmp);
 }
 

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { StasisError } from '../errors.ts';
 import { FileReader } from './file-reader.ts';
 import {
@@ -119,6 +119,21 @@ export async function verifyMemoryFile(path: string, expected: ExpectedMemory): 
   return memory;
 }
 
+/** The bits of a block: bit i & 7 of byte i >> 3 is page i. */
+export async function readBitmap(file: FileHandle, block: MemoryBlock): Promise<Buffer> {
+  const bitmap = Buffer.alloc(bitmapBytes(block));
+  await file.read(bitmap, 0, bitmap.length, block.bitmapOffset);
+  return bitmap;
+}
+
+/** Whole words of 64 bits. */
+export function bitmapBytes({
+  sizeBytes,
+  pageSizeBytes,
+}: Pick<MemoryBlock, 'sizeBytes' | 'pageSizeBytes'>): number {
+  return Math.ceil(sizeBytes / pageSizeBytes / 64) * 8;
+}
+
 async function readConfiguration(reader: FileReader): Promise<string> {
   if ((await reader.u32('its header')) !== STREAM_MAGIC)
     throw reader.damaged('it is not a migration stream of QEMU');
@@ -230,30 +245,30 @@ async function readBlock(reader: FileReader): Promise<MemoryBlock> {
     throw reader.damaged(`${what} has the impossible size ${sizeBytes}`);
   }
   const pageCount = sizeBytes / pageSizeBytes;
-  const bitmapBytes = Math.ceil(pageCount / 64) * 8;
+  const bitmapLength = bitmapBytes({ sizeBytes, pageSizeBytes });
   if (bitmapOffset !== reader.position)
     throw reader.damaged(`the bitmap of ${what} is not behind its header`);
-  if (pagesOffset < bitmapOffset + bitmapBytes || pagesOffset % PAGES_ALIGNMENT_BYTES !== 0) {
+  if (pagesOffset < bitmapOffset + bitmapLength || pagesOffset % PAGES_ALIGNMENT_BYTES !== 0) {
     throw reader.damaged(`the pages of ${what} begin in a wrong place`);
   }
   if (pagesOffset + sizeBytes > reader.sizeBytes) throw reader.damaged(`it ends within the pages of ${what}`);
 
-  const pagesPresent = await countPages(reader, bitmapBytes, pageCount, what);
+  const pagesPresent = await countPages(reader, bitmapLength, pageCount, what);
   reader.seek(pagesOffset + sizeBytes);
   return { id, sizeBytes, pageSizeBytes, bitmapOffset, pagesOffset, pagesPresent };
 }
 
 async function countPages(
   reader: FileReader,
-  bitmapBytes: number,
+  lengthBytes: number,
   pageCount: number,
   what: string,
 ): Promise<number> {
   let present = 0;
   let bitsLeft = pageCount;
-  for (let done = 0; done < bitmapBytes; done += BITMAP_CHUNK_BYTES) {
+  for (let done = 0; done < lengthBytes; done += BITMAP_CHUNK_BYTES) {
     const chunk = await reader.bytes(
-      Math.min(BITMAP_CHUNK_BYTES, bitmapBytes - done),
+      Math.min(BITMAP_CHUNK_BYTES, lengthBytes - done),
       `the bitmap of ${what}`,
     );
     for (const byte of chunk) {

@@ -3,7 +3,7 @@
  * of the bitmap in its place, and nothing but holes in the places of all others.
  */
 import { open, type FileHandle } from 'node:fs/promises';
-import type { MemoryBlock, MemoryFile } from './memory-file.ts';
+import { bitmapBytes, readBitmap, type MemoryBlock, type MemoryFile } from './memory-file.ts';
 import { dataExtents, punchHoles, type Extent } from './sparse-file.ts';
 
 /**
@@ -52,13 +52,6 @@ export async function writeBitmaps(path: string, memory: MemoryFile): Promise<vo
   }
 }
 
-/** The bits of a block: bit i & 7 of byte i >> 3 is page i. */
-export async function readBitmap(file: FileHandle, block: MemoryBlock): Promise<Buffer> {
-  const bitmap = Buffer.alloc(bitmapBytes(block));
-  await file.read(bitmap, 0, bitmap.length, block.bitmapOffset);
-  return bitmap;
-}
-
 /** Runs of pages whose bits are all set, or all clear, as page numbers. */
 export function* runsOf(
   bitmap: Uint8Array,
@@ -79,8 +72,4 @@ export function* runsOf(
     page += (page & 7) === 0 && (byte === uniform || byte === (uniform ^ 0xff)) ? 8 : 1;
   }
   if (start !== undefined) yield { start, end: endPage };
-}
-
-function bitmapBytes({ sizeBytes, pageSizeBytes }: MemoryBlock): number {
-  return Math.ceil(sizeBytes / pageSizeBytes / 64) * 8;
 }

@@ -11,6 +11,16 @@ const POLL_INTERVAL_MS = 200;
 
 const ENDED: ReadonlySet<MigrationStatus> = new Set(['none', 'completed', 'failed', 'cancelled']);
 
+/** Whether this is a guest that runs and hasn't got all of its memory yet. We are never the source of such a one. */
+export function isArriving(status: MigrationStatus | undefined): boolean {
+  return status?.startsWith('postcopy-') === true;
+}
+
+/** The same, asked of QEMU. @throws StasisError `guest-crashed` */
+export async function memoryIsArriving(qmp: QmpClient): Promise<boolean> {
+  return isArriving((await qmp.execute('query-migrate')).status);
+}
+
 /**
  * Where the stream begins in every file that we let QEMU write, and a rule: never 0. QEMU truncates the file to the
  * offset; ext4 flushes a file that was truncated to 0 when it is closed, and QEMU closes it inside the pause (300 ms

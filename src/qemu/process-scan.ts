@@ -1,9 +1,13 @@
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import { parse } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errnoOf, StasisError } from '../errors.ts';
 
 /** Every QEMU that Stasis starts has this on its command line, see process.ts. */
 export const PID_FILE_ARGS = ['-pidfile', 'qemu.pid'] as const;
+
+/** The program of every pager, see pager-process.ts; with the extension of source or build. */
+export const PAGER_PROGRAM = 'pager-main';
 
 /**
  * The living processes that were started as QEMU of this run directory: those whose working directory it is and
@@ -11,17 +15,35 @@ export const PID_FILE_ARGS = ['-pidfile', 'qemu.pid'] as const;
  * missing, stale, or name a process that has nothing to do with us.
  */
 export async function findQemuProcesses(runDirectory: string): Promise<readonly number[]> {
-  const directory = await realpath(runDirectory).catch(() => runDirectory);
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const isOurs = await Promise.all(pids.map((pid) => isQemuOf(pid, directory)));
-  return pids.filter((_pid, index) => isOurs[index]);
+  return findProcesses(runDirectory, (argv) =>
+    argv.some((arg, i) => arg === PID_FILE_ARGS[0] && argv[i + 1] === PID_FILE_ARGS[1]),
+  );
 }
 
-async function isQemuOf(pid: number, directory: string): Promise<boolean> {
+/** The same for the pagers of a QEMU's memory: one, or none. */
+export async function findPagerProcesses(runDirectory: string): Promise<readonly number[]> {
+  return findProcesses(runDirectory, (argv) => argv.some((arg) => parse(arg).name === PAGER_PROGRAM));
+}
+
+async function findProcesses(
+  runDirectory: string,
+  isWanted: (argv: readonly string[]) => boolean,
+): Promise<readonly number[]> {
+  const directory = await realpath(runDirectory).catch(() => runDirectory);
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const areOurs = await Promise.all(
+    pids.map(async (pid) => (await isIn(pid, directory)) && isWanted(await argumentsOf(pid))),
+  );
+  return pids.filter((_pid, index) => areOurs[index]);
+}
+
+async function isIn(pid: number, directory: string): Promise<boolean> {
   const cwd = await proc(() => readlink(`/proc/${pid}/cwd`));
-  if (cwd !== directory && cwd !== `${directory} (deleted)`) return false;
-  const argv = (await proc(() => readFile(`/proc/${pid}/cmdline`, 'utf8')))?.split('\0') ?? [];
-  return argv.some((arg, i) => arg === PID_FILE_ARGS[0] && argv[i + 1] === PID_FILE_ARGS[1]);
+  return cwd === directory || cwd === `${directory} (deleted)`;
+}
+
+async function argumentsOf(pid: number): Promise<readonly string[]> {
+  return (await proc(() => readFile(`/proc/${pid}/cmdline`, 'utf8')))?.split('\0') ?? [];
 }
 
 /**

@@ -5,7 +5,7 @@ import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errnoOf, StasisError } from '../errors.ts';
-import { findQemuProcesses, PID_FILE_ARGS, waitForEnd } from './process-scan.ts';
+import { findPagerProcesses, findQemuProcesses, PID_FILE_ARGS, waitForEnd } from './process-scan.ts';
 import { QmpClient } from './qmp.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from './wait.ts';
 
@@ -106,8 +106,8 @@ export async function attachQemu(
 }
 
 /**
- * Makes sure that no QEMU of this run directory is left, whoever started it and whatever state it is in. First
- * SIGTERM, at which QEMU closes its disk images in order, then SIGKILL. Needs no QMP, so it works while somebody
+ * Makes sure that no QEMU of this run directory is left, and no pager of its memory, whoever started them and whatever
+ * state they are in. First SIGTERM, at which QEMU closes its disk images in order, then SIGKILL. Needs no QMP, so it works while somebody
  * else holds the socket. Idempotent.
  *
  * @throws StasisError `timeout` when even SIGKILL does nothing (a process stuck in the kernel)
@@ -117,12 +117,16 @@ export async function killQemu(
   options: { readonly graceMs?: number } = {},
 ): Promise<void> {
   const { graceMs = 2_000 } = options;
-  const pids = await findQemuProcesses(runDirectory);
-  await Promise.all(pids.map((pid) => endProcess(pid, graceMs)));
+  const [qemus, pagers] = await Promise.all([
+    findQemuProcesses(runDirectory),
+    findPagerProcesses(runDirectory),
+  ]);
+  await Promise.all([...qemus, ...pagers].map((pid) => endProcess(pid, graceMs)));
   await Promise.all([QMP_SOCKET, PID_FILE].map((name) => rm(join(runDirectory, name), { force: true })));
 }
 
-async function endProcess(pid: number, graceMs: number): Promise<void> {
+/** SIGTERM, and SIGKILL when that has not helped within `graceMs`; at once when it is 0. */
+export async function endProcess(pid: number, graceMs: number): Promise<void> {
   if (graceMs > 0) {
     sendSignal(pid, 'SIGTERM');
     try {

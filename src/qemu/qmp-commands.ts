@@ -149,7 +149,8 @@ export type MigrationCapability =
   | 'events'
   | 'x-ignore-shared'
   | 'background-snapshot'
-  | 'postcopy-ram';
+  | 'postcopy-ram'
+  | 'postcopy-preempt';
 
 export interface MigrationCapabilityStatus {
   readonly capability: string;
@@ -215,7 +216,7 @@ interface Command<Arguments, Result> {
 
 /** Command name → its arguments (`undefined`: none) and its result. */
 export interface Commands {
-  qmp_capabilities: Command<undefined, Nothing>;
+  qmp_capabilities: Command<{ readonly enable?: readonly 'oob'[] }, Nothing>;
   'query-status': Command<undefined, { readonly status: RunState; readonly running: boolean }>;
   'query-uuid': Command<undefined, { readonly UUID: string }>;
   'query-version': Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
@@ -354,6 +355,8 @@ export interface Commands {
     undefined,
     { readonly status: 'unstarted' | 'measuring' | 'measured'; readonly 'dirty-rate'?: number }
   >;
+  /** Also out of band. The other end in its old form: in a unix socket's path no character has a meaning. */
+  'migrate-recover': Command<{ readonly uri: string }, Nothing>;
   'migrate-continue': Command<{ readonly state: 'pre-switchover' }, Nothing>;
   migrate_cancel: Command<undefined, Nothing>;
   'query-migrate': Command<undefined, MigrationInfo>;

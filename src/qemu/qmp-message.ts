@@ -1,8 +1,14 @@
 import type { QemuVersion, QmpEvent } from './qmp-commands.ts';
 
+export interface QmpGreeting {
+  readonly version: QemuVersion;
+  /** whether some commands may overtake others */
+  readonly allowsOutOfBand: boolean;
+}
+
 /** What a QMP server may send, after its shape was checked. Contents of `result` and `data` are QEMU's word. */
 export type QmpMessage =
-  | { readonly kind: 'greeting'; readonly version: QemuVersion }
+  | { readonly kind: 'greeting'; readonly greeting: QmpGreeting }
   | { readonly kind: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'error'; readonly id: number | undefined; readonly class: string; readonly desc: string }
   | { readonly kind: 'event'; readonly event: QmpEvent };
@@ -22,7 +28,7 @@ export function parseQmpMessage(line: string): QmpMessage {
     const { class: errorClass, desc } = message['error'];
     return { kind: 'error', id, class: String(errorClass), desc: String(desc) };
   }
-  if (isRecord(message['QMP'])) return { kind: 'greeting', version: versionOf(message['QMP']) };
+  if (isRecord(message['QMP'])) return { kind: 'greeting', greeting: greetingOf(message['QMP']) };
   throw new SyntaxError('not a QMP message');
 }
 
@@ -36,6 +42,14 @@ function eventOf(message: Record<string, unknown>): QmpEvent {
   // don't know passes too, and matches nobody's filter.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return { event, data, timestampMs } as QmpEvent;
+}
+
+function greetingOf(greeting: Record<string, unknown>): QmpGreeting {
+  const { capabilities } = greeting;
+  return {
+    version: versionOf(greeting),
+    allowsOutOfBand: Array.isArray(capabilities) && capabilities.includes('oob'),
+  };
 }
 
 function versionOf(greeting: Record<string, unknown>): QemuVersion {

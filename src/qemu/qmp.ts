@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import { messageOf, StasisError } from '../errors.ts';
 import { LineSplitter } from './line-splitter.ts';
 import type { CommandName, Commands, EventName, QemuVersion, QmpEvent } from './qmp-commands.ts';
-import { parseQmpMessage, type QmpMessage } from './qmp-message.ts';
+import { parseQmpMessage, type QmpGreeting, type QmpMessage } from './qmp-message.ts';
 import { isNamed, QmpWatch } from './qmp-watch.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from './wait.ts';
@@ -38,7 +38,7 @@ export class QmpClient implements AsyncDisposable {
   readonly #pending = new Map<number, Pending>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
   readonly #watches = new Set<{ deliver(event: QmpEvent): void; fail(error: StasisError): void }>();
-  readonly #greeting = Promise.withResolvers<QemuVersion>();
+  readonly #greeting = Promise.withResolvers<QmpGreeting>();
   #lastId = 0;
   #end: StasisError | undefined;
   #version: QemuVersion = { major: 0, minor: 0, micro: 0 };
@@ -77,8 +77,10 @@ export class QmpClient implements AsyncDisposable {
     const client = new QmpClient(stream);
     try {
       const { signal, timeoutMs = GREETING_TIMEOUT_MS } = options;
-      client.#version = await waitFor("QEMU's QMP greeting", client.#greeting.promise, { signal, timeoutMs });
-      await client.execute('qmp_capabilities', undefined, { signal, timeoutMs });
+      const greeting = await waitFor("QEMU's QMP greeting", client.#greeting.promise, { signal, timeoutMs });
+      client.#version = greeting.version;
+      const enable = greeting.allowsOutOfBand ? (['oob'] as const) : [];
+      await client.execute('qmp_capabilities', { enable }, { signal, timeoutMs });
       return client;
     } catch (error) {
       await client.close();
@@ -108,23 +110,19 @@ export class QmpClient implements AsyncDisposable {
       ? [args?: undefined, options?: WaitOptions]
       : [args: ArgumentsOf<C>, options?: WaitOptions]
   ): Promise<ResultOf<C>> {
-    throwIfAborted(options.signal, `QMP ${command}`);
-    if (this.#end !== undefined) throw this.#end;
-    this.#lastId += 1;
-    const id = this.#lastId;
-    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    this.#pending.set(id, { command, resolve, reject });
-    this.#stream.write(
-      `${JSON.stringify({ execute: command, id, ...(args === undefined ? {} : { arguments: args }) })}\n`,
-    );
-    try {
-      const { signal, timeoutMs = DEFAULT_COMMAND_TIMEOUT_MS } = options;
-      // What QEMU documents for this command; see qmp-commands.ts.
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-      return (await waitFor(`QMP ${command}`, promise, { signal, timeoutMs })) as ResultOf<C>;
-    } finally {
-      this.#pending.delete(id);
-    }
+    return this.#send('execute', command, args, options);
+  }
+
+  /**
+   * Executes one of the few commands that QEMU allows to overtake others, also while its main loop is stuck.
+   * @throws as `execute`
+   */
+  async executeOutOfBand(
+    command: 'migrate-recover',
+    args: ArgumentsOf<'migrate-recover'>,
+    options: WaitOptions = {},
+  ): Promise<void> {
+    await this.#send('exec-oob', command, args, options);
   }
 
   /** Calls `listener` for each event of that name, until the returned function is called. It must not throw. */
@@ -155,6 +153,31 @@ export class QmpClient implements AsyncDisposable {
     await this.close();
   }
 
+  async #send<C extends CommandName>(
+    how: 'execute' | 'exec-oob',
+    command: C,
+    args: ArgumentsOf<C>,
+    options: WaitOptions,
+  ): Promise<ResultOf<C>> {
+    throwIfAborted(options.signal, `QMP ${command}`);
+    if (this.#end !== undefined) throw this.#end;
+    this.#lastId += 1;
+    const id = this.#lastId;
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#pending.set(id, { command, resolve, reject });
+    this.#stream.write(
+      `${JSON.stringify({ [how]: command, id, ...(args === undefined ? {} : { arguments: args }) })}\n`,
+    );
+    try {
+      const { signal, timeoutMs = DEFAULT_COMMAND_TIMEOUT_MS } = options;
+      // What QEMU documents for this command; see qmp-commands.ts.
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+      return (await waitFor(`QMP ${command}`, promise, { signal, timeoutMs })) as ResultOf<C>;
+    } finally {
+      this.#pending.delete(id);
+    }
+  }
+
   #receive(chunk: Buffer): void {
     if (this.#end !== undefined) return;
     try {
@@ -169,7 +192,7 @@ export class QmpClient implements AsyncDisposable {
   #dispatch(message: QmpMessage): void {
     switch (message.kind) {
       case 'greeting':
-        return this.#greeting.resolve(message.version);
+        return this.#greeting.resolve(message.greeting);
       case 'reply':
         return this.#pending.get(message.id)?.resolve(message.result);
       case 'error':

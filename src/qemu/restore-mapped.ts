@@ -2,8 +2,7 @@ import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { prepareMigration, resetMigration } from './capabilities.ts';
-import type { MemoryBlock, MemoryFile } from './memory-file.ts';
-import { readBitmap } from './memory-pages.ts';
+import { readBitmap, type MemoryBlock, type MemoryFile } from './memory-file.ts';
 import {
   PAGE_BYTES,
   pageHeader,

@@ -1,5 +1,6 @@
 import type { MemoryFile } from './memory-file.ts';
 import type { MigrationProgress } from './migration.ts';
+import type { PagerProcess } from './pager-process.ts';
 import type { QemuProcess } from './process.ts';
 
 /**
@@ -16,6 +17,10 @@ export interface SavedMemory {
 }
 
 export interface LoadRequest extends SavedMemory {
+  /** The size of the pages that the guest's memory is made of on the host; 4096 unless it has huge pages. */
+  readonly hostPageBytes?: number | undefined;
+  /** What `startPager` has started, if it was called. */
+  readonly pager?: PagerProcess | undefined;
   readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -30,6 +35,11 @@ export interface RestoreMethod {
   readonly bringsMemory: boolean;
   /** Arguments for QEMU beyond the guest's own. */
   machineArgs(saved: SavedMemory): readonly string[];
+  /**
+   * Starts the process that serves this load from outside of QEMU, for the methods that have one. Call it before the
+   * launch: it takes as long as QEMU to get ready. It is ended with QEMU, by `killQemu`.
+   */
+  startPager?(runDirectory: string, request: LoadRequest): Promise<PagerProcess>;
   /**
    * @throws StasisError `restore-failed` with QEMU's words, `cancelled`, `guest-crashed`. The QEMU is useless then:
    *   end it.
