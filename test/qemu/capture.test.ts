@@ -13,8 +13,8 @@ import { readLogTail } from '../../src/qemu/process.ts';
 import type { QmpClient } from '../../src/qemu/qmp.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
-import { instantOf, LAST_PAGE } from './dirtier.ts';
-import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
+import { instantOf } from './dirtier.ts';
+import { diskArgs, fillMemory, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 
 const EXPECTED = { offset: STREAM_OFFSET, machineType: 'pc-q35-10.0', memoryBytes: MEMORY_BYTES };
 const nothing = async (): Promise<void> => undefined;
@@ -264,12 +264,4 @@ async function assertCapabilitiesReset(qmp: QmpClient): Promise<void> {
   const parameters = await qmp.execute('query-migrate-parameters');
   assert.equal(parameters['direct-io'], false);
   assert.equal(parameters['downtime-limit'], 300);
-}
-
-/** Waits until the guest has gone through its memory once, so that there is something to write. */
-async function fillMemory(qmp: QmpClient, file: string): Promise<void> {
-  for (;;) {
-    await qmp.execute('pmemsave', { val: LAST_PAGE, size: 4, filename: file });
-    if ((await readFile(file)).readUInt32LE() > 0) return;
-  }
 }

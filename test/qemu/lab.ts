@@ -10,7 +10,7 @@ import { readMemoryFile } from '../../src/qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
 import type { QmpClient } from '../../src/qemu/qmp.ts';
 import type { SavedMemory } from '../../src/qemu/restore.ts';
-import { dirtierRom } from './dirtier.ts';
+import { dirtierRom, LAST_PAGE } from './dirtier.ts';
 
 export const run = promisify(execFile);
 export const MEMORY_BYTES = 64 << 20;
@@ -104,6 +104,14 @@ export async function memoryOf(qmp: QmpClient, file: string): Promise<Buffer> {
   const memory = await readFile(file);
   await rm(file);
   return memory;
+}
+
+/** Waits until the guest without a system has gone through its memory once, so that there is something to write. */
+export async function fillMemory(qmp: QmpClient, file: string): Promise<void> {
+  for (;;) {
+    await qmp.execute('pmemsave', { val: LAST_PAGE, size: 4, filename: file });
+    if ((await readFile(file)).readUInt32LE() > 0) return;
+  }
 }
 
 /** A memory file as a restore method wants it. */
