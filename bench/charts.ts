@@ -118,14 +118,13 @@ function row(
   if (found === undefined) return [label, text(LABELS + 4, middle + 4, notes.join('; '), 'value')];
   const { median, min, max } = found;
   const own = by === 'Stasis' || by === 'mapped' || by === 'lazy' || by.startsWith('`stasis');
+  const mark = limit === undefined || xOf(limit) > WIDTH - VALUES ? undefined : xOf(limit);
   return [
     label,
     `<rect class="${own ? 'own' : 'other'}" x="${LABELS}" y="${middle - BAR / 2}" width="${(xOf(median) - LABELS).toFixed(1)}" height="${BAR}" rx="2"/>`,
     `<path class="range" d="M${xOf(min).toFixed(1)} ${middle}H${xOf(max).toFixed(1)}"/>`,
-    ...(limit === undefined || xOf(limit) > WIDTH - VALUES
-      ? []
-      : [`<path class="limit" d="M${xOf(limit).toFixed(1)} ${y + 1}v${ROW - 2}"/>`]),
-    text(xOf(max) + 8, middle + 4, `${numberText(median)} ${unit}`, 'value'),
+    ...(mark === undefined ? [] : [`<path class="limit" d="M${mark.toFixed(1)} ${y + 1}v${ROW - 2}"/>`]),
+    text(Math.max(xOf(max), mark ?? 0) + 8, middle + 4, `${numberText(median)} ${unit}`, 'value'),
   ];
 }
 

@@ -105,6 +105,8 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
     await prepare(peer, memoryMiB / 2);
   });
   const setting = { memoryMiB };
+  // A large guest takes long, and is there to show what depends on size.
+  const times = memoryMiB > 1024 ? Math.min(rounds, 3) : rounds;
   const step = async (name: (typeof FIGURES)[number], what: string, body: () => Promise<void>) => {
     if (!wanted.has(name)) return;
     say(`${memoryMiB} MiB: ${what}`);
@@ -115,15 +117,15 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
       measurePause(all, { memoryMiB, dirtyMbps }, rounds, figures),
     );
   await step('stalls', 'stalls', () =>
-    measureStalls(all, { memoryMiB, dirtyMbps: STALLS_DIRTY_MBPS }, rounds, figures),
+    measureStalls(all, { memoryMiB, dirtyMbps: STALLS_DIRTY_MBPS }, times, figures),
   );
   await step('spawn', 'start of QEMU to guest running', () =>
-    measureSpawn(stasis, bare, setting, rounds, figures),
+    measureSpawn(stasis, bare, setting, times, figures),
   );
   if (memoryMiB <= 1024)
     await step('clones', 'ten clones', () => measureClones(stasis, setting, Math.min(rounds, 3), figures));
-  await step('restore', 'restore', () => measureRestore(all, setting, rounds, figures));
-  await step('stopped', 'save and stop', () => measureStopped(all, setting, rounds, figures));
+  await step('restore', 'restore', () => measureRestore(all, setting, times, figures));
+  await step('stopped', 'save and stop', () => measureStopped(all, setting, times, figures));
 }
 
 /** Writes what the documents show: docs/bench, and the README's block. */

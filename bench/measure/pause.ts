@@ -20,7 +20,7 @@ export async function measurePause(
       if (gaveUp.has(peer)) return;
       if (!(await saveOnce(peer, setting, figures))) gaveUp.add(peer);
       if (peer instanceof Libvirt && setting.dirtyMbps === 0 && round < 3)
-        figures.add('pause', setting, 'libvirt, internal snapshot', 'ms', await peer.saveInternal());
+        figures.add('pause of an internal snapshot', setting, peer.name, 'ms', await peer.saveInternal());
     });
   }
 }

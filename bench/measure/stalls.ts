@@ -26,7 +26,7 @@ export async function measureStalls(
   };
   for (let round = 0; round < rounds; round += 1) {
     await peers.each(async (peer) => {
-      if (peer.name === 'Stasis') add('nothing', await stallsDuring(peer, setting, () => delay(BASELINE_MS)));
+      if (peer.name === 'Stasis') add('no save', await stallsDuring(peer, setting, () => delay(BASELINE_MS)));
       const during = await stallsDuring(peer, setting, () => saveOrGiveUp(peer));
       if (during.result === undefined) return figures.note(OUTSIDE, setting, peer.name, 'ms', GAVE_UP);
       add(peer.name, during);
