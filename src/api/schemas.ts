@@ -96,7 +96,7 @@ export const Image = Type.Object(
     memoryBytes: Type.Integer({ description: "the guest's memory" }),
     diskBytes: Type.Integer({ description: 'sizes of its disks as the guest sees them' }),
     storedBytes: Type.Integer({
-      description: 'really occupied by memory file and pinned layers inside Stasis',
+      description: 'really occupied by memory file, picture of the screen and pinned layers inside Stasis',
     }),
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
@@ -108,6 +108,7 @@ export const Image = Type.Object(
     qemuVersion: Type.String(),
     machine: Type.String(),
     memoryFile: Type.String(),
+    screenFile: Nullable(Type.String({ description: 'PNG of what the display showed, when there is one' })),
     restoredCount: Type.Integer(),
     restoreMethod: Nullable(RestoreMethodName),
     definition: Type.Unknown(),
