@@ -225,9 +225,12 @@ export type HostStatus = Static<typeof HostStatus>;
 
 const DoctorCheck = Type.Object({
   name: Type.String(),
+  serves: Type.String({ description: 'what of Stasis it is for' }),
   status: Literals('ok', 'degraded', 'missing'),
   message: Type.String(),
-  cure: Nullable(Type.String()),
+  cure: Nullable(
+    Type.String({ description: 'how to enable it; of one that is ok, how there would be more' }),
+  ),
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 export type Doctor = Static<typeof Doctor>;
