@@ -114,7 +114,7 @@ export const Image = Type.Object(
     memoryBytes: Type.Integer({ description: "the guest's memory" }),
     diskBytes: Type.Integer({ description: 'sizes of its disks as the guest sees them' }),
     storedBytes: Type.Integer({
-      description: 'really occupied by memory file and pinned layers inside Stasis',
+      description: 'really occupied by memory file, picture of the screen and pinned layers inside Stasis',
     }),
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
@@ -126,6 +126,7 @@ export const Image = Type.Object(
     qemuVersion: Type.String(),
     machine: Type.String(),
     memoryFile: Type.String(),
+    screenFile: Nullable(Type.String({ description: 'PNG of what the display showed, when there is one' })),
     restoredCount: Type.Integer(),
     restoreMethod: Nullable(RestoreMethodName),
     definition: Type.Unknown(),
@@ -242,9 +243,12 @@ export type HostStatus = Static<typeof HostStatus>;
 
 const DoctorCheck = Type.Object({
   name: Type.String(),
+  serves: Type.String({ description: 'what of Stasis it is for' }),
   status: Literals('ok', 'degraded', 'missing'),
   message: Type.String(),
-  cure: Nullable(Type.String()),
+  cure: Nullable(
+    Type.String({ description: 'how to enable it; of one that is ok, how there would be more' }),
+  ),
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 export type Doctor = Static<typeof Doctor>;

@@ -44,6 +44,7 @@ export function renderImage(image: Image, width: number): string[] {
     ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
     ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
     ['memory file', image.memoryFile],
+    ['screen', image.screenFile],
   ]);
   return image.disks.length === 0
     ? fields

@@ -5,7 +5,7 @@ import { Ref } from '../api/schemas.ts';
 import { listGuests } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { VERSION } from '../version.ts';
-import { examine } from './doctor.ts';
+import { examine } from './doctor/doctor.ts';
 import { Failure, type Routes } from './routes-guests.ts';
 import { imageViews, type DaemonContext } from './views.ts';
 

@@ -99,6 +99,8 @@ export async function imageViews(
   return records.map((record) => {
     const guest = byUuid.get(record.guest);
     const manifest = fromStored<Manifest>(record.manifest);
+    const { memoryFile, screen } = manifest;
+    const directory = join(guestDirectory(host.paths.data, record.guest).images, record.id);
     const disks = (pins.get(record.id) ?? []).map((pin) => ({
       name: pin.disk,
       layer: pin.path,
@@ -120,7 +122,10 @@ export async function imageViews(
       bytesWritten: manifest.bytesWritten ?? null,
       memoryBytes: record.memoryBytes,
       diskBytes: disks.reduce((sum, disk) => sum + disk.sizeBytes, 0),
-      storedBytes: manifest.memoryFile.storedBytes + disks.reduce((sum, disk) => sum + disk.storedBytes, 0),
+      storedBytes: disks.reduce(
+        (sum, disk) => sum + disk.storedBytes,
+        memoryFile.storedBytes + (screen?.storedBytes ?? 0),
+      ),
       description: record.description,
       parent: names.get(record.parent ?? '') ?? null,
       disks,
@@ -130,11 +135,8 @@ export async function imageViews(
       guestWasPaused: manifest.guestWasPaused,
       qemuVersion: manifest.qemuVersion,
       machine: manifest.definition.machine,
-      memoryFile: join(
-        guestDirectory(host.paths.data, record.guest).images,
-        record.id,
-        manifest.memoryFile.name,
-      ),
+      memoryFile: join(directory, memoryFile.name),
+      screenFile: screen ? join(directory, screen.name) : null,
       restoredCount: record.restoredCount,
       restoreMethod: record.restoreMethod,
       definition: manifest.definition,

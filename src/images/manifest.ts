@@ -43,6 +43,13 @@ export interface Manifest {
     /** its zero pages are zeros in the file too: a guest may have it as its memory */
     readonly mappable?: boolean;
   };
+  /** absent in images that were taken before there were any */
+  readonly screen?: {
+    readonly name: string;
+    readonly width: number;
+    readonly height: number;
+    readonly storedBytes: number;
+  } | null;
   readonly guestWasPaused: boolean;
   readonly qemuVersion: string;
   /** every device with state in the memory file: a machine with others is not the one that was saved */

@@ -53,6 +53,7 @@ import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, syncPath, writeManifest, type Manifest } from './manifest.ts';
 import { checkImageName } from './names.ts';
+import { takeScreen } from './screen.ts';
 import { refuseWithoutSpace } from './space.ts';
 
 export interface SaveArgs {
@@ -145,9 +146,11 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const captured = await operation.step('capture', () =>
         capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, operation),
       );
-      const manifest = await operation.step('verify', () =>
+      const screen = await takeScreen(host, plan.guest, imageDirectory(plan), operation);
+      const described = await operation.step('verify', () =>
         describe(host, plan, choice, captured, before, imageDirectory(plan)),
       );
+      const manifest = { ...described, screen };
       await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
       await tellOverrun(manifest, operation);
 

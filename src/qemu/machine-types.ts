@@ -1,10 +1,7 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { Duplex } from 'node:stream';
 import { StasisError } from '../errors.ts';
 import type { QemuBinary } from './binary.ts';
+import { probeQemu } from './probe.ts';
 import type { MachineInfo } from './qmp-commands.ts';
-import { QmpClient } from './qmp.ts';
 
 const probes = new Map<string, Promise<readonly MachineInfo[]>>();
 
@@ -39,27 +36,6 @@ export async function resolveMachineType(binary: QemuBinary, name: string): Prom
   });
 }
 
-/** Asks a QEMU without a machine, over its standard input and output: it leaves nothing on the disk. */
-async function queryMachines(binary: QemuBinary): Promise<readonly MachineInfo[]> {
-  const args = [
-    '-machine',
-    'none',
-    '-S',
-    '-nodefaults',
-    '-no-user-config',
-    '-display',
-    'none',
-    '-qmp',
-    'stdio',
-  ];
-  const child = spawn(binary.path, args, { stdio: ['pipe', 'pipe', 'ignore'] });
-  const exited = once(child, 'exit');
-  exited.catch(() => undefined); // a failed start is told where it is awaited, below
-  try {
-    await using qmp = await QmpClient.over(Duplex.from({ readable: child.stdout, writable: child.stdin }));
-    return await qmp.execute('query-machines');
-  } finally {
-    child.kill('SIGKILL');
-    await exited;
-  }
+function queryMachines(binary: QemuBinary): Promise<readonly MachineInfo[]> {
+  return probeQemu(binary, (qmp) => qmp.execute('query-machines'));
 }

@@ -207,6 +207,14 @@ export interface PciDevice {
   readonly id: { readonly vendor: number; readonly device: number };
 }
 
+/** A command, type or event in QEMU's description of itself, which is one list of them. */
+export interface SchemaEntity {
+  readonly name: string;
+  readonly 'meta-type': string;
+  readonly 'arg-type'?: string;
+  readonly members?: readonly { readonly name: string }[];
+}
+
 type Nothing = Readonly<Record<string, never>>;
 
 interface Command<Arguments, Result> {
@@ -221,6 +229,7 @@ export interface Commands {
   'query-uuid': Command<undefined, { readonly UUID: string }>;
   'query-version': Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   'query-machines': Command<undefined, readonly MachineInfo[]>;
+  'query-qmp-schema': Command<undefined, readonly SchemaEntity[]>;
   'query-memory-size-summary': Command<
     undefined,
     { readonly 'base-memory': number; readonly 'plugged-memory'?: number }
@@ -236,6 +245,11 @@ export interface Commands {
 
   /** Children and properties of an object: its children's types are `child<TYPE>`. */
   'qom-list': Command<{ readonly path: string }, readonly { readonly name: string; readonly type: string }[]>;
+  /** Properties of all objects of a type, without one being made. */
+  'qom-list-properties': Command<
+    { readonly typename: string },
+    readonly { readonly name: string; readonly type: string }[]
+  >;
   /** Only for properties that are strings. */
   'qom-get': Command<{ readonly path: string; readonly property: string }, string>;
 
@@ -256,7 +270,7 @@ export interface Commands {
     readonly { readonly label: string; readonly filename: string; readonly 'frontend-open': boolean }[]
   >;
   /** Writes what the first display shows to a file. */
-  screendump: Command<{ readonly filename: string; readonly format: 'png' }, Nothing>;
+  screendump: Command<{ readonly filename: string; readonly format: 'ppm' }, Nothing>;
   pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, Nothing>;
 
   'query-block': Command<undefined, readonly BlockInfo[]>;

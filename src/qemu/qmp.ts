@@ -9,7 +9,7 @@ import { isNamed, QmpWatch } from './qmp-watch.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from './wait.ts';
 
-/** The longest reply we know (`query-qmp-schema`, which we don't use) has 0.2 MB. */
+/** The longest reply we know (`query-qmp-schema`) has 0.2 MB. */
 const MAX_LINE_BYTES = 16 << 20;
 /** QEMU answers from its main loop, which a flush of a slow disk can hold for long. */
 const DEFAULT_COMMAND_TIMEOUT_MS = 60_000;

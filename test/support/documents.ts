@@ -52,6 +52,7 @@ export function anImage(fields: Partial<Image> = {}): Image {
     qemuVersion: '10.0.7',
     machine: 'pc-q35-10.0',
     memoryFile: '/srv/images/1/memory',
+    screenFile: null,
     restoredCount: 0,
     restoreMethod: null,
     definition: {},

@@ -172,7 +172,7 @@ export function walkFailpoints(scenario: Scenario): void {
     before(async () => {
       const lab = await Lab.create();
       bench = new Bench(lab);
-      await using witness = await lab.running(GUEST);
+      await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' } });
       await witness.fill(1, 8);
       await bench.plantBase();
       await scenario.prepare(bench);

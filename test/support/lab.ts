@@ -50,11 +50,13 @@ export class Lab implements AsyncDisposable {
   readonly paths: Paths;
   readonly client: StasisClient;
   #daemon: ChildProcess | undefined;
+  readonly #user: number | undefined;
   readonly #witnesses = new Set<Witness>();
   readonly #adopted = new Set<number>();
 
-  private constructor(home: string) {
+  private constructor(home: string, user?: number) {
     this.home = home;
+    this.#user = user;
     this.paths = sessionPaths({ STASIS_HOME: home });
     this.client = new StasisClient({ connect: `unix:${this.paths.socket}` });
   }
@@ -64,9 +66,12 @@ export class Lab implements AsyncDisposable {
     return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
   }
 
-  /** A lab on a home that somebody prepared; it is removed with the lab. */
-  static async open(home: string, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
-    const lab = new Lab(home);
+  /**
+   * A lab on a home that somebody prepared; it is removed with the lab.
+   * @param user whom the daemon runs as, by number; only root can choose
+   */
+  static async open(home: string, environment: NodeJS.ProcessEnv = {}, user?: number): Promise<Lab> {
+    const lab = new Lab(home, user);
     await lab.startDaemon(environment);
     return lab;
   }
@@ -77,6 +82,7 @@ export class Lab implements AsyncDisposable {
     const daemon = spawn(process.execPath, [...NODE_ARGS, 'daemon'], {
       stdio: ['ignore', log.fd, log.fd, 'pipe'],
       env: { ...process.env, STASIS_HOME: this.home, STASIS_READY_FD: '3', ...environment },
+      ...(this.#user === undefined ? {} : { uid: this.#user, gid: this.#user }),
     });
     this.#daemon = daemon;
     const ready = daemon.stdio[3];

@@ -186,8 +186,9 @@ function renderCheck(check: DoctorCheck): string[] {
   const mark = paint(styleOfState(check.status), CHECK_MARKS[check.status]);
   const cure = check.cure === null || check.status === 'ok' ? [] : check.cure.split('\n').map(printable);
   return [
-    `${mark} ${paint('bold', printable(check.name))}  ${printable(check.message)}`,
-    ...cure.map((line) => `    ${line}`),
+    `${mark} ${paint('bold', printable(check.name))} ${paint('dim', `(${printable(check.serves)})`)}`,
+    `    ${printable(check.message)}`,
+    ...cure.map((line) => `    ${paint('yellow', '→')} ${line}`),
   ];
 }
 

@@ -1,0 +1,80 @@
+/** QEMU, what it offers, and what the kernel allows it. */
+import { existsSync } from 'node:fs';
+import type { Host } from '../../guests/host.ts';
+import { proveKvm } from '../../qemu/accelerator.ts';
+import { featuresOf, proveFaults, type Feature } from '../../qemu/features.ts';
+import { degraded, ok, type Finding } from './check.ts';
+
+export function qemu({ qemu: { path, versionText } }: Host): Promise<Finding> {
+  return Promise.resolve(ok(`${versionText} at ${path}`));
+}
+
+/** What each is for, and the QEMU that brought it. */
+const USES: Readonly<Record<Feature, readonly [use: string, since: string]>> = {
+  'mapped-ram': ['every image', '9.0'],
+  multifd: ['writing and loading memory with several threads', '4.0'],
+  'memory-file-offset': ['mapped restore', '8.2'],
+  'background-snapshot': ['background capture', '6.0'],
+  'postcopy-ram': ['lazy restore', '2.6'],
+  'direct-io': ['stopped save with direct I/O', '9.1'],
+  'exit-on-error': ['the reason of a failed restore', '9.1'],
+};
+
+export async function qemuFeatures(host: Host): Promise<Finding> {
+  const offered = await featuresOf(host.qemu);
+  const all = Object.entries(USES).map(([feature, [use, since]]) => ({
+    is: [...offered].some((name) => name === feature),
+    text: `${feature} (${use})`,
+    since,
+  }));
+  const missing = all.filter(({ is }) => !is);
+  if (missing.length === 0) return ok(all.map(({ text }) => text).join(', '));
+  const newest = missing
+    .map(({ since }) => since)
+    .toSorted(byVersion)
+    .at(-1);
+  return degraded(
+    `missing: ${missing.map(({ text }) => text).join(', ')}`,
+    `install QEMU ${newest} or later, or name another one in STASIS_QEMU`,
+  );
+}
+
+function byVersion(one: string, other: string): number {
+  return one.localeCompare(other, 'en', { numeric: true });
+}
+
+export async function kvm(host: Host): Promise<Finding> {
+  const { works, reason } = await proveKvm(host.qemu);
+  if (works) return ok('proven by running a few instructions');
+  return degraded(
+    `${reason}; guests run under TCG, many times slower`,
+    'enable virtualization in the firmware, load kvm_intel or kvm_amd, and let the daemon open /dev/kvm (group kvm)',
+  );
+}
+
+export async function userfaultfd(host: Host): Promise<Finding> {
+  const refused = await proveFaults(host.qemu);
+  const reasons = [refused['background-snapshot'], refused['postcopy-ram']].filter(
+    (reason) => reason !== undefined,
+  );
+  if (reasons.length === 0) return ok('proven: QEMU was allowed to use it for both');
+  return degraded(`refused: ${reasons.join('; ')}`, faultsCure(process.getuid?.() === 0, existsSync(DEVICE)));
+}
+
+const DEVICE = '/dev/userfaultfd';
+
+/** @param hasDevice kernels from 6.1 on have the device; before, only the system call and its switch */
+export function faultsCure(isRoot: boolean, hasDevice: boolean): string {
+  if (isRoot) {
+    return 'a kernel with CONFIG_USERFAULTFD from 5.7 on; in a container, allow the system call userfaultfd and CAP_SYS_PTRACE';
+  }
+  const sysctl =
+    'sysctl vm.unprivileged_userfaultfd=1; to keep it: echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/60-userfaultfd.conf';
+  if (!hasDevice) return `as root: ${sysctl}`;
+  return [
+    'as root, for the members of a group, here kvm (usermod -aG kvm USER, and a new login):',
+    `echo 'KERNEL=="userfaultfd", GROUP="kvm", MODE="0660"' > /etc/udev/rules.d/60-userfaultfd.rules`,
+    `udevadm control --reload && udevadm trigger --name-match=userfaultfd`,
+    `or for every user: ${sysctl}`,
+  ].join('\n');
+}

@@ -1,0 +1,32 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { Duplex } from 'node:stream';
+import type { QemuBinary } from './binary.ts';
+import { QmpClient } from './qmp.ts';
+
+const WITHOUT_MACHINE = ['-machine', 'none', '-S', '-nodefaults', '-no-user-config', '-display', 'none'];
+
+/**
+ * Asks a QEMU without a machine, over its standard input and output: it leaves nothing on the disk, and ends with the
+ * question.
+ * @param args more arguments for it
+ * @throws StasisError `qemu-failed`, `timeout`, or what `ask` throws
+ */
+export async function probeQemu<T>(
+  binary: QemuBinary,
+  ask: (qmp: QmpClient) => Promise<T>,
+  args: readonly string[] = [],
+): Promise<T> {
+  const child = spawn(binary.path, [...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  const exited = once(child, 'exit');
+  exited.catch(() => undefined); // a failed start is told where it is awaited, below
+  try {
+    await using qmp = await QmpClient.over(Duplex.from({ readable: child.stdout, writable: child.stdin }));
+    return await ask(qmp);
+  } finally {
+    child.kill('SIGKILL');
+    await exited;
+  }
+}
