@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
+import { PNG } from 'pngjs';
 import { Lab } from '../support/lab.ts';
-import { decodePng } from '../support/png.ts';
 
 test('an image of a guest with a display has a picture of it, live or stopped; one without has none', async () => {
   await using lab = await Lab.create();
@@ -12,10 +12,10 @@ test('an image of a guest with a display has a picture of it, live or stopped; o
   const live = await lab.client.createSaveImage('web1', { name: 'live', live: true });
   const stopped = await lab.client.createSaveImage('web1');
   for (const { screenFile, memoryFile, name } of [live, stopped]) {
-    const { width, height, pixels } = decodePng(await readFile(screenFile ?? ''));
+    const { width, height, data } = PNG.sync.read(await readFile(screenFile ?? ''));
     assert.ok(width >= 640 && height >= 350, `${width}×${height}`);
     const colors = new Set<number>();
-    for (let at = 0; at < pixels.length; at += 3) colors.add(pixels.readUIntBE(at, 3));
+    for (let at = 0; at < data.length; at += 4) colors.add(data.readUInt32BE(at));
     assert.ok(colors.size > 1, `${name}: the firmware's text is on it`);
     assert.deepEqual((await readdir(dirname(memoryFile))).toSorted(), [
       'manifest.json',
