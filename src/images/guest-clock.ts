@@ -1,6 +1,6 @@
 /** The clock of a restored guest's system. It stood still since the guest was saved, unlike its hardware clock. */
 import type { Outcome } from '../api/schemas.ts';
-import { messageOf } from '../errors.ts';
+import { StasisError } from '../errors.ts';
 import type { GuestAgent } from '../qemu/guest-agent.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
 
@@ -16,7 +16,7 @@ type Finding = Omit<Outcome, 'name'>;
  */
 export async function setClock(agent: GuestAgent, qmp: QmpClient): Promise<Finding> {
   const before = await aheadMs(agent);
-  const failure = await failureOf(agent.setTime(Date.now()));
+  const refusal = await refusalOf(agent.setTime(Date.now()));
   // A guest that counts the ticks of its hardware clock would go past the right time with those it has missed.
   await qmp.execute('rtc-reset-reinjection');
   const after = await aheadMs(agent);
@@ -26,7 +26,7 @@ export async function setClock(agent: GuestAgent, qmp: QmpClient): Promise<Findi
       message: `set by the guest agent: it was ${inWords(before)} the host's and is now ${inWords(after)} it`,
     };
   }
-  const reason = failure === undefined ? 'the guest agent set it in vain' : messageOf(failure);
+  const reason = refusal ?? 'the guest agent set it in vain';
   return { outcome: 'failed', message: `the guest's clock is ${inWords(after)} the host's: ${reason}` };
 }
 
@@ -35,7 +35,7 @@ export function howFarBehind(savedAt: string): Finding {
   const behindSeconds = Math.round((Date.now() - Date.parse(savedAt)) / 1000);
   return {
     outcome: 'skipped',
-    message: `no guest agent: the guest's clock is about ${behindSeconds} s behind until the guest synchronizes it (NTP) or sets it by its hardware clock, which is right (Linux: \`hwclock --hctosys\`)`,
+    message: `no guest agent answers: the guest's clock is about ${behindSeconds} s behind until the guest synchronizes it (NTP) or sets it by its hardware clock, which is right (Linux: \`hwclock --hctosys\`)`,
   };
 }
 
@@ -50,11 +50,12 @@ function inWords(differenceMs: number): string {
   return `${(Math.abs(differenceMs) / 1000).toFixed(2)} s ${differenceMs < 0 ? 'behind' : 'ahead of'}`;
 }
 
-async function failureOf(work: Promise<unknown>): Promise<unknown> {
+async function refusalOf(work: Promise<void>): Promise<string | undefined> {
   try {
     await work;
     return undefined;
   } catch (error) {
-    return error;
+    if (error instanceof StasisError && error.code === 'qemu-failed') return error.message;
+    throw error;
   }
 }

@@ -1,6 +1,6 @@
 /**
  * From the picture that QEMU writes fastest (PPM) to one that everybody can show (PNG). QEMU could write PNG itself, but
- * compresses in its main thread, which the guest's devices wait for: 100 ms for 1024×768 where PPM takes 10.
+ * compresses in its main thread, which the guest's devices wait for: several times as long as PPM takes.
  * Formats: https://netpbm.sourceforge.net/doc/ppm.html, https://www.w3.org/TR/png-3/
  */
 import { buffer } from 'node:stream/consumers';
