@@ -3,6 +3,7 @@
  * compresses in its main thread, which the guest's devices wait for: several times as long as PPM takes.
  * Formats: https://netpbm.sourceforge.net/doc/ppm.html, https://www.w3.org/TR/png-3/
  */
+import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { PNG } from 'pngjs';
 import { StasisError } from '../errors.ts';
@@ -28,9 +29,9 @@ export function readPpm(ppm: Buffer): Picture {
   return picture;
 }
 
-/** Compressed in other threads, by pngjs:. */
+/** Compressed in another thread. What pngjs gives is a stream of the old kind. */
 export async function pngOf({ width, height, pixels }: Picture): Promise<Buffer> {
   const png = new PNG({ width, height, inputHasAlpha: false, colorType: RGB });
   png.data = pixels;
-  return buffer(png.pack());
+  return buffer(new Readable().wrap(png.pack()));
 }

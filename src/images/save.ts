@@ -143,14 +143,17 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
           await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path });
       });
 
+      // A background capture holds what was at its beginning, any other what is at its end.
+      const screen = () => takeScreen(host, plan.guest, imageDirectory(plan), operation);
+      const screenBefore = choice?.method === 'background' ? await screen() : undefined;
       const captured = await operation.step('capture', () =>
         capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, operation),
       );
-      const screen = await takeScreen(host, plan.guest, imageDirectory(plan), operation);
+      const screenAfter = screenBefore === undefined ? await screen() : undefined;
       const described = await operation.step('verify', () =>
         describe(host, plan, choice, captured, before, imageDirectory(plan)),
       );
-      const manifest = { ...described, screen };
+      const manifest = { ...described, screen: screenBefore ?? screenAfter ?? null };
       await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
       await tellOverrun(manifest, operation);
 
