@@ -16,13 +16,14 @@ import { precopy } from '../../src/qemu/capture-precopy.ts';
 import { stopped } from '../../src/qemu/capture-stopped.ts';
 import type { RestoreMethod } from '../../src/qemu/restore.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
+import { lazy } from '../../src/qemu/restore-lazy.ts';
 import { mapped } from '../../src/qemu/restore-mapped.ts';
 import { Lab } from '../qemu/lab.ts';
 import { assertWhole, WitnessGuest, type Captured } from '../qemu/witness-guest.ts';
 import { Random } from '../support/random.ts';
 
 const CAPTURE_METHODS: readonly CaptureMethod[] = [precopy, background, stopped];
-const RESTORE_METHODS: readonly RestoreMethod[] = [eager, mapped];
+const RESTORE_METHODS: readonly RestoreMethod[] = [eager, mapped, lazy];
 
 const SEED = Number(process.env['STASIS_SEED'] ?? 1);
 const FIRST_ROUND = Number(process.env['STASIS_ROUND'] ?? 0);
@@ -118,13 +119,8 @@ async function restoreByAll(lab: Lab, captured: Captured, random: Random): Promi
 async function saveAndRestore(lab: Lab, guest: WitnessGuest, random: Random): Promise<void> {
   const isTrackable = (await whyNotBackground(guest.qmp)) === undefined;
   const possible = CAPTURE_METHODS.filter((method) => isTrackable || method !== background);
-  const captured = await captureBetween(guest, random.of([precopy, ...possible]));
-  await using next = await WitnessGuest.restore(
-    lab,
-    'again',
-    captured,
-    random.of([mapped, ...RESTORE_METHODS]),
-  );
+  const captured = await captureBetween(guest, random.of(possible));
+  await using next = await WitnessGuest.restore(lab, 'again', captured, random.of(RESTORE_METHODS));
   await assertRestored(next, captured);
   await discard(captured);
 }

@@ -13,11 +13,13 @@ import type { CaptureMethod } from '../../src/qemu/capture.ts';
 import { background } from '../../src/qemu/capture-background.ts';
 import { precopy } from '../../src/qemu/capture-precopy.ts';
 import { stopped } from '../../src/qemu/capture-stopped.ts';
+import { bringMemory } from '../../src/qemu/memory-arrival.ts';
 import { readBitmap, verifyMemoryFile } from '../../src/qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
 import type { QmpClient } from '../../src/qemu/qmp.ts';
 import type { QemuProcess } from '../../src/qemu/process.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
+import { lazy } from '../../src/qemu/restore-lazy.ts';
 import { mapped } from '../../src/qemu/restore-mapped.ts';
 import { MAIN_MEMORY } from '../../src/qemu/restore.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
@@ -151,9 +153,10 @@ test('loading leaves no setting behind either', async () => {
   const before = await settingsOf(source.qmp);
   await precopy.capture({ qmp: source.qmp, file: lab.path('memory'), onPaused: nothing });
   const image = await savedMemory(lab.path('memory'));
-  for (const method of [eager, mapped]) {
+  for (const method of [eager, mapped, lazy]) {
     const target = await lab.launch(method.name, method.machineArgs(image));
     await method.load(target, image);
+    await bringMemory(target, (reason) => Promise.reject(new Error(reason)));
     assert.deepEqual(await settingsOf(target.qmp), before, method.name);
   }
 });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { addOverlayNode, headNodes, switchDisks } from '../../src/qemu/block-graph.ts';
 import { streamInto } from '../../src/qemu/block-merge.ts';
 import type { CaptureMethod, CaptureMethodName, CaptureResult } from '../../src/qemu/capture.ts';
+import { bringMemory } from '../../src/qemu/memory-arrival.ts';
 import { verifyMemoryFile } from '../../src/qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
 import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process.ts';
@@ -52,6 +53,8 @@ export class WitnessGuest implements AsyncDisposable {
   readonly #name: string;
   #layers: readonly string[];
   #made = 0;
+  /** Of its memory, when it was restored by a method that brings it afterwards. */
+  #arrival: Promise<void> = Promise.resolve();
 
   private constructor(lab: Lab, name: string, process: QemuProcess, layers: readonly string[]) {
     this.#lab = lab;
@@ -79,6 +82,8 @@ export class WitnessGuest implements AsyncDisposable {
     const guest = await WitnessGuest.#launch(lab, name, overlays, method.machineArgs(saved));
     await method.load(guest.process, saved);
     await resumeGuest(guest.qmp);
+    guest.#arrival = bringMemory(guest.process, (reason) => Promise.reject(new Error(reason)));
+    guest.#arrival.catch(() => undefined); // whoever needs all of the memory is told
     return guest;
   }
 
@@ -104,6 +109,7 @@ export class WitnessGuest implements AsyncDisposable {
 
   /** Captures memory and both disks of one instant; the guest runs on. @param inPause what else to do in that instant */
   async capture(method: CaptureMethod, inPause?: () => Promise<void>): Promise<Captured> {
+    await this.#arrival;
     const heads = await headNodes(this.qmp);
     const name = `${this.#name}-${(this.#made += 1)}`;
     const overlays = await Promise.all(

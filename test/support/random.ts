@@ -20,7 +20,8 @@ export class Random {
   }
 
   /** One of them. */
-  of<T>(choices: readonly [T, ...T[]]): T {
-    return choices[Math.floor(this.next() * choices.length)] ?? choices[0];
+  of<T>(choices: readonly T[]): T {
+    for (const choice of choices.slice(this.between(0, choices.length - 1))) return choice;
+    throw new RangeError('nothing to choose from');
   }
 }
