@@ -53,7 +53,7 @@ export class WitnessGuest implements AsyncDisposable {
   readonly #name: string;
   #layers: readonly string[];
   #made = 0;
-  /** Of its memory, when it was restored by a method that brings it afterwards. */
+  /** Of its memory: some methods bring it after the guest runs. */
   #arrival: Promise<void> = Promise.resolve();
 
   private constructor(lab: Lab, name: string, process: QemuProcess, layers: readonly string[]) {
@@ -100,6 +100,11 @@ export class WitnessGuest implements AsyncDisposable {
     return this.process.qmp;
   }
 
+  /** Resolves when all of its memory is there. */
+  arrived(): Promise<void> {
+    return this.#arrival;
+  }
+
   /** Whoever asks the guest; once it answers. */
   async witness(): Promise<Witness> {
     const witness = await Witness.connect(join(this.process.runDirectory, 'serial.sock'));
@@ -109,7 +114,7 @@ export class WitnessGuest implements AsyncDisposable {
 
   /** Captures memory and both disks of one instant; the guest runs on. @param inPause what else to do in that instant */
   async capture(method: CaptureMethod, inPause?: () => Promise<void>): Promise<Captured> {
-    await this.#arrival;
+    await this.arrived();
     const heads = await headNodes(this.qmp);
     const name = `${this.#name}-${(this.#made += 1)}`;
     const overlays = await Promise.all(
