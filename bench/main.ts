@@ -47,6 +47,11 @@ const rates = numbers(options.dirty ?? (options.quick ? '0,200' : '0,50,200,600'
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 5));
 const wanted = new Set(options.only.split(','));
 
+/** Ctrl-C: the present turn is the last, and nothing is left behind. */
+const interruption = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const)
+  process.once(name, () => interruption.abort(new Error(`${name}: all is being ended`)));
+
 async function main(): Promise<void> {
   const unknown = [...wanted].filter((name) => !FIGURES.some((figure) => figure === name));
   if (unknown.length > 0) throw new Error(`--only: ${unknown.join(', ')} is none of ${FIGURES.join(', ')}`);
@@ -98,7 +103,7 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
   const bare = stack.use(await Bare.create(directory, memoryMiB));
   const peers: Peer[] = [stasis, bare];
   if (withLibvirt) peers.push(stack.use(await Libvirt.create(memoryMiB)));
-  const all = new Roster(peers, leftOut);
+  const all = new Roster(peers, leftOut, interruption.signal);
   await all.each(async (peer) => {
     say(`${memoryMiB} MiB: starting the guest of ${peer.name}`);
     await peer.boot();
@@ -109,6 +114,7 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
   const times = memoryMiB > 1024 ? Math.min(rounds, 3) : rounds;
   const step = async (name: (typeof FIGURES)[number], what: string, body: () => Promise<void>) => {
     if (!wanted.has(name)) return;
+    interruption.signal.throwIfAborted();
     say(`${memoryMiB} MiB: ${what}`);
     await body();
   };
