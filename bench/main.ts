@@ -116,7 +116,14 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
     if (!wanted.has(name)) return;
     interruption.signal.throwIfAborted();
     say(`${memoryMiB} MiB: ${what}`);
-    await body();
+    try {
+      await body();
+    } catch (error) {
+      // What else there is to measure took long, or will: it isn't given up for this.
+      interruption.signal.throwIfAborted();
+      leftOut(`${what} at ${memoryMiB} MiB failed: ${String(error)}`);
+      process.exitCode = 1;
+    }
   };
   for (const dirtyMbps of rates)
     await step('pause', `pause, ${dirtyMbps} MB/s`, () =>
