@@ -11,6 +11,7 @@ import { Figures, type Results } from './figures.ts';
 import { prepare } from './load.ts';
 import { describeMachine } from './machine.ts';
 import { measureClones } from './measure/clones.ts';
+import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
 import { measurePause } from './measure/pause.ts';
 import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
@@ -129,6 +130,13 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
     await step('pause', `pause, ${dirtyMbps} MB/s`, () =>
       measurePause(all, { memoryMiB, dirtyMbps }, rounds, figures),
     );
+  const fastest = { memoryMiB, dirtyMbps: Math.max(...rates) };
+  const whyNot = await whyNoHugePages(fastest);
+  if (whyNot === undefined)
+    await step('pause', `pause with huge pages, ${fastest.dirtyMbps} MB/s`, () =>
+      measureHugePages(directory, fastest, times, figures, interruption.signal),
+    );
+  else if (wanted.has('pause')) leftOut(whyNot);
   await step('stalls', 'stalls', () =>
     measureStalls(all, { memoryMiB, dirtyMbps: STALLS_DIRTY_MBPS }, times, figures),
   );

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { execFile } from 'node:child_process';
 import { Witness } from '../../test/support/witness.ts';
 
-export type PeerName = 'Stasis' | 'bare QMP' | 'libvirt';
+export type PeerName = 'Stasis' | 'Stasis, huge pages' | 'bare QMP' | 'libvirt';
 
 export interface LiveSave {
   /** STOP → RESUME by QEMU's own clock */
