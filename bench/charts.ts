@@ -117,7 +117,7 @@ function row(
   const found = spread(values);
   if (found === undefined) return [label, text(LABELS + 4, middle + 4, notes.join('; '), 'value')];
   const { median, min, max } = found;
-  const own = by === 'Stasis' || by === 'mapped' || by === 'lazy' || by.startsWith('`stasis');
+  const own = by.startsWith('Stasis') || by === 'mapped' || by === 'lazy' || by.startsWith('`stasis');
   const mark = limit === undefined || xOf(limit) > WIDTH - VALUES ? undefined : xOf(limit);
   return [
     label,

@@ -11,6 +11,7 @@ import { Figures, type Results } from './figures.ts';
 import { prepare } from './load.ts';
 import { describeMachine } from './machine.ts';
 import { measureClones } from './measure/clones.ts';
+import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
 import { measurePause } from './measure/pause.ts';
 import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
@@ -46,6 +47,11 @@ const memories = numbers(options['memory-mib'] ?? (options.quick ? '1024' : '102
 const rates = numbers(options.dirty ?? (options.quick ? '0,200' : '0,50,200,600'));
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 5));
 const wanted = new Set(options.only.split(','));
+
+/** Ctrl-C: the present turn is the last, and nothing is left behind. */
+const interruption = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const)
+  process.once(name, () => interruption.abort(new Error(`${name}: all is being ended`)));
 
 async function main(): Promise<void> {
   const unknown = [...wanted].filter((name) => !FIGURES.some((figure) => figure === name));
@@ -98,7 +104,7 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
   const bare = stack.use(await Bare.create(directory, memoryMiB));
   const peers: Peer[] = [stasis, bare];
   if (withLibvirt) peers.push(stack.use(await Libvirt.create(memoryMiB)));
-  const all = new Roster(peers, leftOut);
+  const all = new Roster(peers, leftOut, interruption.signal);
   await all.each(async (peer) => {
     say(`${memoryMiB} MiB: starting the guest of ${peer.name}`);
     await peer.boot();
@@ -109,13 +115,28 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
   const times = memoryMiB > 1024 ? Math.min(rounds, 3) : rounds;
   const step = async (name: (typeof FIGURES)[number], what: string, body: () => Promise<void>) => {
     if (!wanted.has(name)) return;
+    interruption.signal.throwIfAborted();
     say(`${memoryMiB} MiB: ${what}`);
-    await body();
+    try {
+      await body();
+    } catch (error) {
+      // What else there is to measure took long, or will: it isn't given up for this.
+      interruption.signal.throwIfAborted();
+      leftOut(`${what} at ${memoryMiB} MiB failed: ${String(error)}`);
+      process.exitCode = 1;
+    }
   };
   for (const dirtyMbps of rates)
     await step('pause', `pause, ${dirtyMbps} MB/s`, () =>
       measurePause(all, { memoryMiB, dirtyMbps }, rounds, figures),
     );
+  const fastest = { memoryMiB, dirtyMbps: Math.max(...rates) };
+  const whyNot = await whyNoHugePages(fastest);
+  if (whyNot === undefined)
+    await step('pause', `pause with huge pages, ${fastest.dirtyMbps} MB/s`, () =>
+      measureHugePages(directory, fastest, times, figures, interruption.signal),
+    );
+  else if (wanted.has('pause')) leftOut(whyNot);
   await step('stalls', 'stalls', () =>
     measureStalls(all, { memoryMiB, dirtyMbps: STALLS_DIRTY_MBPS }, times, figures),
   );

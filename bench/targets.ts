@@ -55,6 +55,7 @@ const TARGETS: readonly Target[] = [
     applies: at(600),
     limit: (_, { memoryMiB }) => (memoryMiB > 1024 ? 150 : 60),
   },
+  { ...pause, by: 'Stasis, huge pages', text: '≤ 30 ms', applies: at(600), limit: () => 30 },
   {
     figure: 'written by a live save, of memory',
     by: STASIS,

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { execFile } from 'node:child_process';
 import { Witness } from '../../test/support/witness.ts';
 
-export type PeerName = 'Stasis' | 'bare QMP' | 'libvirt';
+export type PeerName = 'Stasis' | 'Stasis, huge pages' | 'bare QMP' | 'libvirt';
 
 export interface LiveSave {
   /** STOP → RESUME by QEMU's own clock */
@@ -69,7 +69,7 @@ export async function writtenBytes(pid: number): Promise<number> {
 }
 
 /** Whoever can't keep up with a guest would go on for ever. */
-export const GIVE_UP_MS = 30_000;
+const GIVE_UP_MS = 30_000;
 export const GAVE_UP = `gave up after ${GIVE_UP_MS / 1000} s`;
 
 /** @returns undefined when it was given up */

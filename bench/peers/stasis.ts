@@ -10,23 +10,28 @@ export const LIVE = 'live';
 const PROGRAM = join(import.meta.dirname, '../../bin/stasis');
 
 export class Stasis implements Peer {
-  readonly name = 'Stasis';
+  readonly name: 'Stasis' | 'Stasis, huge pages';
   readonly client: StasisClient;
   readonly #lab: Lab;
   readonly #memoryMiB: number;
+  readonly #hugepages: boolean;
 
-  private constructor(lab: Lab, memoryMiB: number) {
+  private constructor(lab: Lab, memoryMiB: number, hugepages: boolean) {
+    this.name = hugepages ? 'Stasis, huge pages' : 'Stasis';
     this.#lab = lab;
     this.client = lab.client;
     this.#memoryMiB = memoryMiB;
+    this.#hugepages = hugepages;
   }
 
-  static async create(directory: string, memoryMiB: number): Promise<Stasis> {
-    return new Stasis(await Lab.create(directory), memoryMiB);
+  static async create(directory: string, memoryMiB: number, hugepages = false): Promise<Stasis> {
+    return new Stasis(await Lab.create(directory), memoryMiB, hugepages);
   }
 
   async boot(): Promise<void> {
-    await this.#lab.define(GUEST, { memory: `${this.#memoryMiB}MiB` });
+    const size = `${this.#memoryMiB}MiB`;
+    const extra = this.#hugepages ? { memory: { size, hugepages: true } } : {};
+    await this.#lab.define(GUEST, { memory: size, extra });
     await this.client.start(GUEST);
   }
 
