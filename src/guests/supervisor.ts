@@ -17,6 +17,7 @@ import {
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
+import type { MigrationProgress } from '../qemu/migration.ts';
 import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.ts';
 import { readPagerRequest } from '../qemu/pager-files.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
@@ -29,6 +30,8 @@ interface LiveGuest {
   readonly uuid: string;
   readonly instance: string;
   readonly process: QemuProcess;
+  /** settles when it has all of its memory, or is ended; at once unless it was restored lazily */
+  memory: Promise<void>;
   runState: RunState;
   /** why it stands still, when nobody asked it to */
   reason: string | null;
@@ -130,11 +133,14 @@ export class Supervisor {
     const before = this.#live.get(uuid);
     if (before?.instance === instance) return;
     if (before !== undefined) await this.giveUp(uuid);
-    const live: LiveGuest = { uuid, instance, process, runState: 'paused', reason: null, ending: false };
+    const live: LiveGuest = {
+      ...{ uuid, instance, process, runState: 'paused', reason: null, ending: false },
+      memory: Promise.resolve(),
+    };
     this.#live.set(uuid, live);
     this.#candidates.delete(instance);
     void this.#follow(live);
-    void this.#followMemory(live);
+    live.memory = this.#followMemory(live);
     await this.#query(live);
   }
 
@@ -200,16 +206,26 @@ export class Supervisor {
   }
 
   /**
-   * Resolves when no guest needs the memory file in this directory any more that was restored lazily from it, with all of
-   * its memory or ended.
+   * Resolves when a guest has all of its memory, and QEMU is ready for a capture; at once unless it was restored lazily.
+   * @throws StasisError `cancelled`, `guest-crashed`
    */
+  async memoryArrived(
+    uuid: string,
+    options: { signal?: AbortSignal; onProgress?: (progress: MigrationProgress) => void } = {},
+  ): Promise<void> {
+    const live = this.#live.get(uuid);
+    if (live === undefined) return;
+    await memoryArrived(live.process, options);
+    await live.memory;
+  }
+
+  /** Resolves when no guest needs the memory file in this directory any more, from which it is being restored lazily. */
   async memoryArrivedFrom(imageDirectory: string): Promise<void> {
-    const waits = [...this.#live.values()].map(async ({ process, uuid }) => {
+    const readers = [...this.#live.values()].map(async ({ process, memory }) => {
       const request = await readPagerRequest(process.runDirectory);
-      if (request === undefined || dirname(request.file) !== imageDirectory) return;
-      await Promise.race([memoryArrived(process), this.whenEnded(uuid)]);
+      if (request !== undefined && dirname(request.file) === imageDirectory) await memory;
     });
-    await Promise.all(waits);
+    await Promise.all(readers);
   }
 
   /** Finds the processes of a former daemon again. Called once, at start. */

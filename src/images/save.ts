@@ -33,7 +33,6 @@ import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/bloc
 import { precopy } from '../qemu/capture-precopy.ts';
 import { stopped } from '../qemu/capture-stopped.ts';
 import { recoverCapture, type CaptureMethod, type CaptureResult } from '../qemu/capture.ts';
-import { memoryArrived } from '../qemu/memory-arrival.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
@@ -103,9 +102,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     },
 
     async run(plan, operation) {
-      const process = supervisor.get(plan.guest, operation.guestName);
-      const { qmp } = process;
-      await memoryArrived(process, {
+      const { qmp } = supervisor.get(plan.guest, operation.guestName);
+      // Of a guest that was restored lazily a moment ago: what hasn't arrived can't be captured.
+      await supervisor.memoryArrived(plan.guest, {
         signal: operation.signal,
         onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
       });
