@@ -243,15 +243,11 @@ export class Supervisor {
       await setStateReason(this.#options.catalog, uuid, null);
       await this.adopt(uuid, instance, process);
     } catch (error) {
-      if (await isAbandoned(this.instanceDirectory(instance))) {
-        return this.end(
-          uuid,
-          'the rest of its memory can not be brought any more: its pager ended while no daemon watched it; restore it again',
-        );
-      }
       // It may be slow, or stopped by somebody: never a reason to end a guest. It is known, and left to a person.
       this.#options.log.error({ err: error, guest: name }, 'the guest can not be reached');
-      const reason = `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
+      const reason = (await isAbandoned(this.instanceDirectory(instance)))
+        ? `the pager that brought its memory ended while no daemon watched it, and QEMU does not answer; restore it again`
+        : `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
       await setStateReason(this.#options.catalog, uuid, reason);
     }
   }

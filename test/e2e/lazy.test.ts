@@ -99,4 +99,19 @@ describe('a guest that is restored lazily', { concurrency: 1 }, () => {
     await checkImages(lab, GUEST, new Map([['second', content]]));
     await checkHousekeeping(lab, GUEST);
   });
+
+  test('whose pager ended while nobody watched, and whose QEMU does not answer, has a reason to show', async () => {
+    await using lab = await Lab.create(undefined, SLOW);
+    const content = await savedGuest(lab);
+    await lab.client.restoreSaveImage(GUEST, 'first', { method: 'lazy' });
+    await lab.endDaemon();
+    await killPager(lab);
+    for (const pid of await lab.qemuProcesses()) process.kill(pid, 'SIGSTOP');
+    await lab.startDaemon();
+    const { stateReason } = await lab.client.getGuest(GUEST);
+    assert.match(stateReason ?? '', /memory.*restore it again/);
+    await lab.client.restoreSaveImage(GUEST, 'first');
+    assert.deepEqual(await contentOf(lab, GUEST), content);
+    await checkHousekeeping(lab, GUEST);
+  });
 });

@@ -9,7 +9,7 @@ import { readPagerStatus, writePagerRequest } from '../../src/qemu/pager-files.t
 import { startPager } from '../../src/qemu/pager-process.ts';
 import type { PagerRequest } from '../../src/qemu/pager.ts';
 import { findPagerProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
-import type { QemuProcess } from '../../src/qemu/process.ts';
+import { killQemu, type QemuProcess } from '../../src/qemu/process.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
 import { lazy } from '../../src/qemu/restore-lazy.ts';
 import type { SavedMemory } from '../../src/qemu/restore.ts';
@@ -156,6 +156,10 @@ describe('lazy restore', { concurrency: 1 }, () => {
       await killPager(target);
       await bringMemory(target, () => Promise.resolve());
       assert.ok(contents.equals(await memoryOf(target.qmp, lab.path('loaded'))), 'the memory differs');
+      await killQemu(target.runDirectory, { graceMs: 0 });
+
+      const other = await load(lab, image, { hostPageBytes: HUGE_PAGE_BYTES, ...HELD_BACK }, huge);
+      assert.ok(contents.equals(await memoryOf(other.qmp, lab.path('loaded'))), 'what was asked for differs');
     } finally {
       await writeFile(OVERCOMMIT, before);
     }
