@@ -144,6 +144,28 @@ describe('lazy restore', { concurrency: 1 }, () => {
     });
   });
 
+  test('a pager ends with its QEMU', async () => {
+    await using lab = await Lab.open();
+    const { image } = await save(lab);
+    const target = await load(lab, image, HELD_BACK);
+    const [pager = 0] = await findPagerProcesses(target.runDirectory);
+    process.kill(target.pid, 'SIGKILL');
+    await waitForEnd(pager, 10_000);
+    await assert.rejects(
+      bringMemory(target, () => Promise.resolve()),
+      { code: 'guest-crashed' },
+    );
+  });
+
+  test('what QEMU can not load is told in its own words', async () => {
+    await using lab = await Lab.open();
+    const { image } = await save(lab);
+    await assert.rejects(load(lab, image, { hostPageBytes: HUGE_PAGE_BYTES }), {
+      code: 'restore-failed',
+      message: /Postcopy needs matching RAM page sizes/,
+    });
+  });
+
   test('huge pages arrive whole', { skip: process.getuid?.() !== 0 && 'needs root' }, async () => {
     const before = await readFile(OVERCOMMIT, 'utf8');
     await using lab = await Lab.open();
