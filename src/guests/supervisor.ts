@@ -17,6 +17,7 @@ import {
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
+import type { MigrationProgress } from '../qemu/migration.ts';
 import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.ts';
 import { readPagerRequest } from '../qemu/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
@@ -30,6 +31,8 @@ interface LiveGuest {
   readonly uuid: string;
   readonly instance: string;
   readonly process: QemuProcess;
+  /** settles when it has all of its memory, or is ended; at once unless it was restored lazily */
+  memory: Promise<void>;
   runState: RunState;
   /** why it stands still, when nobody asked it to */
   reason: string | null;
@@ -141,12 +144,12 @@ export class Supervisor {
     const memoryFile = await memoryFileOf(process.qmp);
     const live: LiveGuest = {
       ...{ uuid, instance, process, memoryFile },
-      ...{ runState: 'paused', reason: null, ending: false },
+      ...{ runState: 'paused', reason: null, ending: false, memory: Promise.resolve() },
     };
     this.#live.set(uuid, live);
     this.#candidates.delete(instance);
     void this.#follow(live);
-    void this.#followMemory(live);
+    live.memory = this.#followMemory(live);
     await this.#query(live);
   }
 
@@ -212,16 +215,26 @@ export class Supervisor {
   }
 
   /**
-   * Resolves when no guest needs the memory file in this directory any more that was restored lazily from it, with all of
-   * its memory or ended.
+   * Resolves when a guest has all of its memory, and QEMU is ready for a capture; at once unless it was restored lazily.
+   * @throws StasisError `cancelled`, `guest-crashed`
    */
+  async memoryArrived(
+    uuid: string,
+    options: { signal?: AbortSignal; onProgress?: (progress: MigrationProgress) => void } = {},
+  ): Promise<void> {
+    const live = this.#live.get(uuid);
+    if (live === undefined) return;
+    await memoryArrived(live.process, options);
+    await live.memory;
+  }
+
+  /** Resolves when no guest needs the memory file in this directory any more, from which it is being restored lazily. */
   async memoryArrivedFrom(imageDirectory: string): Promise<void> {
-    const waits = [...this.#live.values()].map(async ({ process, uuid }) => {
+    const readers = [...this.#live.values()].map(async ({ process, memory }) => {
       const request = await readPagerRequest(process.runDirectory);
-      if (request === undefined || dirname(request.file) !== imageDirectory) return;
-      await Promise.race([memoryArrived(process), this.whenEnded(uuid)]);
+      if (request !== undefined && dirname(request.file) === imageDirectory) await memory;
     });
-    await Promise.all(waits);
+    await Promise.all(readers);
   }
 
   /** Finds the processes of a former daemon again. Called once, at start. */
@@ -239,15 +252,11 @@ export class Supervisor {
       await setStateReason(this.#options.catalog, uuid, null);
       await this.adopt(uuid, instance, process);
     } catch (error) {
-      if (await isAbandoned(this.instanceDirectory(instance))) {
-        return this.end(
-          uuid,
-          'the rest of its memory can not be brought any more: its pager ended while no daemon watched it; restore it again',
-        );
-      }
       // It may be slow, or stopped by somebody: never a reason to end a guest. It is known, and left to a person.
       this.#options.log.error({ err: error, guest: name }, 'the guest can not be reached');
-      const reason = `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
+      const reason = (await isAbandoned(this.instanceDirectory(instance)))
+        ? `the pager that brought its memory ended while no daemon watched it, and QEMU does not answer; restore it again`
+        : `its QEMU process does not answer (${messageOf(error)}); \`stasis stop ${name}\` ends it`;
       await setStateReason(this.#options.catalog, uuid, reason);
     }
   }

@@ -226,9 +226,11 @@ async function bringBack(
     const failure = operation.reached('run') ? undefined : await loadAgain(host, plan, image, operation);
     if (failure !== undefined) return { failure, imageIsSpent: false };
   }
-  const failure = await operation.step('run', () =>
+  let failure = await operation.step('run', () =>
     letRun(host, plan.guest, plan.instance, plan.paused, operation),
   );
+  // A guest whose memory is still arriving from the image may yet be lost, and is restored from it once more then.
+  if (failure === undefined && plan.delete) failure = await getsAllMemory(host, plan, image, operation);
   if (failure === undefined) {
     const { definition: savedDefinition, createdAt: savedAt } = manifestOf(image);
     const definition = await restoredDefinition(host.catalog, plan, image);
@@ -236,6 +238,29 @@ async function bringBack(
     await putRight(host, { uuid, definition, savedDefinition, savedAt, paused }, operation);
   }
   return { failure, imageIsSpent: plan.delete && (failure === undefined || plan.reused.length > 0) };
+}
+
+async function getsAllMemory(
+  { supervisor }: Host,
+  { guest }: RestorePlan,
+  image: ImageRecord,
+  operation: OperationHandle,
+): Promise<StasisError | undefined> {
+  try {
+    await supervisor.memoryArrived(guest, {
+      onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+    });
+    return undefined;
+  } catch (error) {
+    const failure = StasisError.from(error);
+    if (failure.code !== 'guest-crashed') throw error;
+    await supervisor.whenEnded(guest);
+    return new StasisError(
+      'guest-crashed',
+      `QEMU ended before guest ${operation.guestName} had all of its memory`,
+      { guest: operation.guestName, image: image.name, cause: error },
+    );
+  }
 }
 
 async function loadAgain(

@@ -42,7 +42,6 @@ import {
   type CaptureRequest,
   type CaptureResult,
 } from '../qemu/capture.ts';
-import { memoryArrived } from '../qemu/memory-arrival.ts';
 import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
@@ -125,8 +124,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     async run(plan, operation) {
       const process = supervisor.get(plan.guest, operation.guestName);
       const { qmp } = process;
+      // Of a guest that was restored lazily a moment ago: what hasn't arrived can't be captured.
       await operation.step('await-memory', () =>
-        memoryArrived(process, {
+        supervisor.memoryArrived(plan.guest, {
           signal: operation.signal,
           onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
         }),

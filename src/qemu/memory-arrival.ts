@@ -6,7 +6,7 @@
 import { StasisError } from '../errors.ts';
 import { resetMigration } from './capabilities.ts';
 import { isArriving, type MigrationProgress } from './migration.ts';
-import { PAGER_SOCKET, readPagerRequest, readPagerStatus } from './pager-files.ts';
+import { PAGER_SOCKET, readPagerRequest, readPagerStatus, removePagerRequest } from './pager-files.ts';
 import { startAnotherPager, type PagerProcess } from './pager-process.ts';
 import { endProcess, type QemuProcess } from './process.ts';
 import { findPagerProcesses } from './process-scan.ts';
@@ -83,12 +83,13 @@ export async function bringMemory(
     pager.begin('recover');
   }
   await resetMigration(qmp);
+  await removePagerRequest(runDirectory);
 }
 
 /** Whether a guest's memory should be arriving, and nobody brings it. */
 export async function isAbandoned(runDirectory: string): Promise<boolean> {
   if ((await readPagerRequest(runDirectory)) === undefined) return false;
-  if ((await readPagerStatus(runDirectory))?.state === 'done') return false;
+  if ((await readPagerStatus(runDirectory))?.state === 'done') return false; // a moment before the request goes
   return (await findPagerProcesses(runDirectory)).length === 0;
 }
 

@@ -29,6 +29,8 @@ export const RAM_FLAG = { zero: 0x02, size: 0x04, page: 0x08, endOfSection: 0x10
 export interface StreamBlock {
   readonly id: string;
   readonly sizeBytes: number;
+  /** The size of its pages on the host, when they are huge pages and postcopy wants to know it. */
+  readonly hugePageBytes?: number | undefined;
 }
 
 /** Header and configuration, without capabilities: a plain stream. */
@@ -53,7 +55,11 @@ export function ramStart(sectionId: number, blocks: readonly StreamBlock[]): Buf
     u32(0),
     u32(RAM_VERSION),
     u64(totalBytes + RAM_FLAG.size),
-    ...blocks.flatMap(({ id, sizeBytes }) => [shortString(id), u64(sizeBytes)]),
+    ...blocks.flatMap(({ id, sizeBytes, hugePageBytes }) => [
+      shortString(id),
+      u64(sizeBytes),
+      ...(hugePageBytes === undefined ? [] : [u64(hugePageBytes)]),
+    ]),
     ramSectionEnd(sectionId),
   ]);
 }

@@ -1,5 +1,5 @@
 /** How the pager and whoever started it, or comes later, know of each other: small files in QEMU's run directory. */
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '../errors.ts';
 import { fromStored } from '../stored.ts';
@@ -23,7 +23,12 @@ export async function writePagerRequest(runDirectory: string, request: PagerRequ
   await replaceFile(join(runDirectory, REQUEST), request);
 }
 
-/** @returns `undefined` when the QEMU of this directory never had a pager */
+/** All of the memory is there: nobody needs a pager any more. */
+export async function removePagerRequest(runDirectory: string): Promise<void> {
+  await rm(join(runDirectory, REQUEST), { force: true });
+}
+
+/** @returns `undefined` when the QEMU of this directory never had a pager, or has all of its memory */
 export async function readPagerRequest(runDirectory: string): Promise<PagerRequest | undefined> {
   return readIfThere<PagerRequest>(join(runDirectory, REQUEST));
 }

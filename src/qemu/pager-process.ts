@@ -22,23 +22,28 @@ export interface PagerProcess {
 /**
  * Starts a pager in the run directory of a QEMU, which need not be there yet: both start at the same time. Until it is
  * told to begin it ends with this process.
+ * @param program another build of the pager, to measure it
  * @throws StasisError `internal`
  */
-export async function startPager(runDirectory: string, request: PagerRequest): Promise<PagerProcess> {
+export async function startPager(
+  runDirectory: string,
+  request: PagerRequest,
+  program = PROGRAM,
+): Promise<PagerProcess> {
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   await writePagerRequest(runDirectory, request);
-  return launch(runDirectory);
+  return launch(runDirectory, program);
 }
 
 /** Starts another pager for what the one before it served. @throws StasisError `internal` */
 export async function startAnotherPager(runDirectory: string): Promise<PagerProcess> {
-  return launch(runDirectory);
+  return launch(runDirectory, PROGRAM);
 }
 
-async function launch(runDirectory: string): Promise<PagerProcess> {
+async function launch(runDirectory: string, program: string): Promise<PagerProcess> {
   const logFile = join(runDirectory, PAGER_LOG);
   await using log = await open(logFile, 'w', 0o600);
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', PROGRAM], {
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', program], {
     cwd: runDirectory,
     detached: true,
     env: {},

@@ -137,9 +137,11 @@ export class Pager implements AsyncDisposable {
     const devices = Buffer.alloc(devicesEnd - deviceStateOffset);
     await this.#file.read(devices, 0, devices.length, deviceStateOffset);
     // In the order of the file, which is QEMU's own.
+    const { mainBlock, hostPageBytes } = this.#request;
+    const isHuge = (id: string) => id === mainBlock && hostPageBytes > PAGE_BYTES;
     const hostBlocks = blocks.map((block) => ({
       ...block,
-      hostPageBytes: block.id === this.#request.mainBlock ? this.#request.hostPageBytes : PAGE_BYTES,
+      hugePageBytes: isHuge(block.id) ? hostPageBytes : undefined,
     }));
     await main.write(opening(this.#memory, hostBlocks, devices));
   }
@@ -152,22 +154,26 @@ export class Pager implements AsyncDisposable {
     await replies.resumed.promise;
   }
 
-  /** The rest, piece by piece; the next one is read while one is sent. */
+  /**
+   * The rest, piece by piece; the next one is read while one is sent. When there is a limit it isn't: what has been taken
+   * can no longer be sent to who asks for it, and must not lie about.
+   */
   async #push(main: PagerChannel): Promise<void> {
     const pages = Math.max(CHUNK_BYTES, this.#request.hostPageBytes) / PAGE_BYTES;
-    const chunks = [new PageChunk(pages), new PageChunk(pages)] as const;
-    let turn = 0;
-    let next = this.#fillNext(chunks[0]);
-    for (;;) {
+    const [chunk, otherChunk] = [new PageChunk(pages), new PageChunk(pages)];
+    const { pushLimit } = this.#request;
+    let next = this.#fillNext(chunk);
+    for (let turn = 1; ; turn += 1) {
       const bytes = await next;
       if (bytes === undefined) return;
-      turn += 1;
-      next = this.#fillNext(chunks[turn % 2 === 0 ? 0 : 1]);
+      if (pushLimit === undefined) next = this.#fillNext(turn % 2 === 0 ? chunk : otherChunk);
       next.catch(() => undefined); // looked at in the next round, unless sending fails first
       await main.write(bytes);
       this.#waits.pushed();
-      const { pushLimit } = this.#request;
-      if (pushLimit !== undefined) await delay((bytes.length / pushLimit) * 1000);
+      if (pushLimit === undefined) continue;
+      // Without a reference: the process must not live on for it when QEMU is gone.
+      await delay((bytes.length / pushLimit) * 1000, undefined, { ref: false });
+      next = this.#fillNext(chunk);
     }
   }
 

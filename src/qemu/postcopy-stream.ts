@@ -40,11 +40,6 @@ const REPLY = {
   switchover: 7,
 } as const;
 
-/** A block whose pages on the host may be larger than those of the stream. */
-export interface HostBlock extends StreamBlock {
-  readonly hostPageBytes: number;
-}
-
 /**
  * All that the destination needs before the guest may run, without one page. The device state travels as one
  * package behind "listen", so that what loading it touches can be asked for already.
@@ -52,11 +47,11 @@ export interface HostBlock extends StreamBlock {
  * A discard must be among it, of whatever: without one QEMU prepares only after it has begun to listen, and
  * by that falls back into the state before; then pages are loaded in place, and it waits for itself.
  */
-export function opening(memory: MemoryFile, blocks: readonly HostBlock[], devices: Buffer): Buffer {
+export function opening(memory: MemoryFile, blocks: readonly StreamBlock[], devices: Buffer): Buffer {
   const [first] = blocks;
   if (first === undefined) throw new StasisError('image-damaged', 'there is no block of memory');
   // The OR of all sizes of pages, blocks that are said to be of huge pages included.
-  const pageSizes = blocks.reduce((sizes, { hostPageBytes }) => sizes | hostPageBytes, PAGE_BYTES);
+  const pageSizes = blocks.reduce((sizes, { hugePageBytes = 0 }) => sizes | hugePageBytes, PAGE_BYTES);
   const packaged = Buffer.concat([command(COMMAND.listen), devices, command(COMMAND.run)]);
   return Buffer.concat([
     streamHeader(memory.machineType),
@@ -65,7 +60,7 @@ export function opening(memory: MemoryFile, blocks: readonly HostBlock[], device
     ramStart(memory.ramSection, blocks),
     command(
       COMMAND.discard,
-      Buffer.concat([u8(0), shortString(first.id), u8(0), u64(0), u64(first.hostPageBytes)]),
+      Buffer.concat([u8(0), shortString(first.id), u8(0), u64(0), u64(first.hugePageBytes ?? PAGE_BYTES)]),
     ),
     command(COMMAND.packaged, u32(packaged.length)),
     packaged,

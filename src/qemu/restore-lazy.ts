@@ -62,7 +62,11 @@ async function load(process: QemuProcess, request: LoadRequest): Promise<{ reado
     // Nothing announces that the devices are loaded; QEMU answers from the same thread that loads them.
     while ((await qmp.execute('query-status', undefined, { signal })).status === 'inmigrate');
   };
-  await Promise.race([devicesLoaded(), pagerFails(pager, runDirectory)]);
+  try {
+    await Promise.race([devicesLoaded(), pagerFails(pager)]);
+  } catch (error) {
+    throw await explain(error, runDirectory);
+  }
   return { loadMs: performance.now() - begin };
 }
 
@@ -87,11 +91,19 @@ async function allowPostcopy(qmp: QmpClient): Promise<void> {
 }
 
 /** Rejects when the pager ends before its work is done; QEMU would wait for it in vain. */
-async function pagerFails(pager: PagerProcess, runDirectory: string): Promise<never> {
+async function pagerFails(pager: PagerProcess): Promise<never> {
   const reason = await pager.ended;
   if (reason === undefined) return new Promise(() => undefined);
-  const log = await readLogTail(runDirectory);
-  throw new StasisError('restore-failed', `the pager of its memory ended: ${reason}`, {
-    details: { reason, log },
+  throw new StasisError('restore-failed', `the pager of its memory ended: ${reason}`);
+}
+
+/** QEMU tells only in its log why it can't go on ("Postcopy needs …"); its pager just sees it go. */
+async function explain(error: unknown, runDirectory: string): Promise<unknown> {
+  if (!(error instanceof StasisError && error.code === 'restore-failed')) return error;
+  const log = (await readLogTail(runDirectory)).filter((line) => line !== '');
+  if (log.length === 0) return error;
+  return new StasisError(error.code, `${error.message} (${log.join(' / ')})`, {
+    details: { log },
+    cause: error,
   });
 }

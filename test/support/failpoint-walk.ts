@@ -120,6 +120,16 @@ export const SCENARIOS: readonly Scenario[] = [
     actions: ['kill', 'guest', 'error'],
   },
   {
+    name: 'restore, lazily',
+    procedure: 'restore',
+    prepare: async (bench) => {
+      await bench.image('target');
+      await bench.change();
+    },
+    run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { method: 'lazy' }),
+    actions: ['kill', 'guest'],
+  },
+  {
     name: 'start from the default image, which is consumed',
     procedure: 'restore',
     prepare: async (bench) => {
