@@ -1,7 +1,7 @@
 /** Making a guest known: `define`, and its host policy. */
 import { realpath } from 'node:fs/promises';
 import type { Policy } from '../api/schemas.ts';
-import { isDuplicate } from '../catalog/database.ts';
+import { isDuplicate, type Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
 import { insertLayer, listLayers, setHead } from '../catalog/layers.ts';
 import { StasisError, errnoOf } from '../errors.ts';
@@ -62,20 +62,7 @@ export function defineProcedure(
 
     async run({ definition, roots }, operation) {
       await operation.commit(async (transaction) => {
-        try {
-          await insertGuest(transaction, {
-            uuid: definition.uuid,
-            name: definition.name,
-            definition: JSON.stringify(definition),
-            instance: null,
-            crashed: 0,
-            stateReason: null,
-            currentImage: null,
-            createdAt: new Date().toISOString(),
-          });
-        } catch (error) {
-          throw isDuplicate(error) ? alreadyDefined(definition.name) : error;
-        }
+        await insertDefined(transaction, definition, null);
         for (const { disk, id, path, format, sizeBytes } of roots) {
           const identity = JSON.stringify(await readIdentity(path));
           await insertLayer(transaction, { id, path, format, parent: null, root: 1, sizeBytes, identity });
@@ -109,6 +96,32 @@ export function policyProcedure(): Procedure<Partial<Policy>, { guest: string; c
     undo: () => Promise.resolve(),
     finish: () => Promise.resolve(),
   };
+}
+
+/**
+ * The row of a guest that was not there before. Part of a commit.
+ * @param instance the process that is this guest from the start, if it has one
+ * @throws StasisError `guest-exists`
+ */
+export async function insertDefined(
+  transaction: Catalog,
+  definition: Definition,
+  instance: string | null,
+): Promise<void> {
+  try {
+    await insertGuest(transaction, {
+      uuid: definition.uuid,
+      name: definition.name,
+      definition: JSON.stringify(definition),
+      instance,
+      crashed: 0,
+      stateReason: null,
+      currentImage: null,
+      createdAt: new Date().toISOString(),
+    });
+  } catch (error) {
+    throw isDuplicate(error) ? alreadyDefined(definition.name) : error;
+  }
 }
 
 export function alreadyDefined(name: string): StasisError {

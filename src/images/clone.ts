@@ -6,13 +6,12 @@
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
-import { isDuplicate } from '../catalog/database.ts';
-import { getGuestByUuid, insertGuest, listGuests } from '../catalog/guests.ts';
+import { getGuestByUuid, listGuests } from '../catalog/guests.ts';
 import { countRestore, getImageById } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
-import { alreadyDefined } from '../guests/define.ts';
+import { alreadyDefined, insertDefined } from '../guests/define.ts';
 import { randomMac, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
@@ -86,20 +85,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         await loadMachine(host, image, { instance, definition, method, disks }, operation);
       });
       await operation.commit(async (transaction) => {
-        try {
-          await insertGuest(transaction, {
-            uuid: definition.uuid,
-            name: definition.name,
-            definition: JSON.stringify(definition),
-            instance,
-            crashed: 0,
-            stateReason: null,
-            currentImage: null,
-            createdAt: new Date().toISOString(),
-          });
-        } catch (error) {
-          throw isDuplicate(error) ? alreadyDefined(definition.name) : error;
-        }
+        await insertDefined(transaction, definition, instance);
         await installHeads(transaction, definition.uuid, heads);
         await countRestore(transaction, id, method);
       });
