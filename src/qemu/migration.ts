@@ -4,8 +4,8 @@ import type { QmpWatch } from './qmp-watch.ts';
 import type { QmpClient } from './qmp.ts';
 
 /**
- * How often a running migration is asked for its progress. It is also the net under the events: QEMU 10.0 sends no
- * event for a migration that fails in its setup (seen: file system full when the first bytes are written).
+ * How often a running migration is asked for its progress. It is also the net under the events: one that is lost would
+ * leave a guest standing still.
  */
 const POLL_INTERVAL_MS = 200;
 
