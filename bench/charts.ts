@@ -3,6 +3,7 @@
  * is text, and colours follow the reader's choice of light or dark.
  */
 import { numberText, settingText, spread, type Results, type Series, type Setting } from './figures.ts';
+import { GAVE_UP } from './peers/peer.ts';
 import { judge } from './targets.ts';
 
 export interface Chart {
@@ -52,7 +53,7 @@ const CHARTS: readonly Chart[] = [
 
 const WIDTH = 760;
 const LABELS = 250;
-const VALUES = 120;
+const VALUES = 180;
 const ROW = 20;
 const HEADING = 26;
 const TOP = 44;
@@ -117,6 +118,7 @@ function row(
   const found = spread(values);
   if (found === undefined) return [label, text(LABELS + 4, middle + 4, notes.join('; '), 'value')];
   const { median, min, max } = found;
+  const said = [`${numberText(median)} ${unit}`, ...notes.filter((note) => note === GAVE_UP)].join(', ');
   const own = by.startsWith('Stasis') || by === 'mapped' || by === 'lazy' || by.startsWith('`stasis');
   const mark = limit === undefined || xOf(limit) > WIDTH - VALUES ? undefined : xOf(limit);
   return [
@@ -124,7 +126,7 @@ function row(
     `<rect class="${own ? 'own' : 'other'}" x="${LABELS}" y="${middle - BAR / 2}" width="${(xOf(median) - LABELS).toFixed(1)}" height="${BAR}" rx="2"/>`,
     `<path class="range" d="M${xOf(min).toFixed(1)} ${middle}H${xOf(max).toFixed(1)}"/>`,
     ...(mark === undefined ? [] : [`<path class="limit" d="M${mark.toFixed(1)} ${y + 1}v${ROW - 2}"/>`]),
-    text(Math.max(xOf(max), mark ?? 0) + 8, middle + 4, `${numberText(median)} ${unit}`, 'value'),
+    text(Math.max(xOf(max), mark ?? 0) + 8, middle + 4, said, 'value'),
   ];
 }
 

@@ -88,8 +88,11 @@ export function isSame(a: Setting, b: Setting): boolean {
 /** @returns undefined when there is no value */
 export function spread(values: readonly number[]): Spread | undefined {
   const sorted = values.toSorted((a, b) => a - b);
-  const [min, max, median] = [sorted[0], sorted.at(-1), sorted[Math.floor(sorted.length / 2)]];
-  return min === undefined || max === undefined || median === undefined ? undefined : { median, min, max };
+  const half = (sorted.length - 1) / 2;
+  const [min, max] = [sorted[0], sorted.at(-1)];
+  const [low, high] = [sorted[Math.floor(half)], sorted[Math.ceil(half)]];
+  if (min === undefined || max === undefined || low === undefined || high === undefined) return undefined;
+  return { median: (low + high) / 2, min, max };
 }
 
 export function settingText({ memoryMiB, dirtyMbps }: Setting): string {
