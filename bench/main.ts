@@ -97,7 +97,7 @@ interface Part {
   readonly figures: Figures;
 }
 
-/** Everything about guests of one size. Guests that were restored are other guests than freshly started ones: last. */
+/** Everything about guests of one size. A guest that was restored mapped is another one than before: that comes last. */
 async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures }: Part): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const stasis = stack.use(await Stasis.create(directory, memoryMiB));
@@ -145,8 +145,8 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
   );
   if (memoryMiB <= 1024)
     await step('clones', 'ten clones', () => measureClones(stasis, setting, Math.min(rounds, 3), figures));
-  await step('restore', 'restore', () => measureRestore(all, setting, times, figures));
   await step('stopped', 'save and stop', () => measureStopped(all, setting, times, figures));
+  await step('restore', 'restore', () => measureRestore(all, setting, times, figures));
 }
 
 /** Writes what the documents show: docs/bench, and the README's block. */

@@ -96,6 +96,11 @@ export class Stasis implements Peer {
     await this.client.start(GUEST);
   }
 
+  /** The same, with all of its memory loaded first. */
+  async startEagerly(): Promise<void> {
+    await this.client.restoreSaveImage(GUEST, undefined, { method: 'eager', delete: true });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#lab[Symbol.asyncDispose]();
   }
