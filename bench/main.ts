@@ -12,6 +12,7 @@ import { prepare } from './load.ts';
 import { describeMachine } from './machine.ts';
 import { measureClones } from './measure/clones.ts';
 import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
+import { measureLazy } from './measure/lazy.ts';
 import { measurePause } from './measure/pause.ts';
 import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
@@ -27,7 +28,7 @@ import { Roster } from './roster.ts';
 const ROOT = join(import.meta.dirname, '..');
 const DOCS = join(ROOT, 'docs/bench');
 const STALLS_DIRTY_MBPS = 200;
-const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped'] as const;
+const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped', 'lazy'] as const;
 
 const { values: options } = parseArgs({
   options: {
@@ -147,6 +148,7 @@ async function measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figur
     await step('clones', 'ten clones', () => measureClones(stasis, setting, Math.min(rounds, 3), figures));
   await step('stopped', 'save and stop', () => measureStopped(all, setting, times, figures));
   await step('restore', 'restore', () => measureRestore(all, setting, times, figures));
+  await step('lazy', 'lazy restore', () => measureLazy(directory, setting, times, figures));
 }
 
 /** Writes what the documents show: docs/bench, and the README's block. */
