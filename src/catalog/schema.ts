@@ -65,8 +65,7 @@ export interface CaptureTable {
   modelMs: number;
   predictedMs: number;
   pauseMs: number;
-  writtenBytes: number;
-  captureMs: number;
+  bytesPerSecond: number;
 }
 
 export interface PinTable {
@@ -175,7 +174,7 @@ const captures: Migration = {
     await sql`create table captures (
       id integer primary key autoincrement, guest text not null references guests (uuid) on delete cascade,
       at text not null, method text not null, modelMs real not null, predictedMs real not null, pauseMs real not null,
-      writtenBytes integer not null, captureMs real not null) strict`.execute(db);
+      bytesPerSecond real not null) strict`.execute(db);
     await sql`create index capturesByGuest on captures (guest, method, id)`.execute(db);
     await sql`create index capturesByMethod on captures (method, id)`.execute(db);
   },

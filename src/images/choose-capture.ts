@@ -15,7 +15,7 @@ import { measureDirtyRate } from '../qemu/dirty-rate.ts';
 import { isArriving } from '../qemu/migration.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { isRunning } from '../qemu/run-state.ts';
-import { better, notWorthAvoiding, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
+import { better, longestLastPass, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
 
 /** So many of a guest's latest saves are looked at: the machine may have changed since earlier ones. */
 const EXPERIENCE = 9;
@@ -86,12 +86,15 @@ export function choose({ methods }: Assessment, wish: Wish, guestName: string): 
   const fallback = possible.find(
     ({ method, pauseMs }) => method === 'background' && method !== best.method && pauseMs <= maxPauseMs,
   );
-  const mostMs = Math.min(maxPauseMs, fallback === undefined ? Infinity : notWorthAvoiding(fallback));
+  const lastPassMs = Math.min(
+    Math.max(1, maxPauseMs - best.fixedMs),
+    fallback === undefined ? Infinity : longestLastPass(fallback),
+  );
   return {
     method: best.method,
     modelMs: best.modelMs,
     predictedMs: best.pauseMs,
-    lastPassMs: mostMs === Infinity ? null : Math.max(1, mostMs - best.fixedMs),
+    lastPassMs: lastPassMs === Infinity ? null : lastPassMs,
     fallback: fallback === undefined ? null : { modelMs: fallback.modelMs, predictedMs: fallback.pauseMs },
   };
 }

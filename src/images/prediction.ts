@@ -21,8 +21,8 @@ export interface GuestLoad {
 export interface Experience {
   readonly modelMs: number;
   readonly pauseMs: number;
-  readonly writtenBytes: number;
-  readonly captureMs: number;
+  /** how fast memory was written */
+  readonly bytesPerSecond: number;
 }
 
 export interface MethodPrediction {
@@ -33,6 +33,8 @@ export interface MethodPrediction {
   readonly pauseMs: number;
   /** the part of it that is the same however much is left to write */
   readonly fixedMs: number;
+  /** the other part: precopy's last pass, as the model says */
+  readonly lastPassMs: number;
   readonly captureMs: number;
   readonly writtenBytes: number;
   /** how many earlier saves the correction rests on */
@@ -63,9 +65,7 @@ export function predict(
   load: GuestLoad,
   experience: readonly Experience[],
 ): MethodPrediction {
-  const speed =
-    median(experience.map(({ writtenBytes, captureMs }) => (writtenBytes / captureMs) * 1000)) ??
-    WRITE_SPEED[method];
+  const speed = median(experience.map(({ bytesPerSecond }) => bytesPerSecond)) ?? WRITE_SPEED[method];
   const { memoryMs, lastPassMs, writtenBytes } =
     method === 'precopy' ? precopy(load, speed) : background(load);
   const fixedMs = STOP_MS + DISKS_MS + PER_DISK_MS * load.diskCount + memoryMs;
@@ -77,29 +77,31 @@ export function predict(
     modelMs,
     pauseMs: modelMs * factor,
     fixedMs: fixedMs * factor,
+    lastPassMs,
     captureMs: (writtenBytes / speed) * 1000,
     writtenBytes,
     basedOn: experience.length,
   };
 }
 
-/** A pause that nobody notices: no reason to look for a shorter one. */
+/** What nobody notices: no reason to look for a shorter pause. */
 const UNNOTICED_MS = 30;
 
 /**
- * The better of the methods: `precopy` costs the guest less while it lasts, so `background` has to be clearly better.
+ * The better of the methods. `precopy` costs the guest less while it lasts and is as good as independent of memory: it is
+ * taken whenever the guest can be followed. That is asked of the model, since on a busy host all pauses get longer.
  */
 export function better(predictions: readonly MethodPrediction[]): MethodPrediction | undefined {
   const [first, second] = LIVE_METHODS.map((method) =>
     predictions.find((prediction) => prediction.method === method),
   );
   if (first === undefined || second === undefined) return first ?? second;
-  return first.pauseMs <= notWorthAvoiding(second) ? first : second;
+  return first.lastPassMs <= longestLastPass(second) ? first : second;
 }
 
-/** The longest pause by precopy, in milliseconds, for which one would not turn to `background`. */
-export function notWorthAvoiding({ pauseMs }: MethodPrediction): number {
-  return Math.max(UNNOTICED_MS, 2 * pauseMs);
+/** The longest last pass of a precopy, in milliseconds, for which one would not turn to `background`. */
+export function longestLastPass({ modelMs }: MethodPrediction): number {
+  return Math.max(UNNOTICED_MS, 2 * modelMs);
 }
 
 interface InPause {

@@ -293,7 +293,7 @@ async function remember(
   transaction: Catalog,
   { guest, createdAt }: SavePlan,
   choice: CaptureChoice,
-  { method, pause, bytesWritten, totalMs }: CaptureResult,
+  { method, pause, bytesPerSecond }: CaptureResult,
 ): Promise<void> {
   if (pause === undefined || method === 'stopped') return;
   await insertCapture(transaction, {
@@ -302,8 +302,7 @@ async function remember(
     method,
     ...expectationOf(choice, method),
     pauseMs: pause.pauseMs,
-    writtenBytes: bytesWritten,
-    captureMs: totalMs,
+    bytesPerSecond,
   });
 }
 

@@ -1,5 +1,6 @@
 import { StasisError } from '../errors.ts';
 import {
+  inOnePass,
   PauseClock,
   withMigration,
   type CaptureMethod,
@@ -67,14 +68,7 @@ async function transfer({ qmp, file, onPaused, onProgress, signal }: CaptureRequ
   await waitForMigration(qmp, migration, ['completed'], { signal, onProgress });
   if (clock.hasStoppedAgain())
     throw new StasisError('capture-failed', 'QEMU stopped the guest again: its memory is of two instants');
-  const { ram } = await qmp.execute('query-migrate');
-  return {
-    method: 'background',
-    pause,
-    bytesWritten: ram?.transferred ?? 0,
-    totalMs: performance.now() - begin,
-    passes: 1,
-  };
+  return { method: 'background', pause, ...(await inOnePass(qmp, begin)) };
 }
 
 /** Nothing announces it, and the guest stands still: so we ask without a break. */

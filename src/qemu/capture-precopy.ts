@@ -86,6 +86,7 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   await qmp.execute('migrate', { channels: [fileChannel(file)] }, { signal });
   await waitForFirstMeasure(qmp, signal);
   await qmp.execute('migrate-set-parameters', { 'max-bandwidth': UNLIMITED_BYTES_PER_SECOND });
+  const fullSpeed = performance.now();
   await waitForSwitchover(request, migration);
   clock.mark('stop');
   await onPaused();
@@ -97,12 +98,15 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   if (wasRunning) await resumeGuest(qmp);
   clock.mark('resume');
 
+  const end = performance.now();
   const { ram } = await qmp.execute('query-migrate');
+  const bytesWritten = ram?.transferred ?? 0;
   return {
     method: 'precopy',
     pause: wasRunning ? await clock.read() : undefined,
-    bytesWritten: ram?.transferred ?? 0,
-    totalMs: performance.now() - begin,
+    bytesWritten,
+    bytesPerSecond: (bytesWritten / (end - fullSpeed)) * 1000,
+    totalMs: end - begin,
     passes: ram?.['dirty-sync-count'] ?? 0,
   };
 }

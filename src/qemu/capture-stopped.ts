@@ -1,4 +1,10 @@
-import { withMigration, type CaptureMethod, type CaptureRequest, type CaptureResult } from './capture.ts';
+import {
+  inOnePass,
+  withMigration,
+  type CaptureMethod,
+  type CaptureRequest,
+  type CaptureResult,
+} from './capture.ts';
 import { supportsDirectIo } from './direct-io.ts';
 import { fileChannel, UNLIMITED_BYTES_PER_SECOND, waitForMigration } from './migration.ts';
 import { isRunning, leavePostmigrate } from './run-state.ts';
@@ -38,12 +44,5 @@ async function transfer({ qmp, file, onPaused, onProgress, signal }: CaptureRequ
   await onPaused();
   await qmp.execute('migrate', { channels: [fileChannel(file)] }, { signal });
   await waitForMigration(qmp, migration, ['completed'], { signal, onProgress });
-  const { ram } = await qmp.execute('query-migrate');
-  return {
-    method: 'stopped',
-    pause: undefined,
-    bytesWritten: ram?.transferred ?? 0,
-    totalMs: performance.now() - begin,
-    passes: 1,
-  };
+  return { method: 'stopped', pause: undefined, ...(await inOnePass(qmp, begin)) };
 }

@@ -15,7 +15,10 @@ export interface Pass {
 export const FIRST_ALLOWANCE_MS = 3;
 /** So many passes are given a guest to come down to the first allowance; then it doubles with each. */
 const PATIENT_PASSES = 4;
-/** A pass that begins with more than this part of what the one before began with makes no headway. */
+/**
+ * A pass that begins with more than this part of what the last but one began with makes no headway: twice in a row,
+ * since on a busy host a single one may be chance.
+ */
 const HEADWAY = 0.8;
 /** A guest that makes no headway dirties about as much during the pass that was allowed for. */
 const MARGIN = 1.5;
@@ -28,9 +31,9 @@ const MARGIN = 1.5;
 export function allowanceAfter(passes: readonly Pass[], mostMs: number): number | undefined {
   const growth = Math.max(0, passes.length - PATIENT_PASSES);
   const patientMs = FIRST_ALLOWANCE_MS * 2 ** growth;
-  const [before, last] = passes.slice(-2);
+  const [before, last] = [passes.at(-3), passes.at(-1)];
   const isStuck =
-    passes.length > 2 && before !== undefined && last !== undefined && !makesHeadway(before, last);
+    passes.length > 3 && before !== undefined && last !== undefined && !makesHeadway(before, last);
   const neededMs = isStuck ? MARGIN * lengthMs(last) : patientMs;
   if (neededMs <= mostMs) return Math.max(neededMs, patientMs);
   // As long as it comes down, the most that is wanted may do.

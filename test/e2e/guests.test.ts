@@ -68,7 +68,7 @@ test('a guest that crashes is seen to have, with its daemon watching or not', as
   await ends.next();
   const guest = await lab.client.getGuest(GUEST);
   assert.equal(guest.state, 'crashed');
-  assert.match(guest.stateReason ?? '', /unexpectedly/);
+  assert.match(guest.stateReason ?? '', /ended by SIGKILL/);
 
   await lab.client.start(GUEST);
   assert.equal((await lab.client.getGuest(GUEST)).state, 'running');

@@ -59,7 +59,9 @@ function recorded(socket: Socket, lines: Line[], change: Change): Duplex {
       done(error);
     },
   });
-  createInterface({ input: socket }).on('line', (text) => {
+  const input = createInterface({ input: socket });
+  input.on('error', () => undefined); // the socket's, which is told below
+  input.on('line', (text) => {
     const original = fromStored<Said>(text);
     const to = original.id === undefined ? undefined : commands.get(original.id);
     const said = change(original, to, lines);
