@@ -61,6 +61,7 @@ export interface CaptureTable {
   guest: string;
   at: string;
   method: 'precopy' | 'background';
+  dirtyBytesPerSecond: number;
   /** what the model said, before it was corrected by experience */
   modelMs: number;
   predictedMs: number;
@@ -173,7 +174,7 @@ const captures: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`create table captures (
       id integer primary key autoincrement, guest text not null references guests (uuid) on delete cascade,
-      at text not null, method text not null, modelMs real not null, predictedMs real not null, pauseMs real not null,
+      at text not null, method text not null, dirtyBytesPerSecond real not null, modelMs real not null, predictedMs real not null, pauseMs real not null,
       bytesPerSecond real not null) strict`.execute(db);
     await sql`create index capturesByGuest on captures (guest, method, id)`.execute(db);
     await sql`create index capturesByMethod on captures (method, id)`.execute(db);

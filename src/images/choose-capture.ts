@@ -15,10 +15,17 @@ import { measureDirtyRate } from '../qemu/dirty-rate.ts';
 import { isArriving } from '../qemu/migration.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { isRunning } from '../qemu/run-state.ts';
-import { better, longestLastPass, predict, type GuestLoad, type MethodPrediction } from './prediction.ts';
+import {
+  better,
+  longestLastPass,
+  predict,
+  SCATTERED,
+  type GuestLoad,
+  type MethodPrediction,
+} from './prediction.ts';
 
 /** So many of a guest's latest saves are looked at: the machine may have changed since earlier ones. */
-const EXPERIENCE = 9;
+const EXPERIENCE = 50;
 
 /** What a live save of a guest would be like, by each method. */
 export interface Assessment {
@@ -35,6 +42,8 @@ export interface Wish {
 /** Part of the plan of a save. */
 export interface CaptureChoice {
   readonly method: LiveMethod;
+  /** what the guest did when it was looked at */
+  readonly dirtyBytesPerSecond: number;
   readonly modelMs: number;
   readonly predictedMs: number;
   /** the most that may be left to write when precopy stops the guest; null: whatever it takes */
@@ -73,7 +82,7 @@ export async function assess(
  * The best way that is possible and within what is wished.
  * @throws StasisError `pause-too-long` with what each method would cost; `unsupported` when the wished one isn't possible
  */
-export function choose({ methods }: Assessment, wish: Wish, guestName: string): CaptureChoice {
+export function choose({ load, methods }: Assessment, wish: Wish, guestName: string): CaptureChoice {
   const { maxPauseMs = Infinity } = wish;
   const wanted = methods.filter(({ method }) => wish.method === undefined || method === wish.method);
   const possible = wanted.filter(({ obstacle }) => obstacle === null);
@@ -87,11 +96,13 @@ export function choose({ methods }: Assessment, wish: Wish, guestName: string): 
     ({ method, pauseMs }) => method === 'background' && method !== best.method && pauseMs <= maxPauseMs,
   );
   const lastPassMs = Math.min(
-    Math.max(1, maxPauseMs - best.fixedMs),
+    // What is written in so long at full speed takes longer when it lies scattered.
+    Math.max(1, (maxPauseMs - best.fixedMs) / SCATTERED),
     fallback === undefined ? Infinity : longestLastPass(fallback),
   );
   return {
     method: best.method,
+    dirtyBytesPerSecond: load.dirtyBytesPerSecond,
     modelMs: best.modelMs,
     predictedMs: best.pauseMs,
     lastPassMs: lastPassMs === Infinity ? null : lastPassMs,

@@ -300,6 +300,7 @@ async function remember(
     guest,
     at: createdAt,
     method,
+    dirtyBytesPerSecond: choice.dirtyBytesPerSecond,
     ...expectationOf(choice, method),
     pauseMs: pause.pauseMs,
     bytesPerSecond,
