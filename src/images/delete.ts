@@ -106,6 +106,6 @@ async function tellWhoKeepsMemory(host: Host, plan: DeletePlan, operation: Opera
     await operation.outcome({
       name: 'space',
       outcome: 'skipped',
-      message: `the memory of ${users.toSorted().join(', ')} is mapped from this image: its memory file leaves the disk when they stop`,
+      message: `the memory of ${users.toSorted().join(', ')} is mapped from this image: its memory file leaves the disk when ${users.length === 1 ? 'it stops' : 'they stop'}`,
     });
 }
