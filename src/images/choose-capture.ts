@@ -39,7 +39,7 @@ export interface Wish {
   readonly maxPauseMs?: number | undefined;
 }
 
-/** Part of the plan of a save. */
+/** What a live save goes by; decided when it begins, since a plan can not wait for memory that is still arriving. */
 export interface CaptureChoice {
   readonly method: LiveMethod;
   /** what the guest did when it was looked at */
