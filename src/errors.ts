@@ -120,6 +120,7 @@ export class StasisError extends Error {
   static from(error: unknown): StasisError {
     if (error instanceof StasisError) return error;
     const errno = errnoOf(error);
+    if (errno === 'ABORT_ERR') return StasisError.#ofAbort(error);
     if (errno === 'ENOSPC' || errno === 'EDQUOT') {
       return new StasisError('no-space', `no space left on the device: ${messageOf(error)}`, {
         cause: error,
@@ -129,6 +130,14 @@ export class StasisError extends Error {
       return new StasisError('storage-failed', messageOf(error), { cause: error });
     }
     return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
+  }
+
+  /** What Node's own waits throw when their signal is aborted; its reason is their cause. */
+  static #ofAbort(error: unknown): StasisError {
+    const reason = error instanceof Error ? error.cause : undefined;
+    return reason instanceof StasisError
+      ? reason
+      : new StasisError('cancelled', 'cancelled', { cause: error });
   }
 }
 

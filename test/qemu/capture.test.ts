@@ -14,7 +14,7 @@ import type { QmpClient } from '../../src/qemu/qmp.ts';
 import { eager } from '../../src/qemu/restore-eager.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
 import { instantOf } from './dirtier.ts';
-import { diskArgs, fillMemory, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
+import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 
 const EXPECTED = { offset: STREAM_OFFSET, machineType: 'pc-q35-10.0', memoryBytes: MEMORY_BYTES };
 const nothing = async (): Promise<void> => undefined;
@@ -104,7 +104,6 @@ test('a guest too busy to be stopped within the wanted time is told so, was neve
 test('a paused guest that is saved live stays paused, and can be saved again', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('guest');
-  await fillMemory(qmp, lab.path('word'));
   await qmp.execute('stop');
   // Often and fast: QEMU 10.0 aborted when capabilities were reset before it had cleaned up; see capabilities.ts.
   for (let times = 0; times < 10; times += 1) {
@@ -177,7 +176,6 @@ for (const method of [precopy, stopped]) {
       const { qmp } = await lab.launch('guest');
       const memory = await lab.mountTmpfs('small', 4 << 20);
       await writeFile(`${memory}/witness`, 'kept');
-      await fillMemory(qmp, lab.path('word'));
       const request = { qmp, file: `${memory}/memory`, onPaused: nothing };
       await assert.rejects(method.capture(request), { code: 'no-space' });
       assert.equal(await isRunning(qmp), true);
@@ -223,7 +221,6 @@ test('a capture that a dead daemon left at its switchover is taken back', async 
 test('what is loaded into the wrong machine is refused with the reason', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('source');
-  await fillMemory(qmp, lab.path('word'));
   await stopped.capture({ qmp, file: lab.path('memory'), onPaused: nothing });
   const image = await savedMemory(lab.path('memory'));
   const target = await lab.launch('target', ['-machine', 'pc-q35-9.2', ...eager.machineArgs(image)]);

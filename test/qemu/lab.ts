@@ -44,11 +44,14 @@ export class Lab implements AsyncDisposable {
     return path;
   }
 
-  /** A guest without an operating system: its firmware dirties memory for ever, see dirtier.ts. */
+  /**
+   * A guest without an operating system: its firmware dirties memory for ever, see dirtier.ts. It has done so once when
+   * this returns, unless it waits for a migration: memory that is all zeros is no guest's, to whoever verifies a capture.
+   */
   async launch(name: string, args: readonly string[] = []): Promise<QemuProcess> {
     const rom = this.path('dirtier.rom');
     await writeFile(rom, dirtierRom());
-    return await launchQemu({
+    const process = await launchQemu({
       binary: this.binary.path,
       runDirectory: this.runDirectory(name),
       args: [
@@ -59,6 +62,8 @@ export class Lab implements AsyncDisposable {
         ...args,
       ],
     });
+    if (!args.includes('-incoming')) await fillMemory(process.qmp, this.path(`${name}-word`));
+    return process;
   }
 
   /** An empty overlay on the disk with the given file. */
@@ -107,7 +112,7 @@ export async function memoryOf(qmp: QmpClient, file: string): Promise<Buffer> {
 }
 
 /** Waits until the guest without a system has gone through its memory once, so that there is something to write. */
-export async function fillMemory(qmp: QmpClient, file: string): Promise<void> {
+async function fillMemory(qmp: QmpClient, file: string): Promise<void> {
   for (;;) {
     await qmp.execute('pmemsave', { val: LAST_PAGE, size: 4, filename: file });
     if ((await readFile(file)).readUInt32LE() > 0) return;

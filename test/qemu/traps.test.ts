@@ -1,6 +1,6 @@
 /**
  * QEMU's traps in the way of a capture, each with a test that fails without what Stasis does about it. What they are is
- * told where that is done: migration.ts (the offset, failures without an event), memory-pages.ts (stale pages,
+ * told where that is done: migration.ts (the offset, failures without an event, cancelling), memory-pages.ts (stale pages,
  * forgotten bitmaps), capture-background.ts (pages that are counted before `cont`), capabilities.ts (settings left on or
  * reset too early), convergence.ts (guests that never converge).
  */
@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { CaptureMethod } from '../../src/qemu/capture.ts';
 import { background } from '../../src/qemu/capture-background.ts';
-import { precopy } from '../../src/qemu/capture-precopy.ts';
+import { NotConverging, precopy } from '../../src/qemu/capture-precopy.ts';
 import { stopped } from '../../src/qemu/capture-stopped.ts';
 import { bringMemory } from '../../src/qemu/memory-arrival.ts';
 import { readBitmap, verifyMemoryFile } from '../../src/qemu/memory-file.ts';
@@ -25,7 +25,7 @@ import { MAIN_MEMORY } from '../../src/qemu/restore.ts';
 import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
 import { PlainQmp } from '../support/plain-qmp.ts';
 import { instantOf } from './dirtier.ts';
-import { diskArgs, fillMemory, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
+import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 import { recordQmp, type Line, type Said } from './recorded-qmp.ts';
 import { WitnessGuest, MEMORY_BYTES as WITNESS_BYTES } from './witness-guest.ts';
 
@@ -175,7 +175,6 @@ test('captures right after one another, while QEMU still cleans up after the las
 test('precopy: a guest that dirties memory faster than it can be written is captured all the same', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('guest');
-  await fillMemory(qmp, lab.path('word'));
   using passes = qmp.watch('MIGRATION_PASS');
   // A slow disk: what the guest changes in one pass, all of it, takes a second to write in the next.
   const slowDown = passes.next().then(() => qmp.execute('migrate-set-parameters', SLOW_DISK));
@@ -188,6 +187,19 @@ test('precopy: a guest that dirties memory faster than it can be written is capt
   await slowDown;
   assert.ok(result.passes > 2, `${result.passes} passes`);
   await assertPages(file, saved);
+});
+
+test('a capture is cancelled when QEMU’s channels have taken up all that they were given', async () => {
+  await using lab = await Lab.open();
+  const { qmp, lines } = await recordQmp(await lab.launch('guest'));
+  const request = { qmp, file: lab.path('memory'), onPaused: nothing, lastPassMs: 1 };
+  await assert.rejects(precopy.capture(request), NotConverging);
+  assert.equal(await isRunning(qmp), true);
+  const cancelled = lines.findIndex((line) => 'sent' in line && line.sent === 'migrate_cancel');
+  const counted = lines
+    .slice(0, cancelled)
+    .flatMap((line) => ('said' in line && line.to === 'query-migrate' ? [pagesCounted(line.said)] : []));
+  assert.ok((counted.at(-1) ?? 0) > 0 && counted.at(-1) === counted.at(-2), `pages: ${counted.join(', ')}`);
 });
 
 test('background: the guest runs when pages are counted as saved, not before', async () => {
