@@ -1,8 +1,14 @@
 /** The short procedures: what a person does at a machine's buttons. */
 import { getGuestByUuid } from '../catalog/guests.ts';
-import { StasisError } from '../errors.ts';
+import { messageOf, StasisError } from '../errors.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import { contactAgent } from './agent.ts';
+import { setClock, type Finding } from './clock.ts';
+import { storedDefinition } from './definition.ts';
 import type { Host } from './host.ts';
+
+/** Who resumes a guest waits for its agent no longer than this. */
+const AGENT_BUDGET_MS = 3_000;
 
 interface PowerPlan {
   readonly guest: string;
@@ -42,10 +48,24 @@ export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
   });
 }
 
+/** The guest's clock stood still as well. Where its agent can set it, it is right again. */
 export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
   return simple('resume', host, true, async (plan, operation) => {
     await host.supervisor.resume(plan.guest, operation.guestName);
+    const { agent } = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
+    if (agent) await operation.outcome({ name: 'clock', ...(await clockFinding(host, plan, operation)) });
   });
+}
+
+/** Nothing of it takes back that the guest runs. */
+async function clockFinding(host: Host, { guest }: PowerPlan, operation: OperationHandle): Promise<Finding> {
+  const process = host.supervisor.get(guest, operation.guestName);
+  try {
+    await using agent = await contactAgent(process, { budgetMs: AGENT_BUDGET_MS });
+    return await setClock(agent, process.qmp);
+  } catch (error) {
+    return { outcome: 'failed', message: messageOf(error) };
+  }
 }
 
 /** The reset button: memory is lost, disks are as they are. */

@@ -11,14 +11,11 @@ import type { OperationHandle } from '../operations/procedure.ts';
 import type { GuestAgent } from '../qemu/guest-agent.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
-import { howFarBehind, setClock } from './guest-clock.ts';
+import { howFarBehind, setClock, type Finding } from '../guests/clock.ts';
 
 /** All that is asked of the guest's agent has to be answered in this time: who restores is waiting. */
 const AGENT_BUDGET_MS = 8_000;
 const PAUSED = { outcome: 'skipped', message: 'the guest is paused' } as const;
-
-/** An outcome before it has a name. */
-type Finding = Omit<Outcome, 'name'>;
 
 export interface Restored {
   readonly uuid: string;

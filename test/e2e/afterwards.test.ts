@@ -1,4 +1,4 @@
-/** What a restore puts right in the guest, and says of it: with the distribution's guest agent, and without. */
+/** What a restore and a resume put right in the guest, and says of it: with the distribution's guest agent, and without. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createConnection } from 'node:net';
@@ -6,7 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Outcome } from '../../src/api/schemas.ts';
+import type { OperationKind, Outcome } from '../../src/api/schemas.ts';
 import { GuestAgent } from '../../src/qemu/guest-agent.ts';
 import { withShortSocketPath } from '../../src/socket-path.ts';
 import { Lab } from '../support/lab.ts';
@@ -26,7 +26,7 @@ test('a guest with an agent has the right time after a restore, also one saved i
 
   await lab.client.restoreSaveImage(GUEST, 'a');
   {
-    const { agent, clock } = await outcomesOfRestore(lab);
+    const { agent, clock } = await outcomesOf(lab, 'restore');
     assert.equal(agent?.outcome, 'done', agent?.message);
     assert.equal(clock?.outcome, 'done', clock?.message);
     const [, behind = '', off = ''] =
@@ -41,12 +41,31 @@ test('a guest with an agent has the right time after a restore, also one saved i
   assert.ok((await agent.info()).commands.includes('guest-set-time'));
 });
 
+test('a guest that stood still, restored paused or not, has the right time when it is resumed', async () => {
+  await using lab = await Lab.create();
+  await using witness = await lab.running(GUEST, { disks: 1, cmdline: 'agent', extra: { agent: true } });
+  await witness.close();
+  {
+    await using _ = await agentRuns(lab);
+  }
+  await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
+  await lab.client.restoreSaveImage(GUEST, 'a', { paused: true });
+  await delay(2_000);
+  await lab.client.resume(GUEST);
+  const { clock } = await outcomesOf(lab, 'resume');
+  assert.equal(clock?.outcome, 'done', clock?.message);
+  const [, behind = '', off = ''] =
+    /it was (\d+\.\d+) s behind the host's and is now (\d+\.\d+) s/.exec(clock?.message ?? '') ?? [];
+  assert.ok(Number(behind) >= 2, `it was ${behind} s behind`);
+  assert.ok(Number(off) < 1, `it is ${off} s off`);
+});
+
 test('a restore succeeds, and says what it could not do, where no agent runs or none was defined', async () => {
   await using lab = await Lab.create();
   await using _ = await lab.running(GUEST, { disks: 1, extra: { agent: true } });
   await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
   await lab.client.restoreSaveImage(GUEST, 'a');
-  const silent = await outcomesOfRestore(lab);
+  const silent = await outcomesOf(lab, 'restore');
   assert.equal(silent.agent?.outcome, 'failed');
   assert.match(silent.agent?.message ?? '', /qemu-guest-agent does not run there/);
   assert.equal(silent.clock?.outcome, 'skipped');
@@ -56,19 +75,19 @@ test('a restore succeeds, and says what it could not do, where no agent runs or 
   await lab.client.createSaveImage('web2', { name: 'a', live: true });
   await other.close();
   await lab.client.restoreSaveImage('web2', 'a');
-  const none = await outcomesOfRestore(lab);
+  const none = await outcomesOf(lab, 'restore');
   assert.deepEqual(
     { outcome: none.agent?.outcome, message: none.agent?.message },
     { outcome: 'skipped', message: 'the guest was defined without an agent' },
   );
   await lab.client.restoreSaveImage('web2', 'a', { paused: true });
-  assert.equal((await outcomesOfRestore(lab)).clock?.message, 'the guest is paused');
+  assert.equal((await outcomesOf(lab, 'restore')).clock?.message, 'the guest is paused');
 });
 
-/** The outcomes of the latest restore, by name. */
-async function outcomesOfRestore(lab: Lab): Promise<Partial<Record<string, Outcome>>> {
-  const [restore] = (await lab.client.listOperations()).filter(({ kind }) => kind === 'restore');
-  return Object.fromEntries((restore?.outcomes ?? []).map((outcome) => [outcome.name, outcome]));
+/** The outcomes of the latest operation of a kind, by name. */
+async function outcomesOf(lab: Lab, wanted: OperationKind): Promise<Partial<Record<string, Outcome>>> {
+  const [latest] = (await lab.client.listOperations()).filter(({ kind }) => kind === wanted);
+  return Object.fromEntries((latest?.outcomes ?? []).map((outcome) => [outcome.name, outcome]));
 }
 
 /** A conversation of the test's own, as soon as the agent in the guest has begun to work. */

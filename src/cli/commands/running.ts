@@ -3,6 +3,7 @@ import { InvalidArgumentError, type Command } from 'commander';
 import type { Guest } from '../../api/schemas.ts';
 import { attachConsole } from '../console.ts';
 import { mutate, noWaitOption, type Mutation, type MutationOptions } from '../mutation.ts';
+import { renderOutcomes } from '../operation-view.ts';
 import { openSession, type Session } from '../session.ts';
 
 export function register(program: Command): void {
@@ -104,7 +105,7 @@ async function act(
   const session = await openSession(command);
   await mutate(session, options, {
     run: runWith(session),
-    text: (guest) => `${guest.name} is ${guest.state}`,
+    text: (guest, operation) => [`${guest.name} is ${guest.state}`, ...renderOutcomes(operation)],
   });
 }
 

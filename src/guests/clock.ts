@@ -1,4 +1,4 @@
-/** The clock of a restored guest's system. It stood still since the guest was saved, unlike its hardware clock. */
+/** The clock of a guest's system. It stands still while the guest is saved or paused, unlike its hardware clock. */
 import type { Outcome } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import type { GuestAgent } from '../qemu/guest-agent.ts';
@@ -7,7 +7,8 @@ import type { QmpClient } from '../qemu/qmp.ts';
 /** A clock that far off is right. */
 const TOLERANCE_MS = 1_000;
 
-type Finding = Omit<Outcome, 'name'>;
+/** An outcome before it has a name. */
+export type Finding = Omit<Outcome, 'name'>;
 
 /**
  * Sets the guest's clock to the host's and looks at it again. Setting may fail in part, in a guest without a hardware
