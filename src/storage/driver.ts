@@ -21,9 +21,8 @@
  *     planned layer that the catalog doesn't know, whether or not anything of it was made.
  * A driver keeps no state of its own: what it needs to know later must follow from the layer's record and the world.
  */
+import type { DriverName } from '../api/constants.ts';
 import type { FileIdentity } from './identity.ts';
-
-export type DriverName = 'overlay' | 'reflink' | 'lvm' | 'zfs' | 'rbd';
 
 /** A disk as the user brought it. */
 export interface UserDisk {
@@ -108,11 +107,13 @@ export interface StorageDriver {
 
   /**
    * Puts the content of `layer`, which stands on nothing, in the place of the user's own disk and removes `layer`; from
-   * then on what it was is `root`. Nobody has either open. Repeatable: a crash at any moment leaves the content whole in
-   * one of the two, and the second time it ends well also when `layer` is gone already.
-   * @param root a layer of this driver, and never anything else than the user's own disk
+   * then on what it was is `root`. Nobody has either open. A crash at any moment leaves the content whole in one of the
+   * two. Repeatable: the second time it ends well also when `layer` is gone already, which is not the same as lost.
+   * Called on the driver of the root, which is the user's own disk and never anything else.
+   * @param sealed what `identity` said of `layer` when Stasis last let go of it
+   * @throws StasisError `disk-missing`, `disk-changed` when `layer` is lost; `storage-failed`
    */
-  replaceRoot(layer: LayerFile, root: LayerFile): Promise<void>;
+  replaceRoot(layer: LayerFile, root: LayerFile, sealed: FileIdentity | undefined): Promise<void>;
 
   /**
    * Can the content of a child be written down into a layer of this driver that stands on nothing and that nobody
