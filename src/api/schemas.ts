@@ -135,6 +135,36 @@ export const Image = Type.Object(
 );
 export type Image = Static<typeof Image>;
 
+const DiskLayer = Type.Object({
+  id: Type.String(),
+  parent: Nullable(Type.String({ description: 'the layer below; null for the root' })),
+  root: Type.Boolean({ description: "the user's own file" }),
+  path: Type.String(),
+  format: Type.String(),
+  sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  storedBytes: Nullable(Type.Integer({ description: 'really occupied; null when the file is not there' })),
+  writers: Type.Array(Type.String(), { description: 'the guest that writes to it, or will when it starts' }),
+  images: Type.Array(Type.Object({ guest: Type.String(), name: Type.String() }), {
+    description: 'the images that pin it',
+  }),
+});
+
+export const DiskTree = Type.Object(
+  {
+    guest: Type.String(),
+    disk: Type.String(),
+    path: Type.String({ description: "the user's own file" }),
+    format: Type.String(),
+    bus: Type.String(),
+    readonly: Type.Boolean(),
+    layers: Type.Array(DiskLayer, {
+      description: 'parents first; with those of clones of the guest; none for a disk that is not captured',
+    }),
+  },
+  { $id: 'DiskTree' },
+);
+export type DiskTree = Static<typeof DiskTree>;
+
 export const ErrorBodySchema = Type.Object(
   {
     code: Type.Unsafe<keyof typeof ERRORS>({ type: 'string', enum: Object.keys(ERRORS) }),

@@ -48,7 +48,7 @@ export async function rootsOfGuest(catalog: Catalog, guest: string): Promise<str
 }
 
 /** Ids of the given layers and of all that stand on them, whoever's they are. */
-const treesOver = (layers: readonly string[]) => sql<string>`
+export const treesOver = (layers: readonly string[]) => sql<string>`
   with recursive tree (id) as (
     select id from layers where id in (${sql.join(layers)})
     union all select layers.id from layers join tree on layers.parent = tree.id)

@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -201,6 +202,13 @@ export class StasisClient {
   openConsole(guest: string, options: CallOptions = {}): Promise<Duplex> {
     const exchange: Exchange = { method: 'GET', path: `${guestPath(guest)}/console`, signal: options.signal };
     return upgrade(this.endpoint, exchange, 'stasis-console');
+  }
+
+  // Disks -------------------------------------------------------------------------------------------------------
+
+  /** Every disk of a guest with all its layers and what holds each: one round trip. */
+  listDisks(guest: string, options: CallOptions = {}): Promise<DiskTree[]> {
+    return this.#get(`${guestPath(guest)}/disks`, options);
   }
 
   // Operations and events ---------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ export type { Revive } from './reconnection.ts';
 export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
+  DiskTree,
   Doctor,
   Event,
   Guest,

@@ -6,6 +6,7 @@ import {
   ErrorBodySchema,
   Outcome,
   ErrorReply,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -20,6 +21,7 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
 import { consoleUpgrades } from './console.ts';
+import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
 import { hostRoutes } from './routes-host.ts';
@@ -64,6 +66,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     PauseParts,
     Image,
     SavePrediction,
+    DiskTree,
     ErrorBodySchema,
     Outcome,
     ErrorReply,
@@ -91,6 +94,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   await server.register((routes, _options, done) => {
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

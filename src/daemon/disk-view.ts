@@ -1,0 +1,63 @@
+/** The layers of a guest's disks as clients see them. */
+import { stat } from 'node:fs/promises';
+import type { DiskTree } from '../api/schemas.ts';
+import type { GuestRecord } from '../catalog/guests.ts';
+import { holdsOver } from '../catalog/holds.ts';
+import { chainOf, headsOf, treesOf, type LayerRecord } from '../catalog/layers.ts';
+import { errnoOf } from '../errors.ts';
+import { storedDefinition } from '../guests/definition.ts';
+import type { Host } from '../guests/host.ts';
+import type { FileIdentity } from '../storage/identity.ts';
+import { fromStored } from '../stored.ts';
+
+/**
+ * Every disk of a guest with all layers over its root: those of its images, and those of guests that were made from
+ * them. Files are only looked at when a guest may be writing to them; of all others the seal knows the size.
+ */
+export async function diskTrees(host: Host, guest: GuestRecord): Promise<DiskTree[]> {
+  const heads = new Map((await headsOf(host.catalog, guest.uuid)).map(({ disk, layer }) => [disk, layer]));
+  return Promise.all(
+    storedDefinition(guest).disks.map(async ({ name, path, format, bus, readonly }) => {
+      const head = heads.get(name);
+      const layers = head === undefined ? [] : await layersAround(host, head);
+      return { guest: guest.name, disk: name, path, format, bus, readonly, layers };
+    }),
+  );
+}
+
+/** All layers of the tree that a layer is in, parents first. */
+async function layersAround(host: Host, layer: LayerRecord): Promise<DiskTree['layers']> {
+  const root = (await chainOf(host.catalog, layer.id)).at(-1) ?? layer;
+  const { layers } = await treesOf(host.catalog, [root.id]);
+  const holds = Map.groupBy(await holdsOver(host.catalog, [root.id]), (hold) => hold.layer);
+  return Promise.all(
+    layers.map(async ({ id, parent, path, format, sizeBytes, identity, ...rest }) => {
+      const holders = holds.get(id) ?? [];
+      return {
+        id,
+        parent,
+        root: rest.root === 1,
+        path,
+        format,
+        sizeBytes,
+        storedBytes: identity === null ? await storedNow(path) : storedWhenSealed(identity),
+        writers: holders.filter(({ image }) => image === null).map((holder) => holder.guest),
+        images: holders.flatMap(({ guest, image }) => (image === null ? [] : [{ guest, name: image }])),
+      };
+    }),
+  );
+}
+
+function storedWhenSealed(identity: string): number {
+  return fromStored<FileIdentity>(identity).storedBytes;
+}
+
+/** null when the file is not there */
+async function storedNow(path: string): Promise<number | null> {
+  try {
+    return (await stat(path)).blocks * 512;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return null;
+    throw error;
+  }
+}
