@@ -147,6 +147,7 @@ const DiskLayer = Type.Object({
   images: Type.Array(Type.Object({ guest: Type.String(), name: Type.String() }), {
     description: 'the images that pin it',
   }),
+  readers: Type.Integer({ description: 'how many exports and mounts read it, as what they serve' }),
 });
 
 export const DiskTree = Type.Object(
@@ -164,6 +165,24 @@ export const DiskTree = Type.Object(
   { $id: 'DiskTree' },
 );
 export type DiskTree = Static<typeof DiskTree>;
+
+export const DiskExport = Type.Object(
+  {
+    id: Type.String({ description: 'that of the operation which opened it' }),
+    guest: Type.String(),
+    image: Type.String(),
+    disk: Type.String(),
+    sizeBytes: Type.Integer(),
+    socket: Type.String({ description: 'unix socket on the host of the daemon' }),
+    uri: Type.String({ description: 'the same for NBD clients' }),
+  },
+  {
+    $id: 'DiskExport',
+    description:
+      'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
+  },
+);
+export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
   {
@@ -194,6 +213,7 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'export',
   'collect',
 );
 export type OperationKind = Static<typeof OperationKind>;
@@ -202,7 +222,7 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
+    name: Type.String({ description: 'clock, network, generation, agent, identity, space, layers' }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -228,6 +248,7 @@ export const Operation = Type.Object(
     result: Type.Object({
       guest: Type.Optional(Ref<Guest>('Guest')),
       image: Type.Optional(Ref<Image>('Image')),
+      export: Type.Optional(Ref<DiskExport>('DiskExport')),
     }),
     warnings: Type.Array(Type.String()),
     outcomes: Type.Array(Ref<Outcome>('Outcome')),
@@ -342,6 +363,11 @@ export const SavePrediction = Type.Object(
   { $id: 'SavePrediction' },
 );
 export type SavePrediction = Static<typeof SavePrediction>;
+
+export const ExportRequest = Type.Object(
+  { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },
+  { additionalProperties: false },
+);
 
 export const RestoreRequest = Type.Object(
   {

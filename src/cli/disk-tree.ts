@@ -50,10 +50,11 @@ function storedBytes({ layers }: DiskTree): number {
 }
 
 /** Another guest's images are told with its name. */
-function heldBy({ writers, images }: Layer, guest: string): string {
+function heldBy({ writers, images, readers }: Layer, guest: string): string {
   return [
     ...writers.map((writer) => `${writer} writes`),
     ...images.map((image) => (image.guest === guest ? image.name : `${image.guest} / ${image.name}`)),
+    ...(readers > 0 ? ['being read'] : []),
   ].join(', ');
 }
 

@@ -30,7 +30,7 @@ const GROUPS: readonly Group[] = [
   },
   {
     heading: 'Disks:',
-    commands: ['disk'],
+    commands: ['disk', 'export', 'mount'],
     load: () => import('./commands/disks.ts'),
   },
   {

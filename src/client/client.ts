@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  DiskExport,
   DiskTree,
   Doctor,
   Event,
@@ -15,6 +16,7 @@ import type {
 } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
+import { HeldExport } from './disk-export.ts';
 import { followEvents, queryOf, type EventFilter } from './event-stream.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
@@ -211,6 +213,22 @@ export class StasisClient {
     return this.#get(`${guestPath(guest)}/disks`, options);
   }
 
+  /**
+   * Serves a disk of an image, as it was at that instant, to programs on the daemon's host, read-only, while the guest
+   * runs: `info.uri` is for NBD clients, and what they read is raw. It ends when the caller disposes it.
+   *
+   * @param request.disk may be left out when the image has only one
+   */
+  async exportDisk(
+    guest: string,
+    image: string,
+    request: { readonly disk?: string | undefined } = {},
+    options: Waiting = {},
+  ): Promise<HeldExport> {
+    const exchange: Exchange = { method: 'POST', path: `${imagePath(guest, image)}/export`, body: request };
+    return HeldExport.hold(await this.#mutate(exchange, exportOf, options));
+  }
+
   // Operations and events ---------------------------------------------------------------------------------------
 
   /** Running ones first, then newest first. */
@@ -307,6 +325,10 @@ function guestOf(operation: Operation): Guest {
 
 function imageOf(operation: Operation): Image {
   return operation.result.image ?? missing(operation, 'image');
+}
+
+function exportOf(operation: Operation): DiskExport {
+  return operation.result.export ?? missing(operation, 'export');
 }
 
 function nothingOf(): void {}

@@ -1,11 +1,12 @@
 /** The layers of a guest's disks as clients see them. */
 import { stat } from 'node:fs/promises';
-import type { DiskTree } from '../api/schemas.ts';
+import type { DiskExport, DiskTree } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
 import { holdsOver } from '../catalog/holds.ts';
 import { chainOf, headsOf, treesOf, type LayerRecord } from '../catalog/layers.ts';
 import { errnoOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
+import type { ReaderRecord } from '../guests/disk-readers.ts';
 import type { Host } from '../guests/host.ts';
 import type { FileIdentity } from '../storage/identity.ts';
 import { fromStored } from '../stored.ts';
@@ -30,6 +31,7 @@ async function layersAround(host: Host, layer: LayerRecord): Promise<DiskTree['l
   const root = (await chainOf(host.catalog, layer.id)).at(-1) ?? layer;
   const { layers } = await treesOf(host.catalog, [root.id]);
   const holds = Map.groupBy(await holdsOver(host.catalog, [root.id]), (hold) => hold.layer);
+  const tops = (await host.readers.list()).map((reader) => reader.layers[0]);
   return Promise.all(
     layers.map(async ({ id, parent, path, format, sizeBytes, identity, ...rest }) => {
       const holders = holds.get(id) ?? [];
@@ -43,6 +45,7 @@ async function layersAround(host: Host, layer: LayerRecord): Promise<DiskTree['l
         storedBytes: identity === null ? await storedNow(path) : storedWhenSealed(identity),
         writers: holders.filter(({ image }) => image === null).map((holder) => holder.guest),
         images: holders.flatMap(({ guest, image }) => (image === null ? [] : [{ guest, name: image }])),
+        readers: tops.filter((top) => top === id).length,
       };
     }),
   );
@@ -60,4 +63,12 @@ async function storedNow(path: string): Promise<number | null> {
     if (errnoOf(error) === 'ENOENT') return null;
     throw error;
   }
+}
+
+/** An image's disk that is being served, and how to get at it. */
+export function exportView(host: Host, { id, guestName, image, disk, sizeBytes }: ReaderRecord): DiskExport {
+  const socket = host.readers.socketOf(id);
+  // https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md
+  const uri = `nbd+unix:///?socket=${encodeURIComponent(socket).replaceAll('%2F', '/')}`;
+  return { id, guest: guestName, image, disk, sizeBytes, socket, uri };
 }

@@ -1,13 +1,17 @@
-/** Disks: their layers. */
+/** Disks: their layers, and what images hold of them served to programs outside. */
 import Type from 'typebox';
 import type { DiskTree } from '../api/schemas.ts';
-import { Ref } from '../api/schemas.ts';
+import { ExportRequest, Ref } from '../api/schemas.ts';
 import { getGuest } from '../catalog/guests.ts';
+import { exportProcedure } from '../images/export.ts';
 import { diskTrees } from './disk-view.ts';
-import { Failure, GuestParams, type Routes } from './routes-guests.ts';
+import { subjectOf, submit } from './respond.ts';
+import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
+import { ImageParams } from './routes-images.ts';
 import type { ViewContext } from './views.ts';
 
-export function diskRoutes(routes: Routes, { host }: ViewContext): void {
+export function diskRoutes(routes: Routes, context: ViewContext): void {
+  const { host } = context;
   routes.get(
     '/v1/guests/:guest/disks',
     {
@@ -18,5 +22,26 @@ export function diskRoutes(routes: Routes, { host }: ViewContext): void {
       },
     },
     async (request) => diskTrees(host, await getGuest(host.catalog, request.params.guest)),
+  );
+
+  routes.post(
+    '/v1/guests/:guest/images/:image/export',
+    {
+      schema: {
+        summary: 'Serve a disk of an image read-only, as it was at that instant',
+        params: ImageParams,
+        body: Type.Optional(ExportRequest),
+        response: Accepted,
+      },
+    },
+    async (request, reply) => {
+      const { guest, image } = request.params;
+      return submit(context, reply, {
+        kind: 'export',
+        procedure: exportProcedure(host),
+        subject: await subjectOf(context, guest, image),
+        args: { name: image, ...request.body },
+      });
+    },
   );
 }

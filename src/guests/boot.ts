@@ -45,7 +45,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       await refuseWithoutHugePages(guest.name, storedDefinition(guest));
       const heads = await headIds(catalog, guest.uuid);
       await checkSeals(catalog, heads);
-      const forest = await loadForest(catalog, await rootsOfGuest(catalog, guest.uuid));
+      const forest = await loadForest(host, await rootsOfGuest(catalog, guest.uuid));
       const held = heads.filter(({ layer }) => !isWritable(forest, layer));
       return {
         guest: guest.uuid,

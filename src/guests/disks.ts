@@ -11,6 +11,7 @@ import { newId } from '../ids.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import { describeChange, readIdentity, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
+import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
 import { fromStored } from '../stored.ts';
 
@@ -35,13 +36,16 @@ export function guestDirectory(data: string, uuid: string): GuestDirectory {
   return { root, layers: join(root, 'layers'), images: join(root, 'images') };
 }
 
-/** The trees over root layers as the pure model sees them: of all guests that share them. */
-export async function loadForest(catalog: Catalog, roots: readonly string[]): Promise<LayerForest> {
+/** The trees over root layers as the pure model sees them: of all guests that share them. What is being read is pinned. */
+export async function loadForest(
+  { catalog, readers }: { readonly catalog: Catalog; readonly readers: DiskReaders },
+  roots: readonly string[],
+): Promise<LayerForest> {
   const { layers, heads, pinned } = await treesOf(catalog, roots);
   return {
     layers: layers.map(({ id, parent, root }) => ({ id, parent, root: root === 1 })),
     heads: new Set(heads),
-    pinned: new Set(pinned),
+    pinned: new Set([...pinned, ...(await readers.layers())]),
   };
 }
 

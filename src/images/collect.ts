@@ -52,7 +52,7 @@ export async function collectTrees(
   await settleInterrupted(host, roots, operation);
   const deferred = new Set<string>();
   for (;;) {
-    const steps = collectSteps(await loadForest(host.catalog, roots));
+    const steps = collectSteps(await loadForest(host, roots));
     const step = steps.find(({ layer }) => !deferred.has(layer));
     if (step === undefined) return;
     if (!(await tryStep(host, step, operation))) deferred.add(step.layer);
@@ -277,7 +277,7 @@ async function becomeOne(
 /** Is there anything to collect of a guest's layers? */
 export async function hasWork(host: Host, guest: string): Promise<boolean> {
   const roots = await rootsOfGuest(host.catalog, guest);
-  return collectSteps(await loadForest(host.catalog, roots)).length > 0;
+  return collectSteps(await loadForest(host, roots)).length > 0;
 }
 
 /** Collecting as an operation of its own: what an interrupted one left. */

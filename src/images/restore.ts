@@ -344,12 +344,13 @@ async function reusable(
   guest: string,
   pins: readonly { disk: string; layer: string }[],
 ): Promise<readonly ReusedLayer[]> {
-  const forest = await loadForest(host.catalog, await rootsOfGuest(host.catalog, guest));
+  const forest = await loadForest(host, await rootsOfGuest(host.catalog, guest));
   const heads = await headIds(host.catalog, guest);
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
     const hasChild = forest.layers.some(({ parent }) => parent === layer);
-    if (!isHead || hasChild || (await pinnedBy(host.catalog, layer)).length > 1) return [];
+    const isRead = (await host.readers.layers()).has(layer);
+    if (!isHead || hasChild || isRead || (await pinnedBy(host.catalog, layer)).length > 1) return [];
   }
   return Promise.all(
     pins.map(async ({ disk, layer }) => ({

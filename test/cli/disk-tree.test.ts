@@ -11,7 +11,7 @@ function aLayer(id: string, fields: Partial<Layer> = {}): Layer {
   const path = `/l/${id}`;
   return {
     ...{ id, path, parent: null, root: false, format: 'qcow2', sizeBytes: 64 * 1024 ** 2 },
-    ...{ storedBytes: 200 * 1024, writers: [], images: [], ...fields },
+    ...{ storedBytes: 200 * 1024, writers: [], images: [], readers: 0, ...fields },
   };
 }
 
