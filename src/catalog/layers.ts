@@ -65,6 +65,7 @@ export async function treesOf(
     .selectFrom('layers')
     .selectAll()
     .where(sql<SqlBool>`id in (${treesOver(roots)})`)
+    .orderBy(sql`rowid`) // in the order in which they were made
     .execute();
   const heads = await catalog.selectFrom('heads').select('layer').where(inTrees).execute();
   const pins = await catalog.selectFrom('pins').select('layer').distinct().where(inTrees).execute();

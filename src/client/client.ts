@@ -29,7 +29,7 @@ import type {
   SaveOptions,
   Waiting,
 } from './requests.ts';
-import { sendForJson, upgrade, type Exchange } from './transport.ts';
+import { send, sendForJson, upgrade, type Exchange } from './transport.ts';
 
 export interface ClientOptions {
   /** `unix:PATH` or `https://HOST`; default: `STASIS_CONNECT`, else the user's session daemon */
@@ -226,7 +226,15 @@ export class StasisClient {
     options: Waiting = {},
   ): Promise<HeldExport> {
     const exchange: Exchange = { method: 'POST', path: `${imagePath(guest, image)}/export`, body: request };
-    return HeldExport.hold(await this.#mutate(exchange, exportOf, options));
+    const held = await HeldExport.hold(await this.#mutate(exchange, exportOf, options));
+    try {
+      const claim = { method: 'POST', path: `/v1/exports/${held.info.id}/claim` } as const;
+      (await send(this.endpoint, claim)).resume();
+      return held;
+    } catch (error) {
+      held[Symbol.dispose]();
+      throw error;
+    }
   }
 
   // Operations and events ---------------------------------------------------------------------------------------

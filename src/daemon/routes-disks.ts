@@ -44,4 +44,20 @@ export function diskRoutes(routes: Routes, context: ViewContext): void {
       });
     },
   );
+
+  routes.post(
+    '/v1/exports/:export/claim',
+    {
+      schema: {
+        summary:
+          'Tell that the first client of an export has connected: from then on it ends with its last one',
+        params: Type.Object({ export: Type.String() }),
+        response: { 204: Type.Null(), default: Failure },
+      },
+    },
+    async (request, reply) => {
+      host.readers.claimed(request.params.export);
+      return reply.status(204).send(null);
+    },
+  );
 }

@@ -45,6 +45,8 @@ export class DiskReaders implements AsyncDisposable {
   readonly #binary: string;
   readonly #log: Log;
   readonly #live = new Map<string, LiveReader>();
+  /** the daemon's own connections, until who asked has theirs */
+  readonly #unclaimed = new Map<string, Disposable>();
   readonly #events = new EventEmitter<{ ended: [ReaderRecord] }>();
 
   /** @param options.binary path of `qemu-nbd` */
@@ -88,7 +90,14 @@ export class DiskReaders implements AsyncDisposable {
     await writeFile(join(directory, RECORD), JSON.stringify(record), { mode: 0o600 });
     const { pid, client } = await serveDisk(this.#binary, directory, disk);
     this.#follow(record, pid);
-    setTimeout(() => client[Symbol.dispose](), CLAIM_MS).unref();
+    this.#unclaimed.set(record.id, client);
+    setTimeout(() => this.claimed(record.id), CLAIM_MS).unref();
+  }
+
+  /** Who asked for a reader has connected: from now on it ends with its clients. Repeatable. */
+  claimed(id: string): void {
+    this.#unclaimed.get(id)?.[Symbol.dispose]();
+    this.#unclaimed.delete(id);
   }
 
   /** Makes sure that nothing is left of a reader. Repeatable. */
@@ -144,6 +153,7 @@ export class DiskReaders implements AsyncDisposable {
 
   async #forget(id: string): Promise<void> {
     const live = this.#live.get(id);
+    this.claimed(id);
     live?.unwatch();
     this.#live.delete(id);
     await rm(this.#directoryOf(id), { recursive: true, force: true });
