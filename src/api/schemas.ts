@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -38,6 +38,7 @@ export const GuestDisk = Type.Object({
   bus: Type.String(),
   readonly: Type.Boolean(),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
@@ -137,10 +138,11 @@ export type Image = Static<typeof Image>;
 
 const DiskLayer = Type.Object({
   id: Type.String(),
-  parent: Nullable(Type.String({ description: 'the layer below; null for the root' })),
+  parent: Nullable(Type.String({ description: 'the layer below; null when it stands alone' })),
   root: Type.Boolean({ description: "the user's own file" }),
   path: Type.String(),
   format: Type.String(),
+  driver: Type.String({ description: 'who made it' }),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
   storedBytes: Nullable(Type.Integer({ description: 'really occupied; null when the file is not there' })),
   writers: Type.Array(Type.String(), { description: 'the guest that writes to it, or will when it starts' }),
@@ -156,6 +158,7 @@ export const DiskTree = Type.Object(
     disk: Type.String(),
     path: Type.String({ description: "the user's own file" }),
     format: Type.String(),
+    driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
     bus: Type.String(),
     readonly: Type.Boolean(),
     layers: Type.Array(DiskLayer, {

@@ -1,7 +1,5 @@
 /** Who holds which layer: the names behind heads and pins, for people. */
-import { sql, type SqlBool } from 'kysely';
 import type { Catalog } from './database.ts';
-import { treesOver } from './layers.ts';
 
 /** A guest that writes to a layer, or one of its images that pins it. */
 export interface Hold {
@@ -11,23 +9,24 @@ export interface Hold {
   readonly image: string | null;
 }
 
-/** What holds the layers over given roots, whoever's they are: two queries, however many there are. */
-export async function holdsOver(catalog: Catalog, roots: readonly string[]): Promise<Hold[]> {
-  if (roots.length === 0) return [];
-  const inTrees = sql<SqlBool>`layer in (${treesOver(roots)})`;
+/** What holds the layers of given trees, whoever's they are: two queries, however many there are. */
+export async function holdsOf(catalog: Catalog, trees: readonly string[]): Promise<Hold[]> {
+  if (trees.length === 0) return [];
   const heads = await catalog
     .selectFrom('heads')
     .innerJoin('guests', 'guests.uuid', 'heads.guest')
+    .innerJoin('layers', 'layers.id', 'heads.layer')
     .select(['layer', 'guests.name as guest'])
-    .where(inTrees)
+    .where('tree', 'in', trees)
     .orderBy('guests.name')
     .execute();
   const pins = await catalog
     .selectFrom('pins')
     .innerJoin('images', 'images.id', 'pins.image')
     .innerJoin('guests', 'guests.uuid', 'images.guest')
+    .innerJoin('layers', 'layers.id', 'pins.layer')
     .select(['layer', 'guests.name as guest', 'images.name as image'])
-    .where(inTrees)
+    .where('tree', 'in', trees)
     .where('images.state', 'in', ['ready', 'broken'])
     .orderBy('images.createdAt')
     .execute();

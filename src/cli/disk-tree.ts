@@ -22,7 +22,12 @@ const ID_COLUMNS = 8;
 
 /** The lines of one disk, at most `width` columns wide; ● marks the layer that the guest writes to. */
 export function renderDisk(disk: DiskTree, width: number): string[] {
-  const facts = [disk.format, disk.bus, ...(disk.readonly ? ['read-only'] : [])];
+  const facts = [
+    disk.format,
+    disk.bus,
+    ...(disk.driver === null ? [] : [disk.driver]),
+    ...(disk.readonly ? ['read-only'] : []),
+  ];
   const title = `${paint('bold', printable(`${disk.guest} / ${disk.disk}`))}  ${facts.join(', ')}`;
   if (disk.layers.length === 0) return [title, `not captured: ${printable(disk.path)}`];
   const layers = layOutLayers(disk.layers);

@@ -1,10 +1,9 @@
 /** The layers of a guest's disks as clients see them. */
-import { stat } from 'node:fs/promises';
 import type { DiskExport, DiskTree } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
-import { holdsOver } from '../catalog/holds.ts';
-import { chainOf, headsOf, treesOf, type LayerRecord } from '../catalog/layers.ts';
-import { errnoOf } from '../errors.ts';
+import { holdsOf } from '../catalog/holds.ts';
+import { headsOf, treesOf, type LayerRecord } from '../catalog/layers.ts';
+import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import type { ReaderRecord } from '../guests/disk-readers.ts';
 import type { Host } from '../guests/host.ts';
@@ -18,31 +17,28 @@ import { fromStored } from '../stored.ts';
 export async function diskTrees(host: Host, guest: GuestRecord): Promise<DiskTree[]> {
   const heads = new Map((await headsOf(host.catalog, guest.uuid)).map(({ disk, layer }) => [disk, layer]));
   return Promise.all(
-    storedDefinition(guest).disks.map(async ({ name, path, format, bus, readonly }) => {
+    storedDefinition(guest).disks.map(async ({ name, path, format, bus, readonly, driver = 'overlay' }) => {
       const head = heads.get(name);
       const layers = head === undefined ? [] : await layersAround(host, head);
-      return { guest: guest.name, disk: name, path, format, bus, readonly, layers };
+      const used = head === undefined ? null : driver;
+      return { guest: guest.name, disk: name, path, format, driver: used, bus, readonly, layers };
     }),
   );
 }
 
 /** All layers of the tree that a layer is in, parents first. */
 async function layersAround(host: Host, layer: LayerRecord): Promise<DiskTree['layers']> {
-  const root = (await chainOf(host.catalog, layer.id)).at(-1) ?? layer;
-  const { layers } = await treesOf(host.catalog, [root.id]);
-  const holds = Map.groupBy(await holdsOver(host.catalog, [root.id]), (hold) => hold.layer);
+  const { layers } = await treesOf(host.catalog, [layer.tree]);
+  const holds = Map.groupBy(await holdsOf(host.catalog, [layer.tree]), (hold) => hold.layer);
   const tops = (await host.readers.list()).map((reader) => reader.layers[0]);
   return Promise.all(
-    layers.map(async ({ id, parent, path, format, sizeBytes, identity, ...rest }) => {
+    layers.map(async (each) => {
+      const { id, parent, path, format, driver, sizeBytes, identity } = each;
       const holders = holds.get(id) ?? [];
       return {
-        id,
-        parent,
-        root: rest.root === 1,
-        path,
-        format,
-        sizeBytes,
-        storedBytes: identity === null ? await storedNow(path) : storedWhenSealed(identity),
+        ...{ id, parent, path, format, driver, sizeBytes },
+        root: each.root === 1,
+        storedBytes: identity === null ? await storedNow(host, each) : storedWhenSealed(identity),
         writers: holders.filter(({ image }) => image === null).map((holder) => holder.guest),
         images: holders.flatMap(({ guest, image }) => (image === null ? [] : [{ guest, name: image }])),
         readers: tops.filter((top) => top === id).length,
@@ -55,12 +51,12 @@ function storedWhenSealed(identity: string): number {
   return fromStored<FileIdentity>(identity).storedBytes;
 }
 
-/** null when the file is not there */
-async function storedNow(path: string): Promise<number | null> {
+/** null when it is not there */
+async function storedNow(host: Host, layer: LayerRecord): Promise<number | null> {
   try {
-    return (await stat(path)).blocks * 512;
+    return (await host.drivers.get(layer.driver).identity(layer)).storedBytes;
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return null;
+    if (error instanceof StasisError && error.code === 'disk-missing') return null;
     throw error;
   }
 }

@@ -21,6 +21,7 @@ import {
   shutdownProcedure,
   stopProcedure,
 } from '../guests/power.ts';
+import { allDrivers } from '../storage/drivers.ts';
 import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
@@ -66,8 +67,10 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   stack.defer(() => catalog.destroy());
   const qemu = await findQemu();
   const events = new EventLog(catalog);
+  const imageTool = new ImageTool(qemu.imageToolPath);
+  const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
   );
   const readers = stack.use(
     new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
@@ -76,7 +79,8 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     catalog,
     paths,
     qemu,
-    imageTool: new ImageTool(qemu.imageToolPath),
+    imageTool,
+    drivers,
     supervisor,
     readers,
     events,

@@ -6,6 +6,7 @@ import type { Paths } from '../paths.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { QemuBinary } from '../qemu/binary.ts';
 import type { DiskReaders } from './disk-readers.ts';
+import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface Host {
@@ -13,6 +14,7 @@ export interface Host {
   readonly paths: Paths;
   readonly qemu: QemuBinary;
   readonly imageTool: ImageTool;
+  readonly drivers: Drivers;
   readonly supervisor: Supervisor;
   readonly readers: DiskReaders;
   readonly events: EventLog;

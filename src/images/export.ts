@@ -35,7 +35,7 @@ export function exportProcedure(host: Host): Procedure<ExportArgs, ExportPlan> {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
       const { disk, layer } = chooseDisk(await pinsOf(catalog, image.id), args.disk, image.name);
-      await checkSeals(catalog, [{ disk, layer: layer.id }]);
+      await checkSeals(host, [{ disk, layer: layer.id }]);
       const layers = (await chainOf(catalog, layer.id)).map(({ id }) => id);
       const { path, format, sizeBytes } = layer;
       return {

@@ -10,12 +10,15 @@ type Layer = DiskTree['layers'][number];
 function aLayer(id: string, fields: Partial<Layer> = {}): Layer {
   const path = `/l/${id}`;
   return {
-    ...{ id, path, parent: null, root: false, format: 'qcow2', sizeBytes: 64 * 1024 ** 2 },
+    ...{ id, path, parent: null, root: false, format: 'qcow2', driver: 'overlay', sizeBytes: 64 * 1024 ** 2 },
     ...{ storedBytes: 200 * 1024, writers: [], images: [], readers: 0, ...fields },
   };
 }
 
-const DISK = { guest: 'web1', disk: 'root', path: '/l/0', format: 'raw', bus: 'virtio', readonly: false };
+const DISK = {
+  ...{ guest: 'web1', disk: 'root', path: '/l/0', format: 'raw', bus: 'virtio', readonly: false },
+  driver: 'overlay' as const,
+};
 
 test('a disk is shown with what holds each layer, and branches only where it does', () => {
   const layers = [
@@ -27,7 +30,7 @@ test('a disk is shown with what holds each layer, and branches only where it doe
     aLayer('eeeeeeee55', { parent: 'dddddddd44', writers: ['copy'], storedBytes: null }),
   ];
   assert.deepEqual(renderDisk({ ...DISK, layers }, 100).map(stripVTControlCharacters), [
-    'web1 / root  raw, virtio',
+    'web1 / root  raw, virtio, overlay',
     '6 layers, 1.8 MiB stored',
     'LAYER             SIZE   STORED  HELD BY      FORMAT  FILE',
     '○ root        64.0 MiB  1.0 MiB               raw     /l/0',
@@ -40,7 +43,9 @@ test('a disk is shown with what holds each layer, and branches only where it doe
 });
 
 test('a disk that is not captured says so', () => {
-  const lines = renderDisk({ ...DISK, readonly: true, layers: [] }, 100).map(stripVTControlCharacters);
+  const lines = renderDisk({ ...DISK, readonly: true, driver: null, layers: [] }, 100).map(
+    stripVTControlCharacters,
+  );
   assert.deepEqual(lines, ['web1 / root  raw, virtio, read-only', 'not captured: /l/0']);
 });
 
