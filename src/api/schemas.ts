@@ -217,6 +217,7 @@ export const OperationKind = Literals(
   'clone',
   'delete',
   'export',
+  'compact',
   'collect',
 );
 export type OperationKind = Static<typeof OperationKind>;
@@ -225,7 +226,9 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space, layers' }),
+    name: Type.String({
+      description: 'clock, network, generation, agent, identity, space, layers, compact DISK',
+    }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -366,6 +369,16 @@ export const SavePrediction = Type.Object(
   { $id: 'SavePrediction' },
 );
 export type SavePrediction = Static<typeof SavePrediction>;
+
+export const CompactRequest = Type.Object(
+  {
+    disk: Type.Optional(Type.String({ description: 'none: all of them' })),
+    bytesPerSecond: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'of a running guest; none: as fast as it goes' }),
+    ),
+  },
+  { additionalProperties: false },
+);
 
 export const ExportRequest = Type.Object(
   { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },

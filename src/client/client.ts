@@ -214,6 +214,18 @@ export class StasisClient {
   }
 
   /**
+   * Copies what a guest's disks lack up into the layers it writes to, so that reading goes through no others. The images
+   * stay as they are. It gives way to anything else that is to be done to the guest: it rejects with `cancelled` then.
+   */
+  compactDisks<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly disk?: string | undefined; readonly bytesPerSecond?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'compact', request, options);
+  }
+
+  /**
    * Serves a disk of an image, as it was at that instant, to programs on the daemon's host, read-only, while the guest
    * runs: `info.uri` is for NBD clients, and what they read is raw. It ends when the caller disposes it.
    *

@@ -26,6 +26,7 @@ import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
+import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
@@ -37,6 +38,8 @@ import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { diskServerOf, findQemu } from '../qemu/binary.ts';
 import { ImageTool } from '../qemu/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { compactInBackground } from './compaction.ts';
+import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system]`. */
@@ -61,6 +64,7 @@ export async function main(args: readonly string[]): Promise<void> {
 
 async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<void> {
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
+  const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
   const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
@@ -100,6 +104,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await engine.recover();
   await tidy(host);
   await collectLeftovers(host, engine, await listGuests(catalog));
+  compactInBackground(host, engine, settings);
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
   const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
@@ -151,6 +156,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(cloneProcedure(host));
   engine.register(deleteProcedure(host));
   engine.register(exportProcedure(host));
+  engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
 }
 

@@ -1,8 +1,9 @@
 /** Disks: their layers, and what images hold of them served to programs outside. */
 import Type from 'typebox';
 import type { DiskTree } from '../api/schemas.ts';
-import { ExportRequest, Ref } from '../api/schemas.ts';
+import { CompactRequest, ExportRequest, Ref } from '../api/schemas.ts';
 import { getGuest } from '../catalog/guests.ts';
+import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
 import { diskTrees } from './disk-view.ts';
 import { subjectOf, submit } from './respond.ts';
@@ -43,6 +44,25 @@ export function diskRoutes(routes: Routes, context: ViewContext): void {
         args: { name: image, ...request.body },
       });
     },
+  );
+
+  routes.post(
+    '/v1/guests/:guest/compact',
+    {
+      schema: {
+        summary: "Shorten the chains of layers that a guest's disks stand on",
+        params: GuestParams,
+        body: Type.Optional(CompactRequest),
+        response: Accepted,
+      },
+    },
+    async (request, reply) =>
+      submit(context, reply, {
+        kind: 'compact',
+        procedure: compactProcedure(host),
+        subject: await subjectOf(context, request.params.guest),
+        args: request.body ?? {},
+      }),
   );
 
   routes.post(
