@@ -18,8 +18,8 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu', 'storage'],
-  client: ['api'],
-  cli: ['api', 'client'],
+  client: ['api', 'qemu'],
+  cli: ['api', 'client', 'qemu'],
   main: ['daemon', 'cli'],
 };
 

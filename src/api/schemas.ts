@@ -136,6 +136,57 @@ export const Image = Type.Object(
 );
 export type Image = Static<typeof Image>;
 
+const DiskLayer = Type.Object({
+  id: Type.String(),
+  parent: Nullable(Type.String({ description: 'the layer below; null when it stands alone' })),
+  root: Type.Boolean({ description: "the user's own file" }),
+  path: Type.String(),
+  format: Type.String(),
+  driver: Type.String({ description: 'who made it' }),
+  sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  storedBytes: Nullable(Type.Integer({ description: 'really occupied; null when the file is not there' })),
+  writers: Type.Array(Type.String(), { description: 'the guest that writes to it, or will when it starts' }),
+  images: Type.Array(Type.Object({ guest: Type.String(), name: Type.String() }), {
+    description: 'the images that pin it',
+  }),
+  readers: Type.Integer({ description: 'how many exports and mounts read it, as what they serve' }),
+});
+
+export const DiskTree = Type.Object(
+  {
+    guest: Type.String(),
+    disk: Type.String(),
+    path: Type.String({ description: "the user's own file" }),
+    format: Type.String(),
+    driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
+    bus: Type.String(),
+    readonly: Type.Boolean(),
+    layers: Type.Array(DiskLayer, {
+      description: 'parents first; with those of clones of the guest; none for a disk that is not captured',
+    }),
+  },
+  { $id: 'DiskTree' },
+);
+export type DiskTree = Static<typeof DiskTree>;
+
+export const DiskExport = Type.Object(
+  {
+    id: Type.String({ description: 'that of the operation which opened it' }),
+    guest: Type.String(),
+    image: Type.String(),
+    disk: Type.String(),
+    sizeBytes: Type.Integer(),
+    socket: Type.String({ description: 'unix socket on the host of the daemon' }),
+    uri: Type.String({ description: 'the same for NBD clients' }),
+  },
+  {
+    $id: 'DiskExport',
+    description:
+      'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
+  },
+);
+export type DiskExport = Static<typeof DiskExport>;
+
 export const ErrorBodySchema = Type.Object(
   {
     code: Type.Unsafe<keyof typeof ERRORS>({ type: 'string', enum: Object.keys(ERRORS) }),
@@ -165,6 +216,8 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'export',
+  'compact',
   'collect',
 );
 export type OperationKind = Static<typeof OperationKind>;
@@ -173,7 +226,9 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
+    name: Type.String({
+      description: 'clock, network, generation, agent, identity, space, layers, compact DISK',
+    }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -199,6 +254,7 @@ export const Operation = Type.Object(
     result: Type.Object({
       guest: Type.Optional(Ref<Guest>('Guest')),
       image: Type.Optional(Ref<Image>('Image')),
+      export: Type.Optional(Ref<DiskExport>('DiskExport')),
     }),
     warnings: Type.Array(Type.String()),
     outcomes: Type.Array(Ref<Outcome>('Outcome')),
@@ -322,6 +378,21 @@ export const SavePrediction = Type.Object(
   { $id: 'SavePrediction' },
 );
 export type SavePrediction = Static<typeof SavePrediction>;
+
+export const CompactRequest = Type.Object(
+  {
+    disk: Type.Optional(Type.String({ description: 'none: all of them' })),
+    bytesPerSecond: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'of a running guest; none: as fast as it goes' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const ExportRequest = Type.Object(
+  { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },
+  { additionalProperties: false },
+);
 
 export const RestoreRequest = Type.Object(
   {

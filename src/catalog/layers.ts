@@ -60,7 +60,12 @@ export async function treesOf(
   roots: readonly string[],
 ): Promise<{ layers: LayerRecord[]; heads: { guest: string; layer: string }[]; pinned: string[] }> {
   if (roots.length === 0) return { layers: [], heads: [], pinned: [] };
-  const layers = await catalog.selectFrom('layers').selectAll().where('tree', 'in', roots).execute();
+  const layers = await catalog
+    .selectFrom('layers')
+    .selectAll()
+    .where('tree', 'in', roots)
+    .orderBy(sql`rowid`) // in the order in which they were made
+    .execute();
   const heads = await catalog
     .selectFrom('heads')
     .innerJoin('layers', 'layers.id', 'heads.layer')

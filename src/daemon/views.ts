@@ -11,6 +11,7 @@ import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { Manifest } from '../images/manifest.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
+import { exportView } from './disk-view.ts';
 import type { FileIdentity } from '../storage/identity.ts';
 import { fromStored } from '../stored.ts';
 
@@ -194,6 +195,8 @@ export function operationSummary(record: OperationRecord, live?: LiveOperation):
 
 async function resultOf(context: ViewContext, record: OperationRecord): Promise<Operation['result']> {
   const { catalog } = context.host;
+  const reader = context.host.readers.find(record.id);
+  if (reader !== undefined) return { export: exportView(context.host, reader) };
   const guest = await catalog
     .selectFrom('guests')
     .selectAll()

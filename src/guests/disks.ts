@@ -21,6 +21,7 @@ import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/d
 import type { Drivers } from '../storage/drivers.ts';
 import { describeChange, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
+import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
 import type { Definition } from './definition.ts';
 import { fromStored } from '../stored.ts';
@@ -77,9 +78,9 @@ export async function leaveDisks(store: LayerStore, guest: GuestDisks): Promise<
     await driverOf(store, guest.definition, name).leave?.(placeOf(store, guest, name));
 }
 
-/** Trees of layers as the pure model sees them: of all guests that share them. */
+/** Trees of layers as the pure model sees them: of all guests that share them. What is being read counts as pinned. */
 export async function loadForest(
-  { catalog, drivers }: LayerStore,
+  { catalog, drivers, readers }: LayerStore & { readonly readers: DiskReaders },
   roots: readonly string[],
 ): Promise<LayerForest> {
   const { layers, heads, pinned } = await treesOf(catalog, roots);
@@ -91,7 +92,7 @@ export async function loadForest(
       fixed: !drivers.get(layer.driver).canTakeIn(layer),
     })),
     heads: new Set(heads.map(({ layer }) => layer)),
-    pinned: new Set(pinned),
+    pinned: new Set([...pinned, ...(await readers.layers())]),
     owners: new Map(layers.filter(({ root }) => root === 1).flatMap((root) => ownerOf(root, layers, heads))),
   };
 }

@@ -5,6 +5,7 @@ import type { Log } from '../log.ts';
 import type { Paths } from '../paths.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { QemuBinary } from '../qemu/binary.ts';
+import type { DiskReaders } from './disk-readers.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
 
@@ -15,6 +16,7 @@ export interface Host {
   readonly imageTool: ImageTool;
   readonly drivers: Drivers;
   readonly supervisor: Supervisor;
+  readonly readers: DiskReaders;
   readonly events: EventLog;
   readonly log: Log;
 }

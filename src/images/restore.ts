@@ -349,7 +349,8 @@ async function reusable(
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
     const hasChild = forest.layers.some(({ parent }) => parent === layer);
-    if (!isHead || hasChild || (await pinnedBy(host.catalog, layer)).length > 1) return [];
+    const isRead = (await host.readers.layers()).has(layer);
+    if (!isHead || hasChild || isRead || (await pinnedBy(host.catalog, layer)).length > 1) return [];
   }
   return Promise.all(
     pins.map(async ({ disk, layer }) => ({

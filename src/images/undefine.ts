@@ -45,6 +45,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
         );
       }
       await refuseWithClones(host, guest);
+      await refuseWithReaders(host, guest);
       await checkSeals(host, await headIds(catalog, guest.uuid));
       return {
         guest: guest.uuid,
@@ -115,5 +116,17 @@ async function refuseWithClones(host: Host, guest: GuestRecord): Promise<void> {
     'disk-in-use',
     `the disks of ${guest.name} carry those of its clones ${names.toSorted().join(', ')}; \`stasis undefine\` them first`,
     { details: { clones: names } },
+  );
+}
+
+/** @throws StasisError `disk-in-use` naming what is being read of the guest's images */
+async function refuseWithReaders(host: Host, guest: GuestRecord): Promise<void> {
+  const readers = (await host.readers.list()).filter((reader) => reader.guest === guest.uuid);
+  if (readers.length === 0) return;
+  const read = readers.map(({ image, disk }) => `${image} (disk ${disk})`).join(', ');
+  throw new StasisError(
+    'disk-in-use',
+    `somebody reads images of ${guest.name} by \`stasis export\` or \`stasis mount\`: ${read}; end that first`,
+    { details: { images: readers.map(({ image }) => image) } },
   );
 }

@@ -171,6 +171,27 @@ export const SCENARIOS: readonly Scenario[] = [
     inPause: ['pause:before-pivot', 'pause:after-pivot'],
     actions: ['kill', 'guest'],
   },
+  {
+    name: 'compact, running',
+    procedure: 'compact',
+    prepare: async (bench) => {
+      await bench.image('first');
+      await bench.change();
+    },
+    run: ({ lab }) => lab.client.compactDisks(GUEST),
+    actions: ['kill', 'guest'],
+  },
+  {
+    name: 'compact, stopped',
+    procedure: 'compact',
+    prepare: async (bench) => {
+      await bench.image('first');
+      await bench.lab.client.stop(GUEST);
+    },
+    run: ({ lab }) => lab.client.compactDisks(GUEST),
+    actions: ['kill'],
+    steps: ['copy-up'],
+  },
 ];
 
 /** Declares the tests of a scenario. */

@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
+import { findDiskServer } from '../../src/qemu/disk-server.ts';
 import { findQemuProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
 import type { Ground, GroundKind, TestDisk } from './grounds.ts';
 import { Witness } from './witness.ts';
@@ -212,6 +213,14 @@ export class Lab implements AsyncDisposable {
     return found.flat();
   }
 
+  /** Pids of all processes that serve disks of this home's images. */
+  async diskServers(): Promise<number[]> {
+    const directory = join(this.paths.run, 'readers');
+    const names = await readdir(directory).catch(() => []);
+    const found = await Promise.all(names.map((name) => findDiskServer(join(directory, name))));
+    return found.filter((pid) => pid !== undefined);
+  }
+
   /** A daemon that a command started is this lab's to end. */
   adoptDaemon(pid: number): void {
     this.#adopted.add(pid);
@@ -224,7 +233,7 @@ export class Lab implements AsyncDisposable {
       process.kill(pid, 'SIGKILL');
       await waitForEnd(pid, 10_000);
     }
-    for (const pid of await this.qemuProcesses()) {
+    for (const pid of [...(await this.qemuProcesses()), ...(await this.diskServers())]) {
       process.kill(pid, 'SIGKILL');
       await waitForEnd(pid, 10_000);
     }
