@@ -77,7 +77,7 @@ test('whatever ends a save in the middle, the guest is thawed', async () => {
     [true, 'quiesce:frozen=error'],
     [true, 'pause:before-switch=kill'],
     [false, 'quiesce:frozen=kill'],
-    [false, 'pause:before-switch=error'],
+    [false, 'verify:before=error'],
     [false, 'verify:before=kill'],
   ] as const) {
     await lab.endDaemon('SIGTERM');
