@@ -18,6 +18,8 @@ export interface GuestTable {
   stateReason: string | null;
   /** the image that the guest's present derives from */
   currentImage: string | null;
+  /** its file systems are frozen, or may be: whoever lets it run has to thaw them */
+  frozen: Generated<number>;
   createdAt: string;
 }
 
@@ -188,6 +190,12 @@ const captures: Migration = {
   },
 };
 
+const frozen: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table guests add column frozen integer not null default 0`.execute(db);
+  },
+};
+
 /** Until now there were overlays only, in their guests' directories, and every tree hung together. */
 const storageDrivers: Migration = {
   async up(db: Kysely<unknown>) {
@@ -217,4 +225,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0002-outcomes': outcomes,
   '0003-captures': captures,
   '0004-storage-drivers': storageDrivers,
+  '0005-frozen': frozen,
 };

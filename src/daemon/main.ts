@@ -13,6 +13,7 @@ import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
+import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import {
   pauseProcedure,
@@ -102,6 +103,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await supervisor.reconnect();
   await readers.reconnect();
   await engine.recover();
+  await thawAll(host);
   await tidy(host);
   await collectLeftovers(host, engine, await listGuests(catalog));
   compactInBackground(host, engine, settings);

@@ -18,7 +18,9 @@ import { isLayered } from '../guests/define.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { guestDirectory, headIds } from '../guests/disks.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
+import { thawIfFrozen } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
+import { Quiesce, quiesceFailed, whyNotQuiesce, type QuiesceWish } from '../guests/quiesce.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { background } from '../qemu/capture-background.ts';
@@ -64,6 +66,7 @@ export interface SaveArgs {
   /** of a live save: how, when the user insists on it, and how long the guest may stand still */
   readonly method?: LiveMethod;
   readonly maxPauseMs?: number;
+  readonly quiesce?: QuiesceWish;
 }
 
 interface SavePlan extends PlannedDisks {
@@ -74,6 +77,10 @@ interface SavePlan extends PlannedDisks {
   readonly description: string;
   readonly createdAt: string;
   readonly wasRunning: boolean;
+  /** to bring its file systems to rest; absent in plans of before that could be */
+  readonly quiesce?: QuiesceWish;
+  /** it was saved or restored with frozen file systems, and nobody has thawed them yet */
+  readonly isFrozen?: boolean;
   /** what the user insists on, of a live save */
   readonly wish: Wish;
   /** the default image that this one takes the place of */
@@ -105,6 +112,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await refuseUncapturable(qmp, definition, heads);
       await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
+      const { quiesce = false } = args;
+      const whyNot = whyNotQuiesce(quiesce, definition, wasRunning);
+      if (quiesce === 'require' && whyNot !== undefined) throw quiesceFailed(whyNot);
       return {
         guest: guest.uuid,
         image: newId(),
@@ -113,6 +123,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         description: args.description ?? '',
         createdAt: new Date().toISOString(),
         wasRunning,
+        quiesce,
+        isFrozen: guest.frozen === 1,
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
         ...(live ? await planDisks(host, definition, heads) : { heads: [], copies: [] }),
@@ -144,10 +156,19 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       // A background capture holds what was at its beginning, any other what is at its end.
       const screen = () => takeScreen(host, plan.guest, imageDirectory(host, plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
-      const captured = await operation.step('capture', () => capture(host, plan, choice, disks, operation));
+      const { captured, quiesce } = await operation.step('capture', () =>
+        captureQuiesced(host, plan, process, (quiesced) =>
+          capture(host, plan, choice, disks, quiesced, operation),
+        ),
+      );
+      for (const warning of quiesce.warnings) await operation.warn(warning);
       const screenAfter = screenBefore === undefined ? await screen() : undefined;
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
-      const manifest = { ...described, screen: screenBefore ?? screenAfter ?? null };
+      const manifest = {
+        ...described,
+        screen: screenBefore ?? screenAfter ?? null,
+        quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
+      };
       await operation.step('write-manifest', () => writeManifest(imageDirectory(host, plan), manifest));
       await tellOverrun(manifest, operation);
 
@@ -178,6 +199,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     async undo(plan, operation) {
       const process = await supervisor.findAlive(plan.guest);
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
+      const thawed = await thawIfFrozen(host, plan.guest);
+      if (thawed?.outcome === 'failed') await operation.warn(thawed.message);
       // First of all this makes room: the rest writes to the catalog, and the disk may be full.
       await rm(imageDirectory(host, plan), { recursive: true, force: true });
       if (!operation.reached('prepare')) return;
@@ -220,22 +243,49 @@ async function chooseFor(
   return choose(await assess(host, about, process, signal), plan.wish, guest.name);
 }
 
+/** Around the capture: the guest is frozen by it, and thawed whatever becomes of it. */
+async function captureQuiesced(
+  host: Host,
+  plan: SavePlan,
+  process: QemuProcess,
+  work: (quiesce: Quiesce) => Promise<CaptureResult>,
+): Promise<{ readonly captured: CaptureResult; readonly quiesce: Quiesce }> {
+  const { quiesce: wish = false } = plan;
+  const definition = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
+  const skipped = whyNotQuiesce(wish, definition, plan.wasRunning);
+  await using quiesce = new Quiesce(host, plan.guest, process, { isRequired: wish === 'require', skipped });
+  return { captured: await work(quiesce), quiesce };
+}
+
 /** Writes the memory; in the pause of a live save all disks are taken. */
 async function capture(
   host: Host,
   plan: SavePlan,
   choice: CaptureChoice | null,
   disks: DiskCapture,
+  quiesce: Quiesce,
   operation: OperationHandle,
 ): Promise<CaptureResult> {
   const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
-  if (!plan.live && plan.wasRunning) await qmp.execute('stop');
+  const freeze = async () => {
+    await quiesce.freeze(operation.signal);
+    await operation.failpoint('quiesce:frozen');
+  };
+  const whenLive = quiesce.isWanted ? { onStopping: freeze, onResumed: () => quiesce.thaw() } : {};
+  if (!plan.live && plan.wasRunning) {
+    if (quiesce.isWanted) await freeze();
+    await qmp.execute('stop');
+  }
   const request: CaptureRequest = {
     qmp,
     file: join(imageDirectory(host, plan), MEMORY_FILE),
-    signal: operation.signal,
+    ...(plan.live ? whenLive : {}),
+    signal: AbortSignal.any([operation.signal, quiesce.signal]),
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
-    onPaused: () => (plan.live ? takeDisks(host, qmp, disks, operation) : Promise.resolve()),
+    onPaused: async () => {
+      quiesce.standsStill();
+      if (plan.live) await takeDisks(host, qmp, disks, operation);
+    },
   };
   return plan.live ? captureLive(request, choice, operation) : stopped.capture(request);
 }
@@ -317,7 +367,7 @@ async function describe(
   choice: CaptureChoice | null,
   captured: CaptureResult,
   disks: DiskCapture,
-): Promise<Manifest> {
+): Promise<Omit<Manifest, 'screen' | 'quiesce'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
   const path = join(imageDirectory(host, plan), MEMORY_FILE);
