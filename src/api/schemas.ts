@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -38,6 +38,7 @@ export const GuestDisk = Type.Object({
   bus: Type.String(),
   readonly: Type.Boolean(),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });

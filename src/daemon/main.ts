@@ -20,6 +20,7 @@ import {
   shutdownProcedure,
   stopProcedure,
 } from '../guests/power.ts';
+import { allDrivers } from '../storage/drivers.ts';
 import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
@@ -64,14 +65,17 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   stack.defer(() => catalog.destroy());
   const qemu = await findQemu();
   const events = new EventLog(catalog);
+  const imageTool = new ImageTool(qemu.imageToolPath);
+  const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
   );
   const host: Host = {
     catalog,
     paths,
     qemu,
-    imageTool: new ImageTool(qemu.imageToolPath),
+    imageTool,
+    drivers,
     supervisor,
     events,
     log: logger,

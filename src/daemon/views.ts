@@ -51,6 +51,7 @@ export async function guestViews(
           format,
           bus,
           readonly,
+          driver: head === undefined ? null : (disk.driver ?? 'overlay'),
           sizeBytes: head?.sizeBytes ?? 0,
           layers: head?.layers ?? 0,
           head: head?.path ?? path,

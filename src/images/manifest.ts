@@ -6,6 +6,7 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { Pause } from '../qemu/capture.ts';
+import { syncPath } from '../storage/durable.ts';
 
 export interface ManifestDisk {
   readonly name: string;
@@ -73,10 +74,4 @@ export async function writeManifest(directory: string, manifest: Manifest): Prom
   await rename(draft, path);
   await syncPath(directory);
   await syncPath(dirname(directory));
-}
-
-/** Makes what was written to a file, or named in a directory, durable. */
-export async function syncPath(path: string): Promise<void> {
-  await using file = await open(path, 'r');
-  await file.sync();
 }
