@@ -65,11 +65,13 @@ export function driverOf({ drivers }: LayerStore, definition: Definition, disk: 
 }
 
 export function placeOf({ definition, data }: GuestDisks, disk: string): Place {
+  const defined = definition.disks.find(({ name }) => name === disk);
   return {
     disk,
     guest: definition.uuid,
     directory: guestDirectory(data, definition.uuid).layers,
-    root: definition.disks.find(({ name }) => name === disk)?.path ?? '',
+    root: defined?.path ?? '',
+    reserveBytes: defined?.snapshotBytes,
   };
 }
 
@@ -111,7 +113,7 @@ export async function planHeads(
   const heads: PlannedLayer[] = [];
   for (const { disk, layer } of from) {
     const driver = driverOf(store, guest.definition, disk);
-    heads.push(driver.planHead(await getLayer(store.catalog, layer), placeOf(guest, disk)));
+    heads.push(await driver.planHead(await getLayer(store.catalog, layer), placeOf(guest, disk)));
   }
   return heads;
 }

@@ -50,7 +50,7 @@ export async function planDisks(
   for (const { disk, layer } of before) {
     const head = await getLayer(host.catalog, layer);
     const place = placeOf({ definition, data: host.paths.data }, disk);
-    const copy = driverOf(host, definition, disk).planCopy?.(head, place);
+    const copy = await driverOf(host, definition, disk).planCopy?.(head, place);
     if (copy !== undefined) copies.push(copy);
     heads.push(planOverlay(head, place));
   }

@@ -3,6 +3,7 @@ import { DRIVER_NAMES, type DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
+import { lvm } from './lvm.ts';
 import { overlay } from './overlay.ts';
 
 export class Drivers {
@@ -45,5 +46,5 @@ export class Drivers {
 const BEST_FIRST = DRIVER_NAMES.filter((name) => name !== 'overlay');
 
 export function allDrivers(tool: ImageTool): Drivers {
-  return new Drivers([overlay(tool)]);
+  return new Drivers([overlay(tool), lvm]);
 }
