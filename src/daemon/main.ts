@@ -27,6 +27,7 @@ import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
+import { lookOnce, watchLost } from '../images/lost.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
@@ -92,6 +93,8 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await supervisor.reconnect();
   await engine.recover();
   await tidy(host);
+  await lookOnce(host);
+  stack.use(watchLost(host));
   await collectLeftovers(host, engine);
 
   const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);

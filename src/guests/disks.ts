@@ -64,15 +64,17 @@ export function driverOf({ drivers }: LayerStore, definition: Definition, disk: 
   return drivers.get(driverName(definition, disk));
 }
 
-export function placeOf({ definition, data }: GuestDisks, disk: string): Place {
-  const defined = definition.disks.find(({ name }) => name === disk);
-  return {
-    disk,
-    guest: definition.uuid,
-    directory: guestDirectory(data, definition.uuid).layers,
-    root: defined?.path ?? '',
-    reserveBytes: defined?.snapshotBytes,
-  };
+export function placeOf(store: LayerStore, { definition, data }: GuestDisks, disk: string): Place {
+  const { uuid, disks } = definition;
+  const { path: root = '', snapshotBytes: reserveBytes } = disks.find(({ name }) => name === disk) ?? {};
+  const own = driverOf(store, definition, disk).layerDirectory?.(root, uuid);
+  return { disk, guest: uuid, root, directory: own ?? guestDirectory(data, uuid).layers, reserveBytes };
+}
+
+/** Removes what drivers made for a guest besides its layers. Repeatable. */
+export async function leaveDisks(store: LayerStore, guest: GuestDisks): Promise<void> {
+  for (const { name } of guest.definition.disks)
+    await driverOf(store, guest.definition, name).leave?.(placeOf(store, guest, name));
 }
 
 /** Trees of layers as the pure model sees them: of all guests that share them. */
@@ -113,7 +115,7 @@ export async function planHeads(
   const heads: PlannedLayer[] = [];
   for (const { disk, layer } of from) {
     const driver = driverOf(store, guest.definition, disk);
-    heads.push(await driver.planHead(await getLayer(store.catalog, layer), placeOf(guest, disk)));
+    heads.push(await driver.planHead(await getLayer(store.catalog, layer), placeOf(store, guest, disk)));
   }
   return heads;
 }

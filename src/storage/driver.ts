@@ -61,7 +61,7 @@ export interface Place {
   readonly disk: string;
   /** UUID of the guest that they are made for */
   readonly guest: string;
-  /** the guest's own directory for layers, in the home of Stasis; made when needed, mode 0700 */
+  /** where its files go, made when needed, mode 0700: in the home of Stasis, or where the driver says (`layerDirectory`) */
   readonly directory: string;
   /** the user's own disk, whatever the guest's head is now; of a clone: that of the guest it is a clone of */
   readonly root: string;
@@ -80,13 +80,16 @@ export interface StorageDriver {
    */
   whyNot(disk: UserDisk): Promise<string | undefined>;
 
+  /** Where files of a disk's layers go, overlays too, when that is not the guest's own directory in the home of Stasis. */
+  layerDirectory?(root: string, guest: string): string;
+
   /**
    * Names a new writable head whose content is that of `from`, a layer which must not change: an overlay over it, or a
    * copy of it. It may be a layer of another driver: one that can't copy `from` plans an overlay (`planOverlay`).
    */
   planHead(from: LayerFile, place: Place): PlannedLayer | Promise<PlannedLayer>;
 
-  /** Names a copy of a head for an image; undefined when this head has to be switched. Absent when `capture` is `switch`. */
+  /** Names a copy of a head for an image; undefined for a head that it can't copy. Absent when `capture` is `switch`. */
   planCopy?(head: LayerFile, place: Place): PlannedLayer | undefined | Promise<PlannedLayer | undefined>;
 
   /**
@@ -104,6 +107,7 @@ export interface StorageDriver {
   /**
    * How long `make` would now take of a copy of this head, in milliseconds: measured, as near to the truth as it can
    * be without stopping the guest, who may write meanwhile. Leaves nothing behind. Absent when `capture` is `switch`.
+   * @param reserveBytes as the planned copy has it
    * @throws StasisError as `make`
    */
   rehearse?(head: LayerFile, signal?: AbortSignal, reserveBytes?: number): Promise<number>;
@@ -119,7 +123,10 @@ export interface StorageDriver {
    * @param sealed what `identity` said of `layer` when Stasis last let go of it
    * @throws StasisError `disk-missing`, `disk-changed` when `layer` is lost; `storage-failed`
    */
-  replaceRoot(layer: LayerFile, root: LayerFile, sealed: FileIdentity | undefined): Promise<void>;
+  replaceRoot(layer: LayerFile, root: LayerFile, sealed: FileIdentity): Promise<void>;
+
+  /** The guest is forgotten, its layers are gone: removes what else was made for them. Repeatable. */
+  leave?(place: Place): Promise<void>;
 
   /** Why the root can't be replaced by that layer now, though later it may; never, when absent. */
   whyNotReplace?(layer: LayerFile): Promise<string | undefined>;
@@ -142,4 +149,7 @@ export interface StorageDriver {
    * @returns the paths of what was removed
    */
   removeStrays?(guest: string, known: readonly LayerFile[]): Promise<string[]>;
+
+  /** Which of these layers have lost their content without anybody's doing, by their ids. Absent where that can't be. */
+  lost?(layers: readonly LayerFile[]): Promise<readonly string[]>;
 }

@@ -5,12 +5,17 @@ import type { ImageTool } from '../qemu/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
 import { lvm } from './lvm.ts';
 import { overlay } from './overlay.ts';
+import { reflink } from './reflink.ts';
 
 export class Drivers {
   readonly #drivers: ReadonlyMap<DriverName, StorageDriver>;
 
   constructor(drivers: readonly StorageDriver[]) {
     this.#drivers = new Map(drivers.map((driver) => [driver.name, driver]));
+  }
+
+  has(name: DriverName): boolean {
+    return this.#drivers.has(name);
   }
 
   /** @throws StasisError `unsupported` for one that this version doesn't have */
@@ -36,7 +41,8 @@ export class Drivers {
       );
     }
     for (const name of BEST_FIRST) {
-      if ((await this.#drivers.get(name)?.whyNot(disk)) === undefined && this.#drivers.has(name)) return name;
+      const driver = this.#drivers.get(name);
+      if (driver !== undefined && (await driver.whyNot(disk)) === undefined) return name;
     }
     return 'overlay';
   }
@@ -46,5 +52,5 @@ export class Drivers {
 const BEST_FIRST = DRIVER_NAMES.filter((name) => name !== 'overlay');
 
 export function allDrivers(tool: ImageTool): Drivers {
-  return new Drivers([overlay(tool), lvm]);
+  return new Drivers([overlay(tool), reflink(tool), lvm]);
 }

@@ -152,6 +152,13 @@ export const lvm: StorageDriver = {
     return { ...(await readIdentity(path)), inode: await lastingId(volume) };
   },
 
+  async lost(layers) {
+    const groups = new Set(layers.map(({ path }) => requireVolumeName(path).group));
+    const volumes = (await Promise.all([...groups].map(listVolumes))).flat();
+    const paths = new Set(volumes.filter(({ isLost }) => isLost).map(deviceOf));
+    return layers.filter(({ path }) => paths.has(path)).map(({ id }) => id);
+  },
+
   async removeStrays(guest, known) {
     const groups = new Set(known.map(({ path }) => volumeAt(path)?.group));
     const paths = new Set(known.map(({ path }) => path));

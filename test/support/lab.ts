@@ -12,6 +12,7 @@ import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
 import { findQemuProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
+import type { Ground, GroundKind, TestDisk } from './grounds.ts';
 import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -19,6 +20,7 @@ const MAIN = join(ROOT, 'src/main.ts');
 /** Tests run the sources; what is measured is the program as it is built. */
 const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
 const run = promisify(execFile);
+const DISK_MIB = 64;
 
 /** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
 export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdline: string } {
@@ -53,6 +55,7 @@ export class Lab implements AsyncDisposable {
   readonly #user: number | undefined;
   readonly #witnesses = new Set<Witness>();
   readonly #adopted = new Set<number>();
+  #ground: Ground | undefined;
 
   private constructor(home: string, user?: number) {
     this.home = home;
@@ -64,6 +67,19 @@ export class Lab implements AsyncDisposable {
   /** @param parent where the home is made; the system's directory for temporary files unless a test needs another */
   static async create(parent: string = tmpdir(), environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
     return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
+  }
+
+  /** A lab whose disks are of that kind. */
+  static async on(kind: GroundKind): Promise<Lab> {
+    const ground = await kind.open();
+    try {
+      const lab = await Lab.create();
+      lab.#ground = ground;
+      return lab;
+    } catch (error) {
+      await ground[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /**
@@ -140,15 +156,12 @@ export class Lab implements AsyncDisposable {
     }
   }
 
-  /** Makes disks of 64 MiB and defines the test guest on them. */
+  /** Makes disks of 64 MiB, on the lab's ground, and defines the test guest on them. */
   async define(name: string, guest: LabGuest = {}): Promise<void> {
     const { disks = 2, memory = '128MiB', cmdline = '', format = 'qcow2', extra = {} } = guest;
-    const files = Array.from({ length: disks }, (_, index) => ({
-      name: `disk${index}`,
-      path: join(this.home, `${name}-${index}.${format}`),
-      format,
-    }));
-    for (const file of files) await run('qemu-img', ['create', '-q', '-f', format, file.path, '64M']);
+    const files = [];
+    for (let index = 0; index < disks; index += 1)
+      files.push({ name: `disk${index}`, ...(await this.#makeDisk(`${name}-${index}`, format)) });
     await this.client.defineGuest({
       name,
       memory,
@@ -157,6 +170,13 @@ export class Lab implements AsyncDisposable {
       disks: files,
       ...extra,
     });
+  }
+
+  async #makeDisk(name: string, format: TestDisk['format']): Promise<TestDisk> {
+    if (this.#ground !== undefined) return this.#ground.makeDisk(name, DISK_MIB);
+    const path = join(this.home, `${name}.${format}`);
+    await run('qemu-img', ['create', '-q', '-f', format, path, `${DISK_MIB}M`]);
+    return { path, format };
   }
 
   /** Defines and starts a guest, and waits until it answers. */
@@ -209,5 +229,6 @@ export class Lab implements AsyncDisposable {
       await waitForEnd(pid, 10_000);
     }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
+    await this.#ground?.[Symbol.asyncDispose]();
   }
 }
