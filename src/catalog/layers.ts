@@ -1,5 +1,6 @@
 /** Layers, heads and pins as records. What they mean stands in storage/layers.ts. */
 import { sql, type Selectable, type SqlBool } from 'kysely';
+import type { DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { LayerTable } from './schema.ts';
@@ -196,6 +197,22 @@ export async function headSummaries(catalog: Catalog, guests: readonly string[])
     from chain join heads using (guest, disk) join layers on layers.id = heads.layer
     where chain.parent is null`.execute(catalog);
   return rows;
+}
+
+/** The layers of one driver that images which can be restored have, each with its image. */
+export async function layersOfImages(
+  catalog: Catalog,
+  driver: DriverName,
+): Promise<(LayerRecord & { readonly image: string })[]> {
+  return catalog
+    .selectFrom('images')
+    .innerJoin('pins', 'pins.image', 'images.id')
+    .innerJoin('layers', 'layers.id', 'pins.layer')
+    .selectAll('layers')
+    .select('pins.image')
+    .where('images.state', '=', 'ready')
+    .where('driver', '=', driver)
+    .execute();
 }
 
 /** What an image holds of a disk. */

@@ -31,6 +31,7 @@ import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
+import { lookOnce, watchLost } from '../images/lost.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
@@ -105,6 +106,8 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await engine.recover();
   await thawAll(host);
   await tidy(host);
+  await lookOnce(host);
+  stack.use(watchLost(host));
   await collectLeftovers(host, engine, await listGuests(catalog));
   compactInBackground(host, engine, settings);
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));

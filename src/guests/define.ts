@@ -214,6 +214,6 @@ async function rootLayer(
     path: disk.path,
     format: disk.format,
     sizeBytes: info['virtual-size'],
-    driver: await host.drivers.choose(disk, disk.driver),
+    driver: await host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver),
   };
 }

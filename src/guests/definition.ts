@@ -30,6 +30,7 @@ const DiskInput = Type.Object(
     bus: Type.Optional(OneOf('virtio', 'sata', 'scsi', 'ide')),
     readonly: Type.Optional(Type.Boolean()),
     driver: Type.Optional(OneOf(...DRIVER_NAMES)),
+    snapshotSize: Type.Optional(Type.Union([Type.String(), Type.Integer()])),
   },
   strict,
 );
@@ -103,6 +104,8 @@ export interface DiskDefinition {
   readonly readonly: boolean;
   /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
   readonly driver?: DriverName;
+  /** of a plain logical volume: the area of each snapshot, see storage/lvm.ts */
+  readonly snapshotBytes?: number;
 }
 
 export interface NetworkDefinition {
@@ -188,6 +191,9 @@ export async function pinDefinition(
       bus: disk.bus ?? 'virtio',
       readonly: disk.readonly ?? false,
       ...(disk.driver === undefined ? {} : { driver: disk.driver }),
+      ...(disk.snapshotSize === undefined
+        ? {}
+        : { snapshotBytes: parseSize(`snapshotSize of disk ${disk.name}`, disk.snapshotSize) }),
     })),
     networks: (read.networks ?? []).map((network) => ({
       type: network.type,
@@ -252,7 +258,7 @@ function checkWhole(definition: Definition): void {
   }
 }
 
-const MEMORY = /^(\d+(?:\.\d+)?)\s*(K|M|G|T|Ki|Mi|Gi|Ti)?B?$/i;
+const SIZE = /^(\d+(?:\.\d+)?)\s*(K|M|G|T|Ki|Mi|Gi|Ti)?B?$/i;
 const EXPONENTS: Record<string, number> = { k: 1, m: 2, g: 3, t: 4 };
 const MIB = 1024 ** 2;
 
@@ -261,12 +267,18 @@ const MIB = 1024 ** 2;
  * @throws StasisError `invalid-definition`
  */
 export function parseMemory(memory: string | number): number {
-  const [, amount = '', unit = ''] = MEMORY.exec(String(memory).trim()) ?? [];
-  const bytes = Number(amount) * 1024 ** (EXPONENTS[unit.charAt(0).toLowerCase()] ?? 0);
-  if (amount === '' || !Number.isSafeInteger(bytes))
-    throw invalid(`memory "${memory}" is not a size; write it like 2GiB or 512MiB`);
+  const bytes = parseSize('memory', memory);
   if (bytes < 16 * MIB || bytes % MIB !== 0)
     throw invalid(`memory "${memory}" must be whole MiB, and at least 16 MiB`);
+  return bytes;
+}
+
+/** @throws StasisError `invalid-definition` */
+function parseSize(what: string, size: string | number): number {
+  const [, amount = '', unit = ''] = SIZE.exec(String(size).trim()) ?? [];
+  const bytes = Number(amount) * 1024 ** (EXPONENTS[unit.charAt(0).toLowerCase()] ?? 0);
+  if (amount === '' || !Number.isSafeInteger(bytes))
+    throw invalid(`${what} "${size}" is not a size; write it like 2GiB or 512MiB`);
   return bytes;
 }
 

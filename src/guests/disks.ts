@@ -67,9 +67,9 @@ export function driverOf({ drivers }: LayerStore, definition: Definition, disk: 
 
 export function placeOf(store: LayerStore, { definition, data }: GuestDisks, disk: string): Place {
   const { uuid, disks } = definition;
-  const root = disks.find(({ name }) => name === disk)?.path ?? '';
+  const { path: root = '', snapshotBytes: reserveBytes } = disks.find(({ name }) => name === disk) ?? {};
   const own = driverOf(store, definition, disk).layerDirectory?.(root, uuid);
-  return { disk, guest: uuid, root, directory: own ?? guestDirectory(data, uuid).layers };
+  return { disk, guest: uuid, root, directory: own ?? guestDirectory(data, uuid).layers, reserveBytes };
 }
 
 /** Removes what drivers made for a guest besides its layers. Repeatable. */
@@ -116,7 +116,7 @@ export async function planHeads(
   const heads: PlannedLayer[] = [];
   for (const { disk, layer } of from) {
     const driver = driverOf(store, guest.definition, disk);
-    heads.push(driver.planHead(await getLayer(store.catalog, layer), placeOf(store, guest, disk)));
+    heads.push(await driver.planHead(await getLayer(store.catalog, layer), placeOf(store, guest, disk)));
   }
   return heads;
 }

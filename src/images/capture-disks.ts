@@ -52,7 +52,7 @@ export async function planDisks(
   for (const { disk, layer } of before) {
     const head = await getLayer(host.catalog, layer);
     const place = placeOf(host, { definition, data: host.paths.data }, disk);
-    const copy = driverOf(host, definition, disk).planCopy?.(head, place);
+    const copy = await driverOf(host, definition, disk).planCopy?.(head, place);
     if (copy !== undefined) copies.push(copy);
     heads.push(planOverlay(head, place));
   }
@@ -75,9 +75,9 @@ export async function rehearseCopies(
   const times: CopyTime[] = [];
   const before = await headIds(host.catalog, definition.uuid);
   const { copies } = await planDisks(host, definition, before);
-  for (const { disk, driver, from } of copies) {
+  for (const { disk, driver, from, reserveBytes } of copies) {
     const head = await getLayer(host.catalog, from);
-    const copyMs = await host.drivers.get(driver).rehearse?.(head, signal);
+    const copyMs = await host.drivers.get(driver).rehearse?.(head, signal, reserveBytes);
     if (copyMs !== undefined) times.push({ disk, driver, copyMs });
   }
   return times;

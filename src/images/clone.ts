@@ -32,6 +32,7 @@ import type { PlannedLayer } from '../storage/driver.ts';
 import { putRight } from './afterwards.ts';
 import { requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
+import { markLost } from './lost.ts';
 
 export interface CloneArgs {
   /** UUID of the guest the image is of */
@@ -61,6 +62,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
     async plan(args, subject) {
       await checkNewName(host, subject.guestName);
       const source = await getGuestByUuid(catalog, args.source);
+      await markLost(host);
       const image = await requireImage(catalog, source, args.name ?? DEFAULT_IMAGE);
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(host, pins);

@@ -70,6 +70,7 @@ async function tryStep(host: Host, step: CollectStep, operation: OperationHandle
     // A file that QEMU has open under its name can't become another.
     const replacesOpenFile = step.action === 'replace' && user !== undefined;
     if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return;
+    if (!(await canReplace(host, step))) return;
     await operation.step(`${step.action}-layer`, () => perform(host, step, user, operation));
     done = true;
   });
@@ -173,6 +174,13 @@ async function fold(
     await becomeOne(host, layer, into, open);
   }
   await sealUnlessWritten(host, into.id);
+}
+
+/** Its driver may have to wait until something else is gone. */
+async function canReplace(host: Host, { action, layer: id }: CollectStep): Promise<boolean> {
+  const layer = action === 'replace' ? await findLayer(host.catalog, id) : undefined;
+  if (layer === undefined) return true;
+  return (await host.drivers.get(layer.driver).whyNotReplace?.(layer)) === undefined;
 }
 
 /** A copy that a guest stands on becomes the user's own disk; it is nobody's then, and the next step forgets it. */
@@ -293,7 +301,8 @@ async function becomeOne(
 export async function hasWork(host: Host, guest: string): Promise<boolean> {
   const roots = await rootsOfGuest(host.catalog, guest);
   for (const step of collectSteps(await loadForest(host, roots))) {
-    if (step.action !== 'replace' || (await openDisks(host, step.layer)).length === 0) return true;
+    if (step.action !== 'replace') return true;
+    if ((await openDisks(host, step.layer)).length === 0 && (await canReplace(host, step))) return true;
   }
   return false;
 }

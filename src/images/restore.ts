@@ -50,6 +50,7 @@ import { putRight } from './afterwards.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget, requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
+import { markLost } from './lost.ts';
 import { checkImageName } from './names.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
@@ -99,6 +100,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      await markLost(host);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
       const manifest = manifestOf(image);
       if (args.saveCurrent !== undefined) {

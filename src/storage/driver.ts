@@ -29,6 +29,8 @@ export interface UserDisk {
   /** a file, or a block device */
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
+  /** what the user gives to each copy of it for what its original changes, where storage must set that aside (lvm) */
+  readonly reserveBytes?: number | undefined;
 }
 
 /** A layer as its driver sees it; a record of the catalog is one. */
@@ -50,6 +52,8 @@ export interface PlannedLayer extends LayerFile {
   readonly disk: string;
   /** the layer that it is made from: the one it will stand on (overlay), or its original (copy) */
   readonly from: string;
+  /** see `UserDisk` */
+  readonly reserveBytes?: number;
 }
 
 /** Where the layers of a disk go. */
@@ -61,6 +65,8 @@ export interface Place {
   readonly directory: string;
   /** the user's own disk, whatever the guest's head is now; of a clone: that of the guest it is a clone of */
   readonly root: string;
+  /** see `UserDisk` */
+  readonly reserveBytes?: number | undefined;
 }
 
 export interface StorageDriver {
@@ -81,10 +87,10 @@ export interface StorageDriver {
    * Names a new writable head whose content is that of `from`, a layer which must not change: an overlay over it, or a
    * copy of it. It may be a layer of another driver: one that can't copy `from` plans an overlay (`planOverlay`).
    */
-  planHead(from: LayerFile, place: Place): PlannedLayer;
+  planHead(from: LayerFile, place: Place): PlannedLayer | Promise<PlannedLayer>;
 
   /** Names a copy of a head for an image; undefined for a head that it can't copy. Absent when `capture` is `switch`. */
-  planCopy?(head: LayerFile, place: Place): PlannedLayer | undefined;
+  planCopy?(head: LayerFile, place: Place): PlannedLayer | undefined | Promise<PlannedLayer | undefined>;
 
   /**
    * Makes a planned layer; what an interrupted attempt left of it is replaced. A copy is made while the guest that
@@ -101,9 +107,10 @@ export interface StorageDriver {
   /**
    * How long `make` would now take of a copy of this head, in milliseconds: measured, as near to the truth as it can
    * be without stopping the guest, who may write meanwhile. Leaves nothing behind. Absent when `capture` is `switch`.
+   * @param reserveBytes as the planned copy has it
    * @throws StasisError as `make`
    */
-  rehearse?(head: LayerFile, signal?: AbortSignal): Promise<number>;
+  rehearse?(head: LayerFile, signal?: AbortSignal, reserveBytes?: number): Promise<number>;
 
   /** Removes a layer of this driver that nobody has open, or what was made of a planned one. Nothing there is no error. */
   remove(layer: LayerFile): Promise<void>;
@@ -121,6 +128,9 @@ export interface StorageDriver {
   /** The guest is forgotten, its layers are gone: removes what else was made for them. Repeatable. */
   leave?(place: Place): Promise<void>;
 
+  /** Why the root can't be replaced by that layer now, though later it may; never, when absent. */
+  whyNotReplace?(layer: LayerFile): Promise<string | undefined>;
+
   /**
    * Can the content of a child be written down into a layer of this driver that stands on nothing and that nobody
    * holds? If not, such a layer stays until it has no child.
@@ -132,4 +142,14 @@ export interface StorageDriver {
    * @throws StasisError `disk-missing` when it isn't there; `disk-changed` when its content is known to be lost
    */
   identity(layer: Pick<LayerFile, 'path' | 'driver'>): Promise<FileIdentity>;
+
+  /**
+   * Removes what was made for a guest, or of its layers, and is none of the layers that the catalog knows: for storage
+   * outside of Stasis's own directories, which are looked at anyway. Called while nothing is under way.
+   * @returns the paths of what was removed
+   */
+  removeStrays?(guest: string, known: readonly LayerFile[]): Promise<string[]>;
+
+  /** Which of these layers have lost their content without anybody's doing, by their ids. Absent where that can't be. */
+  lost?(layers: readonly LayerFile[]): Promise<readonly string[]>;
 }

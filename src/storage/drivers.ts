@@ -3,6 +3,7 @@ import { DRIVER_NAMES, type DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
+import { lvm } from './lvm.ts';
 import { overlay } from './overlay.ts';
 import { reflink } from './reflink.ts';
 
@@ -11,6 +12,10 @@ export class Drivers {
 
   constructor(drivers: readonly StorageDriver[]) {
     this.#drivers = new Map(drivers.map((driver) => [driver.name, driver]));
+  }
+
+  has(name: DriverName): boolean {
+    return this.#drivers.has(name);
   }
 
   /** @throws StasisError `unsupported` for one that this version doesn't have */
@@ -47,5 +52,5 @@ export class Drivers {
 const BEST_FIRST = DRIVER_NAMES.filter((name) => name !== 'overlay');
 
 export function allDrivers(tool: ImageTool): Drivers {
-  return new Drivers([overlay(tool), reflink(tool)]);
+  return new Drivers([overlay(tool), reflink(tool), lvm]);
 }
