@@ -123,6 +123,11 @@ export const Image = Type.Object(
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
+    quiesce: Literals('frozen', 'skipped', 'failed'),
+    quiesceReason: Nullable(Type.String({ description: 'why its file systems were not frozen' })),
+    frozenMs: Nullable(
+      Type.Number({ description: 'from the request to freeze until it was thawed; null when it was not' }),
+    ),
     qemuVersion: Type.String(),
     machine: Type.String(),
     memoryFile: Type.String(),
@@ -172,7 +177,7 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
+    name: Type.String({ description: 'thaw, clock, network, generation, agent, identity, space' }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -268,7 +273,12 @@ export const SaveRequest = Type.Object(
   {
     name: Type.Optional(Type.String({ description: 'none: the default image' })),
     live: Type.Optional(Type.Boolean()),
-    quiesce: Type.Optional(Type.Boolean()),
+    quiesce: Type.Optional(
+      Type.Union([Type.Boolean(), Type.Literal('require')], {
+        description:
+          "freeze the guest's file systems for that instant, through its agent; when that fails it is saved all the same, unless required",
+      }),
+    ),
     method: Type.Optional(LiveMethodName),
     maxPauseMs: Type.Optional(
       Type.Number({ exclusiveMinimum: 0, description: 'a live save that would take longer is refused' }),

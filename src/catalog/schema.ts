@@ -17,6 +17,8 @@ export interface GuestTable {
   stateReason: string | null;
   /** the image that the guest's present derives from */
   currentImage: string | null;
+  /** its file systems are frozen, or may be: whoever lets it run has to thaw them */
+  frozen: Generated<number>;
   createdAt: string;
 }
 
@@ -181,9 +183,16 @@ const captures: Migration = {
   },
 };
 
+const frozen: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table guests add column frozen integer not null default 0`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
   '0003-captures': captures,
+  '0004-frozen': frozen,
 };

@@ -35,6 +35,7 @@ export function renderImage(image: Image, width: number): string[] {
     ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
     ['how', describeCapture(image)],
     ['pause', describePause(image)],
+    ['file systems', describeQuiesce(image), image.quiesce === 'failed' ? 'yellow' : undefined],
     ['took', formatDuration(image.saveMs)],
     ['memory', formatBytes(image.memoryBytes)],
     ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
@@ -74,6 +75,14 @@ function describePause({ pauseMs, pauseParts, predictedPauseMs, maxPauseMs }: Im
   if (maxPauseMs !== null)
     facts.push(`${pauseMs > maxPauseMs ? 'MORE THAN' : 'within'} the ${formatDuration(maxPauseMs)} allowed`);
   return facts.join(' ');
+}
+
+function describeQuiesce({ quiesce, quiesceReason, frozenMs, live }: Image): string {
+  if (quiesce === 'frozen') {
+    if (frozenMs !== null) return `frozen, for ${formatDuration(frozenMs)}`;
+    return live ? 'frozen' : 'frozen, thawed when it is restored';
+  }
+  return `not frozen: ${quiesceReason}`;
 }
 
 function describeRestores(image: Image): string {

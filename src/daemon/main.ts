@@ -12,6 +12,7 @@ import { listGuests } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
+import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import {
   pauseProcedure,
@@ -87,6 +88,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
 
   await supervisor.reconnect();
   await engine.recover();
+  await thawAll(host);
   await tidy(host);
   await collectLeftovers(host, engine);
 

@@ -21,6 +21,7 @@ import {
   unseal,
   type PlannedHead,
 } from './disks.ts';
+import { letGo } from './frozen.ts';
 import { refuseWithoutHugePages } from './host-memory.ts';
 import type { Host } from './host.ts';
 
@@ -92,7 +93,7 @@ function writtenDirectly(
 }
 
 /**
- * A process that has been committed as a guest's becomes it and runs. Repeatable: after a crash the process is found again.
+ * A process that has been committed as a guest's becomes it and runs, thawed if it was saved frozen. Repeatable: after a crash the process is found again.
  * @returns `guest-crashed` when the process is gone, which is recorded
  */
 export async function letRun(
@@ -110,6 +111,6 @@ export async function letRun(
     });
   }
   await host.supervisor.adopt(uuid, instance, process);
-  if (!paused) await host.supervisor.resume(uuid, operation.guestName);
+  if (!paused) await letGo(host, uuid, operation);
   return undefined;
 }

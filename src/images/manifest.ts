@@ -5,6 +5,7 @@
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
+import type { QuiesceReport } from '../guests/quiesce.ts';
 import type { Pause } from '../qemu/capture.ts';
 
 export interface ManifestDisk {
@@ -51,6 +52,8 @@ export interface Manifest {
     readonly storedBytes: number;
   } | null;
   readonly guestWasPaused: boolean;
+  /** whether its file systems were at rest; absent in images of before that could be */
+  readonly quiesce?: QuiesceReport;
   readonly qemuVersion: string;
   /** every device with state in the memory file: a machine with others is not the one that was saved */
   readonly devices: readonly string[];

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
-import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
+import { getGuestByUuid, setCurrentImage, setDefinition, setFrozen, setInstance } from '../catalog/guests.ts';
 import {
   countRestore,
   findImageById,
@@ -153,7 +153,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
         for (const { disk, layer } of plan.reused) await setHead(transaction, plan.guest, disk, layer);
-        await setInstance(transaction, plan.guest, plan.instance);
+        await becomes(transaction, plan, image);
         await setDefinition(
           transaction,
           plan.guest,
@@ -188,6 +188,12 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       return failure;
     },
   };
+}
+
+/** The loaded process is the guest, and as frozen as it was when it was saved. */
+async function becomes(catalog: Catalog, plan: RestorePlan, image: ImageRecord): Promise<void> {
+  await setInstance(catalog, plan.guest, plan.instance);
+  await setFrozen(catalog, plan.guest, manifestOf(image).quiesce?.isInMemory === true);
 }
 
 /** The machine of the image on its new heads, or on its own layers. */
@@ -272,7 +278,7 @@ async function loadAgain(
   await host.supervisor.discard(plan.instance);
   try {
     await operation.step('load-again', () => load(host, plan, image, operation));
-    await setInstance(host.catalog, plan.guest, plan.instance);
+    await becomes(host.catalog, plan, image);
     return undefined;
   } catch (error) {
     const failure = StasisError.from(error);

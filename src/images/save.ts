@@ -29,7 +29,9 @@ import {
   type PlannedHead,
 } from '../guests/disks.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
+import { thawIfFrozen } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
+import { Quiesce, quiesceFailed, whyNotQuiesce, type QuiesceWish } from '../guests/quiesce.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block-graph.ts';
@@ -62,6 +64,7 @@ export interface SaveArgs {
   /** of a live save: how, when the user insists on it, and how long the guest may stand still */
   readonly method?: LiveMethod;
   readonly maxPauseMs?: number;
+  readonly quiesce?: QuiesceWish;
 }
 
 interface SavePlan {
@@ -72,6 +75,10 @@ interface SavePlan {
   readonly description: string;
   readonly createdAt: string;
   readonly wasRunning: boolean;
+  /** to bring its file systems to rest; absent in plans of before that could be */
+  readonly quiesce?: QuiesceWish;
+  /** it was saved or restored with frozen file systems, and nobody has thawed them yet */
+  readonly isFrozen?: boolean;
   /** what the user insists on, of a live save */
   readonly wish: Wish;
   /** the default image that this one takes the place of */
@@ -107,6 +114,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await refuseUncapturable(qmp, definition, heads);
       await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
+      const { quiesce = false } = args;
+      const whyNot = whyNotQuiesce(quiesce, definition, wasRunning);
+      if (quiesce === 'require' && whyNot !== undefined) throw quiesceFailed(whyNot);
       return {
         guest: guest.uuid,
         image: newId(),
@@ -115,6 +125,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         description: args.description ?? '',
         createdAt: new Date().toISOString(),
         wasRunning,
+        quiesce,
+        isFrozen: guest.frozen === 1,
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
         heads: live ? await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), heads) : [],
@@ -146,14 +158,21 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       // A background capture holds what was at its beginning, any other what is at its end.
       const screen = () => takeScreen(host, plan.guest, imageDirectory(plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
-      const captured = await operation.step('capture', () =>
-        capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, operation),
+      const { captured, quiesce } = await operation.step('capture', () =>
+        captureQuiesced(host, plan, process, (frozen) =>
+          capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, frozen, operation),
+        ),
       );
+      for (const warning of quiesce.warnings) await operation.warn(warning);
       const screenAfter = screenBefore === undefined ? await screen() : undefined;
       const described = await operation.step('verify', () =>
         describe(host, plan, choice, captured, before, imageDirectory(plan)),
       );
-      const manifest = { ...described, screen: screenBefore ?? screenAfter ?? null };
+      const manifest = {
+        ...described,
+        screen: screenBefore ?? screenAfter ?? null,
+        quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
+      };
       await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
       await tellOverrun(manifest, operation);
 
@@ -185,6 +204,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     async undo(plan, operation) {
       const process = await supervisor.findAlive(plan.guest);
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
+      const thawed = await thawIfFrozen(host, plan.guest);
+      if (thawed?.outcome === 'failed') await operation.warn(thawed.message);
       // First of all this makes room: the rest writes to the catalog, and the disk may be full.
       await rm(imageDirectory(plan), { recursive: true, force: true });
       if (operation.reached('prepare')) await settleHeads(host, plan, process?.qmp, operation);
@@ -226,6 +247,20 @@ async function chooseFor(
   return choose(await assess(host, about, process, signal), plan.wish, guest.name);
 }
 
+/** Around the capture: the guest is frozen by it, and thawed whatever becomes of it. */
+async function captureQuiesced(
+  host: Host,
+  plan: SavePlan,
+  process: QemuProcess,
+  work: (quiesce: Quiesce) => Promise<CaptureResult>,
+): Promise<{ readonly captured: CaptureResult; readonly quiesce: Quiesce }> {
+  const { quiesce: wish = false } = plan;
+  const definition = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
+  const skipped = whyNotQuiesce(wish, definition, plan.wasRunning);
+  await using quiesce = new Quiesce(host, plan.guest, process, { isRequired: wish === 'require', skipped });
+  return { captured: await work(quiesce), quiesce };
+}
+
 /** Writes the memory; in the pause of a live save all disks go over to their new heads, in one transaction. */
 async function capture(
   qmp: QmpClient,
@@ -233,19 +268,30 @@ async function capture(
   choice: CaptureChoice | null,
   file: string,
   before: readonly { disk: string; layer: string }[],
+  quiesce: Quiesce,
   operation: OperationHandle,
 ): Promise<CaptureResult> {
   const switches = plan.heads.map((head) => ({
     node: nodeName(before.find(({ disk }) => disk === head.disk)?.layer ?? ''),
     overlay: nodeName(head.id),
   }));
-  if (!plan.live && plan.wasRunning) await qmp.execute('stop');
+  const freeze = async () => {
+    await quiesce.freeze(operation.signal);
+    await operation.failpoint('quiesce:frozen');
+  };
+  const whenLive = quiesce.isWanted ? { onStopping: freeze, onResumed: () => quiesce.thaw() } : {};
+  if (!plan.live && plan.wasRunning) {
+    if (quiesce.isWanted) await freeze();
+    await qmp.execute('stop');
+  }
   const request: CaptureRequest = {
     qmp,
     file,
-    signal: operation.signal,
+    ...(plan.live ? whenLive : {}),
+    signal: AbortSignal.any([operation.signal, quiesce.signal]),
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
     onPaused: async () => {
+      quiesce.standsStill();
       await operation.failpoint('pause:before-switch');
       if (switches.length > 0) await switchDisks(qmp, switches);
       await operation.failpoint('pause:after-switch');
@@ -324,7 +370,7 @@ async function describe(
   captured: CaptureResult,
   before: readonly { disk: string; layer: string }[],
   directory: string,
-): Promise<Manifest> {
+): Promise<Omit<Manifest, 'screen' | 'quiesce'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
   const path = join(directory, MEMORY_FILE);

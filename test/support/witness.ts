@@ -193,6 +193,11 @@ export class Witness implements AsyncDisposable {
     return trusted(await this.#command(`read ${disk} ${offsetMiB} ${mib}`, 'read', 120_000));
   }
 
+  /** What was written to the mounted disk, and the longest time between two records since the last time this was asked. */
+  async files(): Promise<{ records: number; idleMs: number; longestMs: number }> {
+    return trusted(await this.#command('files', 'files'));
+  }
+
   async sync(): Promise<void> {
     await this.#command('sync', 'sync');
   }
