@@ -16,7 +16,7 @@ import { assertOneInstant, readImage, type Contents } from '../support/debian-im
 import { Lab } from '../support/lab.ts';
 import { Random } from '../support/random.ts';
 
-const SAVE_METHODS = ['precopy', 'background', 'stopped'] as const;
+const SAVE_METHODS = ['background', 'precopy', 'stopped'] as const;
 const RESTORE_METHODS = ['eager', 'mapped', 'lazy'] as const;
 
 const SEED = Number(process.env['STASIS_SEED'] ?? 1);
@@ -37,8 +37,7 @@ test(
     const random = new Random(SEED);
     let earlier: Contents | undefined;
     for (let round = 0; round < ROUNDS; round += 1) {
-      const name = `round-${round}`;
-      const { image, contents } = await saveAndLook(context, lab, name, random);
+      const { image, contents } = await saveAndLook(context, lab, round, random);
       // This very comparison notices when the halves of two images are put together.
       if (earlier !== undefined)
         assert.throws(() => assertOneInstant({ claims: contents.claims, held: (earlier ?? contents).held }));
@@ -49,36 +48,41 @@ test(
   },
 );
 
-/** An image of a random moment, once what it holds has been found right. */
+/** An image of a random moment, once what it holds has been found right. Every third one is of frozen file systems. */
 async function saveAndLook(
   context: TestContext,
   lab: Lab,
-  name: string,
+  round: number,
   random: Random,
 ): Promise<{ image: Image; contents: Contents }> {
+  const name = `round-${round}`;
   const before = await checkDebian(lab, GUEST);
   await delay(random.between(0, LONGEST_WAIT_MS));
-  const method = await possible(lab, random.of(SAVE_METHODS));
-  const image = await lab.client.createSaveImage(
-    GUEST,
-    method === 'stopped' ? { name } : { name, live: true, method },
+  const method = await possibleMethod(lab, round);
+  const isFrozen = round % 3 === 1;
+  const image = await lab.client.createSaveImage(GUEST, {
+    name,
+    ...(method === 'stopped' ? {} : { live: true, method }),
+    ...(isFrozen ? { quiesce: 'require' } : {}),
+  });
+  assert.equal(image.quiesce, isFrozen ? 'frozen' : 'skipped');
+  context.diagnostic(
+    `${name}: ${method}, ${image.quiesce}, ${image.saveMs} ms, pause ${image.pauseMs?.toFixed(1) ?? '–'} ms`,
   );
-  context.diagnostic(`${name}: ${method}, ${image.saveMs} ms, pause ${image.pauseMs?.toFixed(1) ?? '–'} ms`);
-  const contents = await readImage(image);
+  // A file system that was frozen is clean as it is; any other once its journal has been replayed.
+  const contents = await readImage(image, isFrozen ? 'none' : 'journal');
   assertOneInstant(contents);
   for (const [writer, { done }] of Object.entries(before))
     assert.ok((contents.held[writer] ?? 0) >= done, `${writer}: not older than the command`);
   return { image, contents };
 }
 
-/** Not every guest can be followed in the background: one that was restored mapped can't. */
-async function possible(
-  lab: Lab,
-  wanted: (typeof SAVE_METHODS)[number],
-): Promise<(typeof SAVE_METHODS)[number]> {
+/** All in turn, each after every way to restore. A guest that was restored mapped can't be followed in the background. */
+async function possibleMethod(lab: Lab, round: number): Promise<(typeof SAVE_METHODS)[number]> {
+  const wanted = SAVE_METHODS[(round + Math.floor(round / SAVE_METHODS.length)) % SAVE_METHODS.length];
   const { methods } = await lab.client.predictSave(GUEST);
   const hasObstacle = methods.some(({ method, obstacle }) => method === wanted && obstacle !== null);
-  return hasObstacle ? 'precopy' : wanted;
+  return wanted === undefined || hasObstacle ? 'precopy' : wanted;
 }
 
 /** The guest itself goes back to the image; every other time a clone begins there too, beside it. */

@@ -71,6 +71,12 @@ export function assertOneInstant({ claims, held }: Contents): void {
 
 async function checkFileSystem(disk: string, replay: 'journal' | 'none'): Promise<void> {
   if (replay === 'journal') await replayJournal(disk);
+  const { features = '' } =
+    /^Filesystem features:(?<features>.*)$/m.exec(await run('dumpe2fs', ['-h', disk]))?.groups ?? {};
+  assert.ok(
+    features.includes('has_journal') && !features.includes('needs_recovery'),
+    'nothing is left to replay',
+  );
   await run('e2fsck', ['-f', '-n', disk]);
 }
 
