@@ -3,20 +3,31 @@
  * one where it was, and every layer of every disk is a node of the block graph under a name made from its id, so
  * that a daemon that comes back can ask QEMU what its disks stand on.
  */
-import { MAIN_MEMORY } from '../qemu/restore.ts';
 import { device, socketChardev } from './command-line/arguments.ts';
 import { diskArgs, type MachineDisks } from './command-line/disks.ts';
+import { machineArgs } from './command-line/machine.ts';
 import { networkArgs } from './command-line/networks.ts';
-import { SLOT, type Address } from './command-line/slots.ts';
+import { placesOf, type Place } from './command-line/slots.ts';
 import type { Definition } from './definition.ts';
+import { bridgeArgs } from './devices/bridges.ts';
+import { AGENT_CHARDEV, AGENT_SOCKET, channelArgs } from './devices/channels.ts';
+import { controllerArgs, hasController } from './devices/controllers.ts';
+import { graphicsArgs, isSpice } from './devices/graphics.ts';
+import { helperArgs } from './devices/helpers.ts';
+import { inputArgs, redirectionArgs, type Input } from './devices/inputs.ts';
+import { soundArgs } from './devices/sound.ts';
 
-export { deviceId, layerOfNode, nodeName, type ChainLayer, type MachineDisks } from './command-line/disks.ts';
+export {
+  deviceId,
+  layerOfNode,
+  nodeName,
+  openedAs,
+  type ChainLayer,
+  type MachineDisks,
+} from './command-line/disks.ts';
 
+export { AGENT_CHARDEV, AGENT_SOCKET };
 export const SERIAL_SOCKET = 'serial.sock';
-export const AGENT_SOCKET = 'agent.sock';
-/** The name under which QEMU knows the agent's channel. */
-export const AGENT_CHARDEV = 'agent0';
-const VNC_SOCKET = 'vnc.sock';
 
 /**
  * Everything but the process's own affairs (QMP socket, pid file), which src/qemu adds. Sockets are relative: the
@@ -28,28 +39,24 @@ export function commandLine(
   disks: MachineDisks,
   memory: 'own' | 'given' = 'own',
 ): string[] {
-  const bus = definition.machine.startsWith('pc-i440fx') ? 'pci.0' : 'pcie.0';
-  const at = (slot: number) => ({ bus, addr: `0x${slot.toString(16)}` });
+  const place = placesOf(definition.machine);
   return [
     ...['-name', `${definition.name},debug-threads=on`, '-uuid', definition.uuid],
-    ...['-machine', definition.machine, '-accel', definition.accelerator, '-cpu', definition.cpu],
-    ...['-m', `size=${definition.memoryBytes / 1024 ** 2}M`, '-smp', String(definition.cpus)],
+    ...machineArgs(definition, memory),
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-msg', 'timestamp=on'],
-    // Ticks of the hardware clock that came while the guest couldn't take them are given to it afterwards: a system that
-    // counts them, as Windows does, doesn't lose time in a pause. Not part of an image: those taken without it load too.
-    ...['-rtc', 'base=utc,driftfix=slew'],
-    ...(memory === 'own' ? hugePageArgs(definition) : []),
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
     ...bootArgs(definition),
+    ...bridgeArgs(definition.bridges ?? [], place),
+    ...controllerArgs(definition.controllers ?? [], place),
     ...generationArgs(definition),
     ...serialArgs(definition),
-    ...agentArgs(definition, at(SLOT.channels)),
-    ...graphicsArgs(definition, at(SLOT.graphics), at(SLOT.usb)),
-    ...diskArgs(definition, disks, at),
-    ...definition.networks.flatMap((network, index) =>
-      networkArgs(network, index, at(SLOT.firstNetwork + index)),
-    ),
+    ...agentArgs(definition, place),
+    ...displayArgs(definition, place),
+    ...diskArgs(definition, disks, place),
+    ...definition.networks.flatMap((network, index) => networkArgs(network, index, place)),
+    ...(definition.sound === undefined ? [] : soundArgs(definition.sound, place)),
+    ...helperArgs(definition, place),
     ...definition.qemu.args,
   ];
 }
@@ -65,20 +72,6 @@ function bootArgs({ boot }: Definition): string[] {
   ];
 }
 
-/** Huge pages that the kernel reserves as QEMU starts, so that the guest never finds one missing. */
-function hugePageArgs({ memoryBytes, hugePageBytes }: Definition): string[] {
-  if (hugePageBytes === undefined) return [];
-  const backend = {
-    'qom-type': 'memory-backend-memfd',
-    id: MAIN_MEMORY,
-    size: memoryBytes,
-    hugetlb: true,
-    hugetlbsize: hugePageBytes,
-    share: true,
-  };
-  return ['-object', JSON.stringify(backend), '-machine', `memory-backend=${MAIN_MEMORY}`];
-}
-
 /** After the specification "Virtual Machine Generation ID": Windows and Linux watch it. */
 function generationArgs({ generation }: Definition): string[] {
   return generation === undefined ? [] : device({ driver: 'vmgenid', id: 'generation', guid: generation });
@@ -92,28 +85,28 @@ function serialArgs({ serial }: Definition): string[] {
   ];
 }
 
-function agentArgs({ agent }: Definition, address: Address): string[] {
-  if (!agent) return [];
+/** The agent's channel and all others, with a controller unless the definition has one. */
+function agentArgs({ agent, channels = [], controllers = [], graphics }: Definition, place: Place): string[] {
+  const isNeeded = (agent || channels.length > 0) && !hasController(controllers, 'channels');
   return [
-    ...device({ driver: 'virtio-serial-pci', id: 'channels', ...address }),
-    ...socketChardev(AGENT_CHARDEV, AGENT_SOCKET),
-    ...device({
-      driver: 'virtserialport',
-      id: 'agent0-device',
-      bus: 'channels.0',
-      nr: 1,
-      chardev: AGENT_CHARDEV,
-      name: 'org.qemu.guest_agent.0',
-    }),
+    ...(isNeeded ? controllerArgs([{ type: 'channels' }], place) : []),
+    ...channelArgs(channels, agent, isSpice(graphics)),
   ];
 }
 
-function graphicsArgs({ graphics }: Definition, screen: Address, usb: Address): string[] {
-  if (graphics === 'none') return [];
+/** A guest with a display has a pointer that knows where it is, unless the definition says which inputs there are. */
+function displayArgs(definition: Definition, place: Place): string[] {
+  const { graphics, video, controllers = [], redirections = [] } = definition;
+  const inputs = definition.inputs ?? (graphics === 'none' ? [] : [TABLET]);
+  const needsUsb = inputs.some(({ bus }) => bus === 'usb') || redirections.length > 0;
   return [
-    ...device({ driver: 'VGA', id: 'screen', ...screen }),
-    ...['-vnc', `unix:${VNC_SOCKET}`],
-    ...device({ driver: 'qemu-xhci', id: 'usb', ...usb }),
-    ...device({ driver: 'usb-tablet', id: 'tablet', bus: 'usb.0', port: '1' }),
+    ...graphicsArgs(graphics, video, place),
+    ...(needsUsb && !hasController(controllers, 'usb')
+      ? controllerArgs([{ type: 'usb', model: 'qemu-xhci' }], place)
+      : []),
+    ...inputArgs(inputs, place),
+    ...redirectionArgs(redirections),
   ];
 }
+
+const TABLET: Input = { type: 'tablet', bus: 'usb', address: '0:1' };

@@ -8,8 +8,10 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
+import { qemuTypes } from '../qemu/device-types.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
 import { readIdentity } from '../storage/identity.ts';
+import { checkDevices } from './check-devices.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
 
@@ -48,6 +50,7 @@ export function defineProcedure(
           (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
             .accelerator,
       });
+      checkDevices(pinned, await qemuTypes(host.qemu));
       await checkUnknown(host, pinned);
       const disks = await Promise.all(
         pinned.disks.map(async (disk) => ({ ...disk, path: await realDisk(pinned.name, disk) })),

@@ -10,8 +10,15 @@ import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { fromStored } from '../stored.ts';
 import { BootInput, pinBoot, type Boot } from './definition/boot.ts';
+import { DeviceInputs, pinDevices, type Devices } from './definition/devices.ts';
 import { checkDisks, DiskInput, pinDisk, type DiskDefinition } from './definition/disks.ts';
 import { refusal } from './definition/explain.ts';
+import {
+  checkTopology,
+  MachineInputs,
+  pinMachineDetails,
+  type MachineDetails,
+} from './definition/machine.ts';
 import { MemoryInput, pinMemory, type Memory } from './definition/memory.ts';
 import {
   checkNetwork,
@@ -34,32 +41,37 @@ const PolicyInput = Type.Object(
   strict,
 );
 
+const UUID = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+
 /** What the user writes. */
 const DefinitionInput = Type.Object(
   {
     name: Type.String({ pattern: NAME_PATTERN }),
-    uuid: Type.Optional(Type.String({ pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' })),
+    uuid: Type.Optional(Type.String({ pattern: UUID })),
     memory: MemoryInput,
     cpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 255 })),
     machine: Type.Optional(Type.String({ pattern: '^[a-z0-9.-]{1,40}$' })),
-    cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,200}$' })),
+    cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,2000}$' })),
+    ...MachineInputs,
     accelerator: Type.Optional(OneOf('auto', 'kvm', 'tcg')),
     firmware: Type.Optional(OneOf('bios', 'uefi')),
     boot: Type.Optional(BootInput),
-    disks: Type.Optional(Type.Array(DiskInput, { maxItems: 20 })),
+    disks: Type.Optional(Type.Array(DiskInput, { maxItems: 40 })),
     networks: Type.Optional(Type.Array(NetworkInput, { maxItems: MAX_NETWORKS })),
-    graphics: Type.Optional(OneOf('none', 'vnc')),
+    ...DeviceInputs,
     serial: Type.Optional(Type.Boolean()),
     agent: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
+    /** when the guest has had one elsewhere */
+    generation: Type.Optional(Type.String({ pattern: UUID })),
     qemu: Type.Optional(Type.Object({ args: Type.Array(Type.String()) }, strict)),
   },
   strict,
 );
-type DefinitionInput = Static<typeof DefinitionInput>;
+export type DefinitionInput = Static<typeof DefinitionInput>;
 
 /** The pinned definition: every choice made, every path absolute. */
-export interface Definition extends Memory {
+export interface Definition extends Memory, MachineDetails, Devices {
   readonly name: string;
   readonly uuid: string;
   readonly cpus: number;
@@ -71,7 +83,6 @@ export interface Definition extends Memory {
   readonly boot: Boot | null;
   readonly disks: readonly DiskDefinition[];
   readonly networks: readonly NetworkDefinition[];
-  readonly graphics: 'none' | 'vnc';
   readonly serial: boolean;
   readonly agent: boolean;
   readonly policy: Policy;
@@ -120,11 +131,12 @@ export async function pinDefinition(
     boot: read.boot === undefined ? null : pinBoot(read.boot, directory),
     disks: (read.disks ?? []).map((disk) => pinDisk(disk, directory)),
     networks: (read.networks ?? []).map(pinNetwork),
-    graphics: read.graphics ?? 'none',
+    ...pinMachineDetails(read),
+    ...pinDevices(read),
     serial: read.serial ?? true,
     agent: read.agent ?? false,
     policy: { ...DEFAULT_POLICY, ...read.policy },
-    generation: randomUUID(),
+    generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
   };
   checkWhole(definition);
@@ -144,11 +156,13 @@ function readDefinition(input: unknown): DefinitionInput {
 }
 
 /** What the parts can't say alone. */
-function checkWhole({ machine, disks, networks }: Definition): void {
+function checkWhole(definition: Definition): void {
+  const { machine, disks, networks } = definition;
   if (!machine.startsWith('pc-i440fx') && !machine.startsWith('pc-q35'))
     throw invalid(`machine ${machine} is not supported: use q35 or pc`);
   checkDisks(disks, machine);
   networks.forEach(checkNetwork);
+  checkTopology(definition.cpus, definition);
 }
 
 /** An image needs the same CPU when it comes back, so `host-model` becomes a name that QEMU keeps. */

@@ -15,7 +15,7 @@ import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
 import { getLayer, insertPin, listLayers } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
-import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
+import { deviceId, layerOfNode, nodeName, openedAs } from '../guests/command-line.ts';
 import { isLayered } from '../guests/define.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
@@ -139,8 +139,11 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(plan), { recursive: true, mode: 0o700 });
         await createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads);
-        for (const head of plan.heads)
-          await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path });
+        const { disks } = storedDefinition(await getGuestByUuid(catalog, plan.guest));
+        for (const head of plan.heads) {
+          const disk = disks.find(({ name }) => name === head.disk);
+          await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path, ...openedAs(disk) });
+        }
       });
 
       // A background capture holds what was at its beginning, any other what is at its end.

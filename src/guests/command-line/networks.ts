@@ -1,9 +1,9 @@
 /** Network cards and what they are plugged into. */
 import type { NetworkDefinition } from '../definition.ts';
 import { device } from './arguments.ts';
-import type { Address } from './slots.ts';
+import { SLOT, type Place } from './slots.ts';
 
-export function networkArgs(network: NetworkDefinition, index: number, address: Address): string[] {
+export function networkArgs(network: NetworkDefinition, index: number, place: Place): string[] {
   const id = `net${index}`;
   const netdev = {
     user: { type: 'user', id },
@@ -13,6 +13,18 @@ export function networkArgs(network: NetworkDefinition, index: number, address: 
   return [
     '-netdev',
     JSON.stringify(netdev),
-    ...device({ driver: 'virtio-net-pci', id: `${id}-device`, netdev: id, mac: network.mac, ...address }),
+    ...device({
+      driver: driverOf(network.model ?? 'virtio'),
+      id: `${id}-device`,
+      netdev: id,
+      mac: network.mac,
+      ...(network.bootOrder === undefined ? {} : { bootindex: network.bootOrder }),
+      ...(network.mtu === undefined ? {} : { host_mtu: network.mtu }),
+      ...place(network.address, SLOT.firstNetwork + index),
+    }),
   ];
+}
+
+function driverOf(model: NonNullable<NetworkDefinition['model']>): string {
+  return model.startsWith('virtio') ? model.replace('virtio', 'virtio-net-pci') : model;
 }
