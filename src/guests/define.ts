@@ -9,7 +9,9 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
+import { qemuTypes } from '../qemu/device-types.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
+import { checkDevices } from './check-devices.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
 
@@ -49,6 +51,7 @@ export function defineProcedure(
           (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
             .accelerator,
       });
+      checkDevices(pinned, await qemuTypes(host.qemu));
       await checkUnknown(host, pinned);
       const real = await Promise.all(
         pinned.disks.map(async (disk) => ({ ...disk, path: await realDisk(pinned.name, disk) })),

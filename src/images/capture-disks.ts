@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import type { DriverName } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getLayer, insertPin, listLayers, pinsOf, writerOf } from '../catalog/layers.ts';
-import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
+import { deviceId, layerOfNode, nodeName, openedAs } from '../guests/command-line.ts';
 import type { Definition } from '../guests/definition.ts';
 import {
   driverOf,
@@ -101,11 +101,15 @@ export function captureOf(
 export async function prepareDisks(
   host: Host,
   qmp: QmpClient,
+  { disks }: Definition,
   { heads }: DiskCapture,
   signal: AbortSignal,
 ): Promise<void> {
   await makeLayers(host, heads, signal);
-  for (const head of heads) await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path });
+  for (const { id, path, disk } of heads) {
+    const defined = disks.find(({ name }) => name === disk);
+    await addOverlayNode(qmp, { nodeName: nodeName(id), path, ...openedAs(defined) });
+  }
 }
 
 /** In the pause, when all that the guest wrote is flushed. A copy that fails leaves all disks as they were. */

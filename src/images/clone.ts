@@ -12,7 +12,8 @@ import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
 import { alreadyDefined, insertDefined } from '../guests/define.ts';
-import { randomMac, type Definition } from '../guests/definition.ts';
+import type { Definition } from '../guests/definition.ts';
+import { randomMac } from '../guests/definition/networks.ts';
 import {
   checkSeals,
   guestDirectory,

@@ -150,7 +150,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await tellSwitched(choice, operation);
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(host, plan), { recursive: true, mode: 0o700 });
-        await prepareDisks(host, qmp, disks, operation.signal);
+        const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
+        await prepareDisks(host, qmp, definition, disks, operation.signal);
       });
 
       // A background capture holds what was at its beginning, any other what is at its end.

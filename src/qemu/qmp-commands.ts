@@ -246,6 +246,8 @@ export interface Commands {
   >;
 
   /** Children and properties of an object: its children's types are `child<TYPE>`. */
+  /** All types that QEMU has or could load, those of devices among them. */
+  'qom-list-types': Command<undefined, readonly { readonly name: string }[]>;
   'qom-list': Command<{ readonly path: string }, readonly { readonly name: string; readonly type: string }[]>;
   /** Properties of all objects of a type, without one being made. */
   'qom-list-properties': Command<

@@ -3,12 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { StasisError } from '../../src/errors.ts';
 import { commandLine } from '../../src/guests/command-line.ts';
-import {
-  parseMemory,
-  pinDefinition,
-  type Definition,
-  type HostChoices,
-} from '../../src/guests/definition.ts';
+import { pinDefinition, type Definition, type HostChoices } from '../../src/guests/definition.ts';
+import { parseMemory } from '../../src/guests/definition/memory.ts';
 
 const HOST: HostChoices = {
   resolveMachine: (machine) => Promise.resolve(machine === 'q35' ? 'pc-q35-10.0' : machine),
