@@ -27,8 +27,8 @@ const PRODUCTS = ['disk.raw', 'vmlinuz', 'initrd.gz'] as const;
 /** Sparse: what it really occupies is what is in it. */
 const DISK_BYTES = 2 * 1024 ** 3;
 const KERNEL = 'linux-image-cloud-amd64';
-/** What the root file system is reached by, in that kernel; ext4 is built in. */
-const MODULES = ['virtio_pci', 'virtio_blk'];
+/** What the root file system is reached by. */
+const MODULES = ['virtio_pci', 'virtio_blk', 'ext4'];
 const UNREAD = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/info/*'];
 
 /** The exit status EX_TEMPFAIL: scripts/setup then brings apt's lists up to date and tries once more. */
@@ -77,7 +77,7 @@ async function bootstrap(variant: string, work: string): Promise<void> {
     await output('apt-config', ['dump', '--no-empty', 'Acquire::http', 'Acquire::https']),
   );
   await writeFile(join(work, 'sources.list'), sources);
-  const hooks = (await Promise.all(parts.map(hooksOf))).flat();
+  const hooks = (await Promise.all(parts.map((part) => hooksOf(part, work)))).flat();
   await run(
     'mmdebstrap',
     [
@@ -92,14 +92,22 @@ async function bootstrap(variant: string, work: string): Promise<void> {
   );
 }
 
-/** What mmdebstrap does last in the new system: `copy-in` is its own, the rest are commands of a shell. */
-async function hooksOf(part: string): Promise<string[]> {
-  const files = (await readdir(join(part, 'files')).catch(() => [])).map((name) => join(part, 'files', name));
+/** What mmdebstrap does last in the new system: `tar-in` is its own, the rest are commands of a shell. */
+async function hooksOf(part: string, work: string): Promise<string[]> {
+  const files = join(work, `${basename(part)}-files.tar`);
+  // All is root's, whoever has the sources here.
+  await run('tar', [
+    '--owner=0',
+    '--group=0',
+    '--mode=u=rwX,go=rX',
+    '-cf',
+    files,
+    '-C',
+    join(part, 'files'),
+    '.',
+  ]);
   const units = await linesOf(join(part, 'units')).catch(() => []);
-  return [
-    ...(files.length > 0 ? [`copy-in ${files.join(' ')} /`] : []),
-    ...units.map((line) => `chroot "$1" systemctl --quiet ${line}`),
-  ];
+  return [`tar-in ${files} /`, ...units.map((line) => `chroot "$1" systemctl --quiet ${line}`)];
 }
 
 /** This machine's release and where it gets it from, updates included. */
@@ -124,34 +132,49 @@ async function mirrors(): Promise<{ suite: string; sources: string }> {
 async function makeInitramfs(modules: string, work: string): Promise<void> {
   const tree = join(work, 'initramfs');
   for (const directory of ['dev', 'root', 'modules']) await mkdir(join(tree, directory), { recursive: true });
-  const paths = await withDependencies(MODULES, modules);
-  for (const path of paths) await copyFile(join(modules, path), join(tree, 'modules', basename(path)));
-  await writeFile(join(tree, 'modules/order'), paths.map((path) => `${basename(path, '.ko')}\n`).join(''));
-  await run('gcc', [
-    '-O2',
-    '-static',
-    '-Wall',
-    '-Wextra',
-    '-Werror',
-    '-o',
-    join(tree, 'init'),
-    join(SOURCES, 'boot.c'),
-  ]);
+  const needed = await withDependencies(MODULES, modules);
+  for (const { name, path } of needed) await unpackModule(path, join(tree, 'modules', `${name}.ko`));
+  await writeFile(join(tree, 'modules/order'), needed.map(({ name }) => `${name}\n`).join(''));
+  const init = join(tree, 'init');
+  await run('gcc', ['-O2', '-static', '-Wall', '-Wextra', '-Werror', '-o', init, join(SOURCES, 'boot.c')]);
   await archive(tree, join(work, 'initrd.gz'));
 }
 
-/** Each module after those it needs. After modules.dep(5): a module, a colon, what it needs, the first of it last. */
-async function withDependencies(names: readonly string[], modules: string): Promise<string[]> {
+interface Module {
+  readonly name: string;
+  readonly path: string;
+}
+
+/**
+ * Each module after those it needs; none that is built into the kernel. After modules.dep(5): a module, a colon, what it
+ * needs, the first of it last.
+ */
+async function withDependencies(names: readonly string[], modules: string): Promise<Module[]> {
+  const builtin = new Set((await linesOf(join(modules, 'modules.builtin'))).map(moduleName));
   const known = (await linesOf(join(modules, 'modules.dep'))).map((line) => {
     const [path = '', needed = ''] = line.split(':');
     return { path, needed: needed.split(' ').filter(Boolean).toReversed() };
   });
   const paths = names.flatMap((name) => {
-    const module = known.find(({ path }) => basename(path, '.ko').replaceAll('-', '_') === name);
+    if (builtin.has(name)) return [];
+    const module = known.find(({ path }) => moduleName(path) === name);
     if (module === undefined) throw new Error(`the kernel has no module ${name}`);
     return [...module.needed, module.path];
   });
-  return [...new Set(paths)];
+  return [...new Set(paths)].map((path) => ({ name: moduleName(path), path: join(modules, path) }));
+}
+
+function moduleName(path: string): string {
+  return basename(path)
+    .replace(/\.ko(\.\w+)?$/, '')
+    .replaceAll('-', '_');
+}
+
+/** Debian 12 has modules as they are, later releases have them compressed. */
+async function unpackModule(from: string, to: string): Promise<void> {
+  if (!from.endsWith('.xz')) return copyFile(from, to);
+  const unpacked = await run('xz', ['-dc', from], { encoding: 'buffer', maxBuffer: 64 * 1024 ** 2 });
+  await writeFile(to, unpacked.stdout);
 }
 
 async function archive(directory: string, path: string): Promise<void> {
