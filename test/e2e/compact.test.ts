@@ -65,7 +65,7 @@ test('in the background chains are kept at the depth of the settings, and a save
   const settle = (rate: string) =>
     writeFile(
       `${lab.paths.config}/stasis.yaml`,
-      `disks: {compactAboveDepth: 3, compactBytesPerSecond: ${rate}}\n`,
+      `disks: {compactAboveDepth: 3, compactAfterSeconds: 0, compactBytesPerSecond: ${rate}}\n`,
     );
   await settle('64KiB');
   await lab.startDaemon();
