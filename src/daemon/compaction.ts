@@ -46,7 +46,7 @@ async function compactIfDeep(
       const { settled } = await engine.submit(compactProcedure(host), {
         kind: 'compact',
         subject: { guest, guestName: name, image: null },
-        args: { disk, bytesPerSecond },
+        args: { disk, bytesPerSecond, unasked: true },
       });
       await settled;
     }

@@ -29,6 +29,8 @@ export interface CompactArgs {
   readonly disk?: string;
   /** of a running guest; as fast as it goes when absent */
   readonly bytesPerSecond?: number;
+  /** only when as much again stays free: nobody asked for it, and others need room too */
+  readonly unasked?: boolean;
 }
 
 interface Shortening {
@@ -81,6 +83,8 @@ export function compactProcedure(host: Host): Procedure<CompactArgs, CompactPlan
           skipped.push({ disk, reason: 'an image holds what the guest would write to; start it first' });
         }
       }
+      if (args.unasked === true)
+        needs.push(...needs.map((need) => ({ ...need, what: `left free for ${need.what}` })));
       await refuseWithoutSpace(host, 'copying', needs);
       return { guest: guest.uuid, disks, skipped, bytesPerSecond: args.bytesPerSecond ?? null };
     },
