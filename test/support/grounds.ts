@@ -107,6 +107,12 @@ export const GROUNDS = [
     open: files('qcow2', mounted(XFS)),
   },
   {
+    name: 'reflinks of raw files on XFS',
+    driver: 'reflink',
+    skip: needs('mkfs.xfs'),
+    open: files('raw', mounted(XFS)),
+  },
+  {
     name: 'reflinks of raw files on Btrfs',
     driver: 'reflink',
     skip: needs('mkfs.btrfs'),
@@ -114,10 +120,13 @@ export const GROUNDS = [
   },
 ] as const satisfies readonly GroundKind[];
 
-/** @throws Error when there is none of that name */
-export function groundKind(name: string): GroundKind {
-  const kind = GROUNDS.find((candidate) => candidate.name === name);
-  if (kind === undefined)
-    throw new Error(`no ground "${name}": ${GROUNDS.map((each) => each.name).join(', ')}`);
-  return kind;
+/** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
+export function kindsNamed(names: string | undefined): readonly GroundKind[] {
+  if (names === undefined) return GROUNDS;
+  return names.split(',').map((name) => {
+    const kind = GROUNDS.find((candidate) => candidate.name === name.trim());
+    if (kind === undefined)
+      throw new Error(`no ground "${name}": ${GROUNDS.map((each) => each.name).join(', ')}`);
+    return kind;
+  });
 }
