@@ -58,7 +58,7 @@ function guestOf(size: string): string {
 /** Clones of a file that was written in pieces that don't touch. */
 async function pieces(kind: GroundKind): Promise<void> {
   await using ground = await kind.open();
-  const { rehearse } = reflink(new ImageTool((await findQemu()).imageToolPath));
+  const driver = reflink(new ImageTool((await findQemu()).imageToolPath));
   for (const count of PIECES) {
     const disk = await ground.makeDisk(`pieces-${count}`, 512);
     {
@@ -70,7 +70,7 @@ async function pieces(kind: GroundKind): Promise<void> {
     }
     const head = { id: '', ...disk, sizeBytes: 0, parent: null, driver: 'reflink' } as const;
     const times: number[] = [];
-    for (let round = 0; round < 5; round += 1) times.push((await rehearse?.(head)) ?? Number.NaN);
+    for (let round = 0; round < 5; round += 1) times.push((await driver.rehearse?.(head)) ?? Number.NaN);
     process.stdout.write(`${kind.name}, a clone of ${count} pieces: ${spread(times)} ms\n`);
   }
 }

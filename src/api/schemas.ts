@@ -117,6 +117,14 @@ export const Image = Type.Object(
     storedBytes: Type.Integer({
       description: 'really occupied by memory file, picture of the screen and pinned layers inside Stasis',
     }),
+    freesBytes: Type.Integer({
+      description:
+        'what deleting this image alone frees for certain: memory file, picture, layers that only it needs',
+    }),
+    freesAtMostBytes: Type.Integer({
+      description:
+        'the most that it may free: also what merged layers hold twice, what shares blocks, memory that a guest runs on',
+    }),
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),

@@ -1,5 +1,7 @@
 /** Who holds which layer: the names behind heads and pins, for people. */
+import { sql } from 'kysely';
 import type { Catalog } from './database.ts';
+import type { LayerRecord } from './layers.ts';
 
 /** A guest that writes to a layer, or one of its images that pins it. */
 export interface Hold {
@@ -31,4 +33,28 @@ export async function holdsOf(catalog: Catalog, trees: readonly string[]): Promi
     .orderBy('images.createdAt')
     .execute();
   return [...heads.map((head) => ({ ...head, image: null })), ...pins];
+}
+
+/** A layer with what it occupies, and how much holds it. */
+export interface WeighedLayer extends Omit<LayerRecord, 'identity' | 'tree' | 'guest'> {
+  /** when Stasis last let go of it; null while a guest may write to it */
+  readonly storedBytes: number | null;
+  readonly pins: number;
+}
+
+/** The layers of the trees in which the given guests have images, in two queries however many there are. */
+export async function weighedLayers(
+  catalog: Catalog,
+  guests: readonly string[],
+): Promise<{ layers: WeighedLayer[]; heads: string[] }> {
+  if (guests.length === 0) return { layers: [], heads: [] };
+  const trees = sql`
+    select distinct tree from images join pins on pins.image = images.id join layers on layers.id = pins.layer
+    where images.guest in (${sql.join(guests)})`;
+  const { rows } = await sql<WeighedLayer>`
+    select id, path, format, parent, root, sizeBytes, driver, json_extract(identity, '$.storedBytes') as storedBytes,
+      (select count(*) from pins where pins.layer = layers.id) as pins
+    from layers where tree in (${trees})`.execute(catalog);
+  const heads = await catalog.selectFrom('heads').select('layer').execute();
+  return { layers: rows, heads: heads.map(({ layer }) => layer) };
 }

@@ -219,11 +219,13 @@ export async function layersOfImages(
 export interface PinnedLayer {
   readonly image: string;
   readonly disk: string;
+  readonly layerId: string;
   readonly path: string;
   readonly format: string;
   readonly sizeBytes: number;
   readonly root: number;
-  readonly identity: string | null;
+  /** what it occupied when Stasis last let go of it */
+  readonly storedBytes: number | null;
 }
 
 /** The pinned layers of the given guests' images, in one query. */
@@ -232,7 +234,8 @@ export async function pinnedLayers(catalog: Catalog, guests: readonly string[]):
     .selectFrom('images')
     .innerJoin('pins', 'pins.image', 'images.id')
     .innerJoin('layers', 'layers.id', 'pins.layer')
-    .select(['image', 'disk', 'path', 'format', 'sizeBytes', 'root', 'identity'])
+    .select(['image', 'disk', 'layers.id as layerId', 'path', 'format', 'sizeBytes', 'root'])
+    .select(sql<number | null>`json_extract(identity, '$.storedBytes')`.as('storedBytes'))
     .where('images.guest', 'in', guests)
     .execute();
 }

@@ -17,6 +17,7 @@ const SettingsFile = Type.Object(
           compactAboveDepth: Type.Optional(
             Type.Union([Type.Integer({ minimum: 2, maximum: 10_000 }), Type.Literal(false)]),
           ),
+          compactAfterSeconds: Type.Optional(Type.Number({ minimum: 0, maximum: 86_400 })),
           compactBytesPerSecond: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 1 })])),
         },
         strict,
@@ -31,6 +32,8 @@ export interface Settings {
   readonly disks: {
     /** a chain of more layers is shortened in the background; null: never */
     readonly compactAboveDepth: number | null;
+    /** when so long nothing was done to the guest */
+    readonly compactAfterSeconds: number;
     readonly compactBytesPerSecond: number;
   };
 }
@@ -55,10 +58,11 @@ export async function readSettings(directory: string): Promise<Settings> {
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
   const { disks = {} } = checked(parseYaml(text, file), file);
-  const { compactAboveDepth = 30, compactBytesPerSecond = 50 * MIB } = disks;
+  const { compactAboveDepth = 30, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
       compactAboveDepth: compactAboveDepth === false ? null : compactAboveDepth,
+      compactAfterSeconds,
       compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
     },
   };

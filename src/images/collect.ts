@@ -67,8 +67,9 @@ async function tryStep(host: Host, step: CollectStep, operation: OperationHandle
   await operation.whileHolding(await guestsOver(host.catalog, [step.layer]), async () => {
     const [user, ...others] = await openDisks(host, step.layer);
     const foldsAnothersHead = user?.head === step.layer && user.guest !== operation.guest;
-    // A file that QEMU has open under its name can't become another.
-    const replacesOpenFile = step.action === 'replace' && user !== undefined;
+    // A file that QEMU or a reader has open under its name can't become another.
+    const isOpen = user !== undefined || (await host.readers.layers()).has(step.layer);
+    const replacesOpenFile = step.action === 'replace' && isOpen;
     if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return;
     if (!(await canReplace(host, step))) return;
     await operation.step(`${step.action}-layer`, () => perform(host, step, user, operation));

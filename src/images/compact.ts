@@ -22,13 +22,15 @@ import type { FileIdentity } from '../storage/identity.ts';
 import { isWritable } from '../storage/layers.ts';
 import { fromStored } from '../stored.ts';
 import { collect } from './collect.ts';
-import { refuseWithoutSpace } from './space.ts';
+import { refuseWithoutSpace, type Need } from './space.ts';
 
 export interface CompactArgs {
   /** all of them when absent */
   readonly disk?: string;
   /** of a running guest; as fast as it goes when absent */
   readonly bytesPerSecond?: number;
+  /** only when as much again stays free: nobody asked for it, and others need room too */
+  readonly unasked?: boolean;
 }
 
 interface Shortening {
@@ -67,6 +69,7 @@ export function compactProcedure(host: Host): Procedure<CompactArgs, CompactPlan
       if (supervisor.find(guest.uuid) === undefined) await checkSeals(host, heads);
       const forest = await loadForest(host, await rootsOfGuest(catalog, guest.uuid));
       const disks: Shortening[] = [];
+      const needs: Need[] = [];
       const skipped: { disk: string; reason: string }[] = [];
       for (const { disk, layer } of heads.filter((head) => (args.disk ?? head.disk) === head.disk)) {
         const [, ...below] = await chainOf(catalog, layer);
@@ -75,11 +78,14 @@ export function compactProcedure(host: Host): Procedure<CompactArgs, CompactPlan
           skipped.push({ disk, reason: 'there is nothing between what the guest writes to and the bottom' });
         } else if (isWritable(forest, layer)) {
           disks.push({ disk, head: layer, bottom: bottom.id, between: below.map(({ id }) => id) });
-          await refuseWithoutSpaceFor(layer, below, host);
+          needs.push(await copyNeed(host, disk, layer, below));
         } else {
           skipped.push({ disk, reason: 'an image holds what the guest would write to; start it first' });
         }
       }
+      if (args.unasked === true)
+        needs.push(...needs.map((need) => ({ ...need, what: `left free for ${need.what}` })));
+      await refuseWithoutSpace(host, 'copying', needs);
       return { guest: guest.uuid, disks, skipped, bytesPerSecond: args.bytesPerSecond ?? null };
     },
 
@@ -171,10 +177,15 @@ async function record(
 }
 
 /** At most all that is stored between can be copied, and no more than the disk has. What the head has already isn't known. */
-async function refuseWithoutSpaceFor(id: string, between: readonly LayerRecord[], host: Host): Promise<void> {
-  const head = await getLayer(host.catalog, id);
+async function copyNeed(
+  host: Host,
+  disk: string,
+  head: string,
+  between: readonly LayerRecord[],
+): Promise<Need> {
+  const { path, sizeBytes } = await getLayer(host.catalog, head);
   const storedBytes = between.reduce((sum, { identity }) => sum + storedIn(identity), 0);
-  await refuseWithoutSpace(dirname(head.path), Math.min(storedBytes, head.sizeBytes));
+  return { what: `disk ${disk}`, directory: dirname(path), bytes: Math.min(storedBytes, sizeBytes) };
 }
 
 function storedIn(identity: string | null): number {

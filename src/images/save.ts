@@ -57,7 +57,7 @@ import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, writeManifest, type Manifest } from './manifest.ts';
 import { checkImageName } from './names.ts';
 import { takeScreen } from './screen.ts';
-import { refuseWithoutSpace } from './space.ts';
+import { refuseWithoutSpace, saveNeeds } from './space.ts';
 
 export interface SaveArgs {
   readonly name?: string;
@@ -110,7 +110,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const live = args.live ?? false;
       const heads = await headIds(catalog, guest.uuid);
       await refuseUncapturable(qmp, definition, heads);
-      await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
+      const planned = live ? await planDisks(host, definition, heads) : { heads: [], copies: [] };
+      const memoryBytes = await residentGuestBytes(process, definition);
+      await refuseWithoutSpace(host, 'the save', saveNeeds(host, guest.uuid, memoryBytes, planned.heads));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
       const { quiesce = false } = args;
       const whyNot = whyNotQuiesce(quiesce, definition, wasRunning);
@@ -127,7 +129,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         isFrozen: guest.frozen === 1,
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
-        ...(live ? await planDisks(host, definition, heads) : { heads: [], copies: [] }),
+        ...planned,
       };
     },
 

@@ -5,13 +5,17 @@ import { parseSettings } from '../../src/daemon/settings.ts';
 const read = (text: string) => parseSettings(text, '/etc/stasis/stasis.yaml').disks;
 
 test('settings are read, and what is not there is as by default', () => {
-  const byDefault = { compactAboveDepth: 30, compactBytesPerSecond: 50 * 1024 ** 2 };
+  const byDefault = { compactAboveDepth: 30, compactAfterSeconds: 60, compactBytesPerSecond: 50 * 1024 ** 2 };
   assert.deepEqual(read(''), byDefault);
   assert.deepEqual(read('# nothing\ndisks: {}\n'), byDefault);
-  assert.deepEqual(read('disks:\n  compactAboveDepth: 10\n  compactBytesPerSecond: 1.5 GiB\n'), {
-    compactAboveDepth: 10,
-    compactBytesPerSecond: 1.5 * 1024 ** 3,
-  });
+  assert.deepEqual(
+    read('disks:\n  compactAboveDepth: 10\n  compactAfterSeconds: 0.5\n  compactBytesPerSecond: 1.5 GiB\n'),
+    {
+      compactAboveDepth: 10,
+      compactAfterSeconds: 0.5,
+      compactBytesPerSecond: 1.5 * 1024 ** 3,
+    },
+  );
   assert.equal(read('disks: {compactAboveDepth: false}').compactAboveDepth, null);
   assert.equal(read('disks: {compactBytesPerSecond: 4096}').compactBytesPerSecond, 4096);
 });

@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import type { Image } from '../../src/client/index.ts';
 import { fromStored } from '../../src/stored.ts';
 import { Lab, testBoot } from '../support/lab.ts';
-import { changeContent } from '../support/rules.ts';
+import { changeContent, checkHousekeeping } from '../support/rules.ts';
 
 const run = promisify(execFile);
 
@@ -139,6 +139,26 @@ test('what is read stays, whatever is deleted and whoever dies, and goes when it
   await lab.client.stop('web1');
   await lab.client.undefineGuest('web1');
   assert.deepEqual(await lab.diskServers(), []);
+});
+
+test('an export that the daemon does not survive leaves no process, at whatever step', async () => {
+  await using lab = await Lab.create();
+  await using witness = await lab.running('web1', { disks: 1 });
+  await witness.fill(1, 4);
+  await images(lab, ['first']);
+  for (const point of ['serve:after', 'commit:after']) {
+    await lab.endDaemon('SIGTERM');
+    await lab.startDaemon({ STASIS_FAILPOINT: `export/${point}=kill` });
+    const outcome = lab.client.exportDisk('web1', 'first').then(
+      (held) => held[Symbol.dispose](),
+      () => undefined,
+    );
+    await lab.daemonEnded();
+    await lab.startDaemon();
+    await outcome;
+    assert.deepEqual(await lab.diskServers(), [], point);
+    await checkHousekeeping(lab, 'web1');
+  }
 });
 
 /** Containers often have no FUSE. */

@@ -87,9 +87,9 @@ Examples:
 Examples:
   $ stasis mount web1 before-update --disk root              # prints the NBD URI
   $ stasis mount web1 before-update --fuse /tmp/web1.img &   # then read single files from it:
-  $ sfdisk --dump /tmp/web1.img                              #   where its partitions begin, in sectors of 512 bytes
-  $ mount -o ro,loop,offset=$((2048*512)) /tmp/web1.img /mnt #   ext4: ro,noload,…   XFS: ro,norecovery,…
-  $ 7z l /tmp/web1.img                                       #   without root's rights; or debugfs, fls
+  $ partx --show /tmp/web1.img                               #   where its partitions begin, in sectors of 512 bytes
+  $ mount -o ro,loop,offset=$((2048*512)) /tmp/web1.img /mnt #   ext4: ro,loop,noload,…   XFS: ro,loop,norecovery,…
+  $ debugfs -R 'cat /etc/fstab' '/tmp/web1.img?offset=1048576'  # ext4 without root's rights; others: 7z, fls
 A Windows disk: NTFS begins at such an offset too; see the README.`,
     )
     .action(mount);
@@ -201,6 +201,6 @@ function describeMount(
   const uses =
     file === undefined
       ? [`qemu-img info '${uri}'`, `nbdfuse disk.img '${uri}'`, `guestmount --ro -a '${uri}' -i /mnt`]
-      : [`sfdisk --dump ${file}`, `mount -o ro,loop,offset=BYTES ${file} /mnt`, `7z l ${file}`];
+      : [`partx --show ${file}`, `mount -o ro,loop,offset=BYTES ${file} /mnt`, `7z l ${file}`];
   return [...fields, '', 'for instance:', ...uses.map((use) => `  ${use}`), '', '^C ends it'];
 }

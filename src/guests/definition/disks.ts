@@ -112,7 +112,9 @@ export function checkDisks(disks: readonly DiskDefinition[], machine: string): v
   disks.forEach(checkDisk);
 }
 
-function checkDisk({ name, bus, device, readonly, address, deviceId }: DiskDefinition): void {
+function checkDisk({ name, bus, device, format, readonly, address, deviceId, driver }: DiskDefinition): void {
+  if (driver !== undefined && (readonly || (format !== 'qcow2' && format !== 'raw')))
+    throw invalid(`disk ${name} has no layers, being ${readonly ? 'read-only' : format}, and so no driver`);
   const isPci = bus === 'virtio' || bus === 'nvme';
   if (address !== undefined && isPci !== address.includes('.'))
     throw invalid(
