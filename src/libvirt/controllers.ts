@@ -44,24 +44,36 @@ export interface Controllers {
 export function readControllers(devices: Element, context: Context): Controllers {
   const bridges: Bridge[] = [];
   const controllers: Controller[] = [];
+  const unplaced: Element[] = [];
   for (const element of devices.children('controller')) {
     const type = element.peek('type');
-    if (type === 'pci') bridges.push(...readPci(element, context));
+    if (type === 'pci') bridges.push(...readPci(element, unplaced));
     else controllers.push(...readController(element, type));
   }
+  const [first] = unplaced;
+  if (first !== undefined)
+    context.note(
+      first,
+      `${unplaced.length} PCI bridges have no address, and nothing is behind them: left out`,
+    );
   return { bridges, controllers };
 }
 
-function readPci(element: Element, context: Context): Bridge[] {
+/** @param unplaced where bridges go that are not used */
+function readPci(element: Element, unplaced: Element[]): Bridge[] {
   element.take().attribute('type');
   const index = element.number('index') ?? 0;
   if (element.choice('model', { 'pcie-root': true, 'pci-root': true }) === true) return []; // the machine's own
   const model = element.choice('model', BRIDGES);
   const target = element.child('target');
-  // As virt-install writes them they have no address yet: without devices behind them they are of no use.
   const address = pciAddress(element);
   if (model === undefined) return [];
-  if (address === undefined) return leaveOut(element, context);
+  if (address === undefined) {
+    // As virt-install writes them: libvirt would give addresses to all devices, and put some behind these.
+    element.takeAll();
+    unplaced.push(element);
+    return [];
+  }
   const port = target?.number('port');
   const chassis = target?.number('chassis') ?? target?.number('chassisNr');
   const hotplug = target?.flag('hotplug');
@@ -84,12 +96,6 @@ function readPci(element: Element, context: Context): Bridge[] {
       ...(hotplug === undefined ? {} : { hotplug }),
     },
   ];
-}
-
-function leaveOut(element: Element, context: Context): [] {
-  element.takeAll();
-  context.note(element, 'has no address, and nothing is behind it: left out');
-  return [];
 }
 
 function readController(element: Element, type: string | undefined): Controller[] {
