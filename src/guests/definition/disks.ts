@@ -100,7 +100,8 @@ export function checkDisks(disks: readonly DiskDefinition[], machine: string): v
   disks.forEach(checkDisk);
 }
 
-function checkDisk({ name, bus, device, readonly, address, deviceId }: DiskDefinition): void {
+function checkDisk(disk: DiskDefinition): void {
+  const { name, bus, device, readonly, address, deviceId } = disk;
   const isPci = bus === 'virtio' || bus === 'nvme';
   if (address !== undefined && isPci !== address.includes('.'))
     throw invalid(
@@ -108,6 +109,8 @@ function checkDisk({ name, bus, device, readonly, address, deviceId }: DiskDefin
     );
   if (device === 'cdrom' && (isPci || !readonly))
     throw invalid(`disk ${name}: a CD-ROM is read-only, and its bus is sata, scsi or ide`);
+  if (disk.detectZeroes === 'unmap' && disk.discard === 'ignore')
+    throw invalid(`disk ${name}: detectZeroes unmap needs discard unmap`);
   if (deviceId !== undefined && bus !== 'scsi')
     throw invalid(`disk ${name}: only a scsi disk has a deviceId`);
 }
