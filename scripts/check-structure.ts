@@ -16,10 +16,11 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   catalog: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
+  libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu', 'storage'],
   client: ['api', 'qemu'],
-  cli: ['api', 'client', 'qemu'],
+  cli: ['api', 'client', 'libvirt', 'qemu'],
   main: ['daemon', 'cli'],
 };
 

@@ -19,6 +19,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/guests.ts'),
   },
   {
+    heading: 'Guests:',
+    commands: ['import'],
+    load: () => import('./commands/import.ts'),
+  },
+  {
     heading: 'Running them:',
     commands: ['start', 'shutdown', 'stop', 'pause', 'resume', 'reset', 'console'],
     load: () => import('./commands/running.ts'),

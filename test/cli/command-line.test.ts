@@ -39,7 +39,7 @@ describe('help', () => {
     const { status, stdout } = await stasis(['--help']);
     assert.equal(status, 0);
     const commands =
-      'define undefine guests show start shutdown stop pause resume reset console save images info restore delete policy host ops events doctor daemon completion';
+      'define import undefine guests show start shutdown stop pause resume reset console save images info restore delete policy host ops events doctor daemon completion';
     for (const command of commands.split(' ')) assert.match(stdout, new RegExp(`^  ${command} `, 'm'));
   });
 

@@ -3,19 +3,22 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
 import type { Guest, Policy } from '../../api/schemas.ts';
 import { renderFields } from '../fields.ts';
-import { renderGuest } from '../guest-view.ts';
+import { describeDefined, renderGuest } from '../guest-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { openSession } from '../session.ts';
 import { styleOfState } from '../style.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { count, formatAge, formatBytes } from '../units.ts';
+import { formatAge, formatBytes } from '../units.ts';
 
 export function register(program: Command): void {
   program
     .command('define')
     .summary('make a guest known')
-    .description('Makes a guest known from a definition in YAML or JSON. Its disks stay where they are.')
-    .argument('<file>', "the definition; '-' reads it from stdin")
+    .description(
+      "Makes a guest known from a definition in YAML or JSON, or from a domain of libvirt's. Its disks stay where they are.",
+    )
+    .argument('<file>', "the definition, or the XML of a domain; '-' reads it from stdin")
+    .option('--lenient', 'of a domain: leave out what is not supported, with a warning for each')
     .addOption(noWaitOption())
     .addHelpText(
       'after',
@@ -23,6 +26,7 @@ export function register(program: Command): void {
 Examples:
   $ stasis define web1.yaml
   $ make-definition | stasis define - --json
+  $ virsh dumpxml --inactive web1 | stasis define -
 
 A small definition:
   name: web1
@@ -82,15 +86,24 @@ Example:
     .action(policy);
 }
 
-async function define(file: string, options: MutationOptions, command: Command): Promise<void> {
-  const { readDefinitionFile } = await import('../definition-file.ts'); // the parser is large, and only this needs it
-  const { definition, directory } = await readDefinitionFile(file);
+async function define(
+  file: string,
+  options: MutationOptions & { lenient?: true },
+  command: Command,
+): Promise<void> {
+  // Parsers are large, and only this needs them.
+  const { isXml, parseDefinition, readDefinitionFile } = await import('../definition-file.ts');
+  const { text, source, directory } = await readDefinitionFile(file);
+  if (isXml(text)) {
+    const { defineDomain } = await import('../domains.ts');
+    await defineDomain(await openSession(command), { text, source }, options);
+    return;
+  }
+  const definition = parseDefinition(text, source);
   const session = await openSession(command);
   await mutate(session, options, {
     run: (waiting) => session.client.defineGuest(definition, directory, waiting),
-    text: (guest) =>
-      `defined ${guest.name}: ${formatBytes(guest.memoryBytes)} memory, ${count(guest.cpus, 'CPU')}, ` +
-      `${count(guest.disks.length, 'disk')}, ${guest.machine}`,
+    text: describeDefined,
   });
 }
 

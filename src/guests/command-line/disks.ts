@@ -74,6 +74,7 @@ function plainNode(disk: DiskDefinition): Record<string, unknown> {
     driver: disk.format,
     'node-name': plainNodeName(disk),
     'read-only': disk.readonly,
+    ...(disk.discard === undefined ? {} : { discard: disk.discard }),
     ...nodeOptions(disk).format,
     file: { driver: 'file', filename: disk.path, ...nodeOptions(disk).file },
   };

@@ -112,7 +112,8 @@ export function checkDisks(disks: readonly DiskDefinition[], machine: string): v
   disks.forEach(checkDisk);
 }
 
-function checkDisk({ name, bus, device, format, readonly, address, deviceId, driver }: DiskDefinition): void {
+function checkDisk(disk: DiskDefinition): void {
+  const { name, bus, device, format, readonly, address, deviceId, driver } = disk;
   if (driver !== undefined && (readonly || (format !== 'qcow2' && format !== 'raw')))
     throw invalid(`disk ${name} has no layers, being ${readonly ? 'read-only' : format}, and so no driver`);
   const isPci = bus === 'virtio' || bus === 'nvme';
@@ -122,6 +123,8 @@ function checkDisk({ name, bus, device, format, readonly, address, deviceId, dri
     );
   if (device === 'cdrom' && (isPci || !readonly))
     throw invalid(`disk ${name}: a CD-ROM is read-only, and its bus is sata, scsi or ide`);
+  if (disk.detectZeroes === 'unmap' && disk.discard === 'ignore')
+    throw invalid(`disk ${name}: detectZeroes unmap needs discard unmap`);
   if (deviceId !== undefined && bus !== 'scsi')
     throw invalid(`disk ${name}: only a scsi disk has a deviceId`);
 }
