@@ -171,17 +171,19 @@ function diskArgs(definition: Definition, { chains }: MachineDisks, at: (slot: n
   ];
 }
 
-function plainNodeName(disk: DiskDefinition): string {
+/** The block graph's node for a disk that isn't layered. */
+export function plainNodeName(disk: DiskDefinition): string {
   return `plain-${disk.name}`;
 }
 
-/** A disk that isn't layered: read-only media, and formats that can't carry an overlay. */
+/** A disk that isn't layered: read-only media, disks that images don't hold, and formats that can't carry an overlay. */
 function plainNode(disk: DiskDefinition): Record<string, unknown> {
+  const driver = disk.path.startsWith('/dev/') ? 'host_device' : 'file';
   return {
     driver: disk.format,
     'node-name': plainNodeName(disk),
     'read-only': disk.readonly,
-    file: { driver: 'file', filename: disk.path },
+    file: { driver, filename: disk.path },
   };
 }
 

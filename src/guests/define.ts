@@ -27,11 +27,16 @@ interface DefinePlan {
   readonly roots: readonly RootLayer[];
 }
 
-/** Formats whose disks can carry a layer. Others can be used, but their guest can't be saved while they are writable. */
+/** Disks that can carry a layer, by their format, and that images are to hold. Others can be used, but their guest can't be saved while they are writable. */
 export function isLayered(
   disk: DiskDefinition,
 ): disk is DiskDefinition & { readonly format: 'qcow2' | 'raw' } {
-  return !disk.readonly && (disk.format === 'qcow2' || disk.format === 'raw');
+  return !disk.readonly && disk.capture !== false && (disk.format === 'qcow2' || disk.format === 'raw');
+}
+
+/** Disks that no image holds: they can't change, or their definition says so. */
+export function isNotCaptured({ readonly, capture }: DiskDefinition): boolean {
+  return readonly || capture === false;
 }
 
 /** Reads, checks and pins a definition; the disks' files become the root layers. */
@@ -178,17 +183,19 @@ async function checkDisksFree(host: Host, definition: Definition): Promise<void>
         (other) => other.path === disk.path && !(other.readonly && disk.readonly),
       ),
     );
-    if (user !== undefined || layers.has(disk.path)) {
-      const by = user === undefined ? 'a layer of another guest' : `guest ${user.name}`;
-      throw new StasisError(
-        'disk-in-use',
-        `disk ${disk.name} of guest ${definition.name}: ${disk.path} already belongs to ${by}`,
-        {
-          guest: definition.name,
-          details: { disk: disk.name, path: disk.path },
-        },
-      );
-    }
+    const layer = layers.get(disk.path);
+    if (user === undefined && layer === undefined) continue;
+    const owner = user ?? others.find(({ uuid }) => uuid === layer?.guest);
+    const by = owner === undefined ? 'another guest' : `guest ${owner.name}`;
+    const what = user === undefined ? `is a layer of ${by}` : `already belongs to ${by}`;
+    throw new StasisError(
+      'disk-in-use',
+      `disk ${disk.name} of guest ${definition.name}: ${disk.path} ${what}; a disk that two guests share, of which one writes, can't be captured at one instant`,
+      {
+        guest: definition.name,
+        details: { disk: disk.name, path: disk.path, ...(owner === undefined ? {} : { usedBy: owner.name }) },
+      },
+    );
   }
 }
 

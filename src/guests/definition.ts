@@ -30,6 +30,8 @@ const DiskInput = Type.Object(
     bus: Type.Optional(OneOf('virtio', 'sata', 'scsi', 'ide')),
     readonly: Type.Optional(Type.Boolean()),
     driver: Type.Optional(OneOf(...DRIVER_NAMES)),
+    capture: Type.Optional(Type.Boolean()),
+    shareable: Type.Optional(Type.Boolean()),
   },
   strict,
 );
@@ -103,6 +105,8 @@ export interface DiskDefinition {
   readonly readonly: boolean;
   /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
   readonly driver?: DriverName;
+  /** false: images don't hold it, and it is used as it is */
+  readonly capture?: false;
 }
 
 export interface NetworkDefinition {
@@ -188,6 +192,7 @@ export async function pinDefinition(
       bus: disk.bus ?? 'virtio',
       readonly: disk.readonly ?? false,
       ...(disk.driver === undefined ? {} : { driver: disk.driver }),
+      ...(disk.capture === false ? { capture: disk.capture } : {}),
     })),
     networks: (read.networks ?? []).map((network) => ({
       type: network.type,
@@ -220,6 +225,14 @@ function readDefinition(input: unknown): DefinitionInput {
       'unsupported',
       `guest ${input.name}: firmware uefi is not supported yet; use bios`,
       { guest: input.name },
+    );
+  }
+  const shared = input.disks?.find(({ shareable, readonly }) => shareable === true && readonly !== true);
+  if (shared !== undefined) {
+    throw new StasisError(
+      'unsupported',
+      `disk ${shared.name} of guest ${input.name} is shareable: a disk that other guests write to can't be captured at one instant with this one; share it read-only, or give each guest its own`,
+      { guest: input.name, details: { disk: shared.name, path: shared.path } },
     );
   }
   return input;
