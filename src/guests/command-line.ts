@@ -4,7 +4,12 @@
  * that a daemon that comes back can ask QEMU what its disks stand on.
  */
 import { MAIN_MEMORY } from '../qemu/restore.ts';
-import type { Definition, DiskDefinition, NetworkDefinition } from './definition.ts';
+import {
+  VARIABLE_STORE,
+  type Definition,
+  type DiskDefinition,
+  type NetworkDefinition,
+} from './definition.ts';
 
 /** A layer as the block graph sees it. */
 export interface ChainLayer {
@@ -21,6 +26,7 @@ export interface MachineDisks {
 }
 
 const NODE_PREFIX = 'layer-';
+const FIRMWARE_NODE = 'firmware';
 
 /** The block graph's node for a layer. */
 export function nodeName(layer: string): string {
@@ -34,7 +40,7 @@ export function layerOfNode(node: string): string | undefined {
 
 /** The name under which QEMU knows a disk's device. */
 export function deviceId(disk: string): string {
-  return `disk-${disk}`;
+  return disk === VARIABLE_STORE ? '/machine/system.flash1' : `disk-${disk}`;
 }
 
 export const SERIAL_SOCKET = 'serial.sock';
@@ -76,6 +82,7 @@ export function commandLine(
     ...(memory === 'own' ? hugePageArgs(definition) : []),
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
+    ...firmwareArgs(definition, disks),
     ...bootArgs(definition),
     ...generationArgs(definition),
     ...serialArgs(definition),
@@ -90,6 +97,21 @@ export function commandLine(
 }
 
 type Address = { bus: string; addr: string };
+
+/** Code and variables of UEFI are two flash chips; the second is a disk as far as Stasis is concerned. */
+function firmwareArgs({ firmware }: Definition, { chains }: MachineDisks): string[] {
+  if (firmware === 'bios') return [];
+  const { code, smm } = firmware;
+  const file = { driver: 'file', filename: code.path };
+  const node = { driver: code.format, 'node-name': FIRMWARE_NODE, 'read-only': true, file };
+  const [variables] = chains.get(VARIABLE_STORE) ?? [];
+  const flash = `pflash0=${FIRMWARE_NODE},pflash1=${nodeName(variables?.id ?? '')}`;
+  return [
+    ...['-blockdev', JSON.stringify(node), '-machine', `${flash},smm=${smm ? 'on' : 'auto'}`],
+    // Only code in system management mode may write to it.
+    ...(smm ? ['-global', 'driver=cfi.pflash01,property=secure,value=on'] : []),
+  ];
+}
 
 function bootArgs({ boot }: Definition): string[] {
   if (boot === null) return [];
@@ -234,6 +256,8 @@ function diskDevice(
       });
     case 'scsi':
       return device({ driver: isCd ? 'scsi-cd' : 'scsi-hd', ...common, bus: 'scsi.0', 'scsi-id': sameBus });
+    case 'pflash':
+      return []; // a part of the machine: see firmwareArgs
     default:
       return disk.bus satisfies never;
   }

@@ -1,9 +1,10 @@
 /** Making a guest known: `define`, and its host policy. */
-import { realpath } from 'node:fs/promises';
+import { realpath, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { DriverName } from '../api/constants.ts';
 import type { Policy } from '../api/schemas.ts';
 import { isDuplicate, type Catalog } from '../catalog/database.ts';
-import { getGuestByUuid, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
+import { getGuestByUuid, hasGuest, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
 import { insertLayer, listLayers, setHead } from '../catalog/layers.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -12,6 +13,7 @@ import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
+import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
 interface RootLayer {
   readonly disk: string;
@@ -25,6 +27,8 @@ interface RootLayer {
 interface DefinePlan {
   readonly definition: Definition;
   readonly roots: readonly RootLayer[];
+  /** the variable store that is to be made; none when the guest has none, or the user's own */
+  readonly variables?: { readonly path: string; readonly template: string };
 }
 
 /** Disks that can carry a layer, by their format, and that images are to hold. Others can be used, but their guest can't be saved while they are writable. */
@@ -53,23 +57,40 @@ export function defineProcedure(
         resolveAccelerator: async (wanted) =>
           (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
             .accelerator,
+        resolveFirmware: (wanted) => resolveFirmware(host, wanted),
       });
       await checkUnknown(host, pinned);
+      const variables = newVariables(host, pinned);
+      const isNew = ({ path }: DiskDefinition) => path === variables?.path;
       const real = await Promise.all(
-        pinned.disks.map(async (disk) => ({ ...disk, path: await realDisk(pinned.name, disk) })),
+        pinned.disks.map(async (disk) =>
+          isNew(disk) ? disk : { ...disk, path: await realDisk(pinned.name, disk) },
+        ),
       );
       await checkDisksFree(host, { ...pinned, disks: real });
       const roots = await Promise.all(
-        real.filter(isLayered).map((disk) => rootLayer(host, pinned.name, disk)),
+        real
+          .filter(isLayered)
+          .map((disk) =>
+            isNew(disk)
+              ? rootLayer(host, pinned.name, { ...disk, driver: 'overlay' }, variables?.template)
+              : rootLayer(host, pinned.name, disk),
+          ),
       );
       const disks = real.map((disk) => {
         const root = roots.find((candidate) => candidate.disk === disk.name);
         return root === undefined ? disk : { ...disk, driver: root.driver };
       });
-      return { definition: { ...pinned, disks }, roots };
+      return {
+        definition: { ...pinned, disks },
+        roots,
+        ...(variables === undefined ? {} : { variables }),
+      };
     },
 
-    async run({ definition, roots }, operation) {
+    async run({ definition, roots, variables }, operation) {
+      if (variables !== undefined)
+        await operation.step('make-variable-store', () => makeVariables(variables));
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
         for (const { disk, id, path, format, sizeBytes, driver } of roots) {
@@ -84,7 +105,10 @@ export function defineProcedure(
       await operation.publish({ type: 'guest', action: 'defined', message: `${definition.name} defined` });
     },
 
-    undo: () => Promise.resolve(),
+    async undo({ definition, variables }) {
+      if (variables === undefined || (await hasGuest(host.catalog, definition.uuid))) return;
+      await rm(dirname(variables.path), { recursive: true, force: true });
+    },
     finish: () => Promise.resolve(),
   };
 }
@@ -199,12 +223,14 @@ async function checkDisksFree(host: Host, definition: Definition): Promise<void>
   }
 }
 
+/** @param path what it looks like, when it isn't there yet */
 async function rootLayer(
   host: Host,
   guest: string,
   disk: DiskDefinition & { readonly format: 'qcow2' | 'raw' },
+  path: string = disk.path,
 ): Promise<RootLayer> {
-  const info = await host.imageTool.info(disk.path);
+  const info = await host.imageTool.info(path);
   if (info.format !== disk.format && disk.format !== 'raw') {
     throw new StasisError(
       'invalid-definition',
@@ -221,6 +247,6 @@ async function rootLayer(
     path: disk.path,
     format: disk.format,
     sizeBytes: info['virtual-size'],
-    driver: await host.drivers.choose(disk, disk.driver),
+    driver: path === disk.path ? await host.drivers.choose(disk, disk.driver) : (disk.driver ?? 'overlay'),
   };
 }

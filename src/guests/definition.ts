@@ -10,6 +10,7 @@ import Value from 'typebox/value';
 import { DRIVER_NAMES, NAME_PATTERN, type DriverName } from '../api/constants.ts';
 import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
+import type { UefiFirmware } from '../qemu/firmware.ts';
 import { fromStored } from '../stored.ts';
 
 const strict = { additionalProperties: false } as const;
@@ -64,6 +65,15 @@ const MemoryInput = Type.Object(
   strict,
 );
 
+const FirmwareInput = Type.Object(
+  {
+    type: OneOf('bios', 'uefi'),
+    secureBoot: Type.Optional(Type.Boolean()),
+    vars: Type.Optional(Type.String({ minLength: 1 })),
+  },
+  strict,
+);
+
 /** What the user writes. */
 const DefinitionInput = Type.Object(
   {
@@ -74,7 +84,7 @@ const DefinitionInput = Type.Object(
     machine: Type.Optional(Type.String({ pattern: '^[a-z0-9.-]{1,40}$' })),
     cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,200}$' })),
     accelerator: Type.Optional(OneOf('auto', 'kvm', 'tcg')),
-    firmware: Type.Optional(OneOf('bios', 'uefi')),
+    firmware: Type.Optional(Type.Union([OneOf('bios', 'uefi'), FirmwareInput])),
     boot: Type.Optional(
       Type.Object(
         {
@@ -97,11 +107,15 @@ const DefinitionInput = Type.Object(
 );
 type DefinitionInput = Static<typeof DefinitionInput>;
 
+/** The disk that UEFI keeps its variables on: captured, restored and cloned like any other. */
+export const VARIABLE_STORE = 'uefi-vars';
+
 export interface DiskDefinition {
   readonly name: string;
   readonly path: string;
   readonly format: Static<typeof DiskInput>['format'];
-  readonly bus: 'virtio' | 'sata' | 'scsi' | 'ide';
+  /** `pflash`: where UEFI keeps its variables; there is one at most, called `VARIABLE_STORE` */
+  readonly bus: 'virtio' | 'sata' | 'scsi' | 'ide' | 'pflash';
   readonly readonly: boolean;
   /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
   readonly driver?: DriverName;
@@ -128,7 +142,7 @@ export interface Definition {
   readonly machine: string;
   readonly cpu: string;
   readonly accelerator: 'kvm' | 'tcg';
-  readonly firmware: 'bios';
+  readonly firmware: 'bios' | UefiFirmware;
   readonly boot: { readonly kernel: string; readonly initrd?: string; readonly cmdline: string } | null;
   readonly disks: readonly DiskDefinition[];
   readonly networks: readonly NetworkDefinition[];
@@ -148,8 +162,20 @@ export function storedDefinition(guest: { readonly definition: string }): Defini
   return fromStored<Definition>(guest.definition);
 }
 
+/** What a definition asks of UEFI. */
+export interface UefiWish {
+  readonly uuid: string;
+  readonly machine: string;
+  readonly secureBoot: boolean;
+  /** the user's own variable store */
+  readonly vars: string | undefined;
+}
+
 /** What only the host can answer when a definition is pinned. */
 export interface HostChoices {
+  resolveFirmware(
+    wanted: UefiWish,
+  ): Promise<{ readonly firmware: UefiFirmware; readonly store: DiskDefinition }>;
   resolveMachine(machine: string): Promise<string>;
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
@@ -169,15 +195,18 @@ export async function pinDefinition(
 ): Promise<Definition> {
   const read = readDefinition(input);
   const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto');
+  const uuid = (read.uuid ?? randomUUID()).toLowerCase();
+  const machine = await host.resolveMachine(read.machine ?? 'q35');
+  const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, host);
   const definition: Definition = {
     name: read.name,
-    uuid: (read.uuid ?? randomUUID()).toLowerCase(),
+    uuid,
     ...pinMemory(read.memory),
     cpus: read.cpus ?? 1,
-    machine: await host.resolveMachine(read.machine ?? 'q35'),
+    machine,
     cpu: pinCpu(read.cpu ?? 'host-model', accelerator),
     accelerator,
-    firmware: 'bios',
+    firmware: uefi?.firmware ?? 'bios',
     boot: read.boot
       ? {
           kernel: resolve(directory, read.boot.kernel),
@@ -208,7 +237,25 @@ export async function pinDefinition(
     qemu: { args: read.qemu?.args ?? [] },
   };
   checkWhole(definition);
-  return definition;
+  // Last: the order of the others is the order in which they are booted from.
+  return uefi === undefined ? definition : { ...definition, disks: [...definition.disks, uefi.store] };
+}
+
+async function pinUefi(
+  firmware: DefinitionInput['firmware'],
+  guest: { readonly uuid: string; readonly machine: string; readonly directory: string },
+  host: HostChoices,
+): Promise<Awaited<ReturnType<HostChoices['resolveFirmware']>> | undefined> {
+  const { type, secureBoot = false, vars } = typeof firmware === 'object' ? firmware : { type: firmware };
+  if (type !== 'uefi') {
+    if (secureBoot || vars !== undefined) throw invalid('firmware: secureBoot and vars go with type uefi');
+    return undefined;
+  }
+  const { uuid, machine, directory } = guest;
+  return host.resolveFirmware({
+    ...{ uuid, machine, secureBoot },
+    vars: vars === undefined ? undefined : resolve(directory, vars),
+  });
 }
 
 function readDefinition(input: unknown): DefinitionInput {
@@ -219,13 +266,6 @@ function readDefinition(input: unknown): DefinitionInput {
     throw invalid(error === undefined ? 'it does not fit the schema' : explain(error, input), {
       path: error?.instancePath,
     });
-  }
-  if (input.firmware === 'uefi') {
-    throw new StasisError(
-      'unsupported',
-      `guest ${input.name}: firmware uefi is not supported yet; use bios`,
-      { guest: input.name },
-    );
   }
   const shared = input.disks?.find(({ shareable, readonly }) => shareable === true && readonly !== true);
   if (shared !== undefined) {
@@ -243,6 +283,8 @@ function checkWhole(definition: Definition): void {
   const names = definition.disks.map((disk) => disk.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
+  if (names.includes(VARIABLE_STORE))
+    throw invalid(`a disk can't be called ${VARIABLE_STORE}: give the variables of UEFI as firmware.vars`);
   const paths = definition.disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);
