@@ -53,6 +53,7 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
     {
       resolveMachine: () => Promise.resolve('pc-q35-10.0'),
       resolveAccelerator: () => Promise.resolve('tcg'),
+      resolveFirmware: () => Promise.reject(new Error('no guest of this crowd has UEFI')),
     },
   );
   const { uuid } = definition;

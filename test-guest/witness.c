@@ -15,6 +15,8 @@
  *   write DISK OFFSET_MIB MIB SEED    durable, past the guest's cache
  *   read DISK OFFSET_MIB MIB          past the guest's cache
  *   files                             what was written to the mounted disk
+ *   setvar VALUE, getvar              a variable of UEFI
+ *   extend VALUE, store VALUE, tpm    a register and a non-volatile index of the TPM; what both hold
  *   sync, poweroff, crash
  *
  * What fails answers `@error {"command":…,"message":…}`. Kernel arguments preset some of it:
@@ -191,6 +193,20 @@ static void run(char *line) {
     if (!problem) reply("read", "{\"checksum\":\"%016" PRIx64 "\"}", sum);
   } else if (IS("files", 0)) {
     problem = files_reply();
+  } else if (IS("setvar", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = variable_write(n[0]);
+    if (!problem) reply("setvar", "{}");
+  } else if (IS("getvar", 0)) {
+    problem = variable_read(&sum);
+    if (!problem) reply("getvar", "{\"value\":%" PRIu64 "}", sum);
+  } else if (IS("extend", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = tpm_extend(n[0]);
+    if (!problem) reply("extend", "{}");
+  } else if (IS("store", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = tpm_store(n[0]);
+    if (!problem) reply("store", "{}");
+  } else if (IS("tpm", 0)) {
+    problem = tpm_reply();
   } else if (IS("sync", 0)) {
     sync();
     reply("sync", "{}");

@@ -7,6 +7,8 @@
  *   power.c    the power button
  *   stalls.c   how long the guest could not run
  *   files.c    a file system that is always written to
+ *   variable.c a variable of UEFI
+ *   tpm.c      what the TPM holds
  *   agent.c    QEMU's guest agent beside it
  *   boot.c     what comes before all of it
  */
@@ -112,6 +114,15 @@ void stalls_reply(void);
 /* files.c */
 void files_start(const char *disk);
 const char *files_reply(void);
+
+/* variable.c: the functions return NULL, or what went wrong. */
+const char *variable_write(uint64_t value);
+const char *variable_read(uint64_t *value);
+
+/* tpm.c, likewise */
+const char *tpm_extend(uint64_t value);
+const char *tpm_store(uint64_t value);
+const char *tpm_reply(void);
 
 /* agent.c */
 void agent_start(void);

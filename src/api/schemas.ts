@@ -84,6 +84,16 @@ const ImageDisk = Type.Object({
   storedBytes: Type.Integer({ description: 'what the pinned layer itself occupies' }),
 });
 
+const ImageMedium = Type.Object(
+  {
+    disk: Type.String(),
+    path: Type.String(),
+    kind: Literals('read-only', 'excluded'),
+    sha256: Nullable(Type.String({ description: 'of a read-only one, which must be the same at a restore' })),
+  },
+  { description: 'a disk of the machine that the image does not hold' },
+);
+
 export const PauseParts = Type.Object(
   {
     stopMs: Type.Number({ description: 'until the guest stood still' }),
@@ -128,6 +138,7 @@ export const Image = Type.Object(
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
+    media: Type.Array(ImageMedium),
     verifiedAt: Nullable(Type.String()),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),

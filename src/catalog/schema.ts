@@ -119,6 +119,13 @@ export interface EventTable {
   message: string;
 }
 
+/** What a file held that looked so. */
+export interface ChecksumTable {
+  path: string;
+  identity: string;
+  sha256: string;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -126,6 +133,7 @@ export interface Tables {
   images: ImageTable;
   pins: PinTable;
   captures: CaptureTable;
+  checksums: ChecksumTable;
   operations: OperationTable;
   events: EventTable;
 }
@@ -223,6 +231,13 @@ const storageDrivers: Migration = {
   },
 };
 
+const checksums: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table checksums (
+      path text primary key, identity text not null, sha256 text not null) strict`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -230,4 +245,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0003-captures': captures,
   '0004-storage-drivers': storageDrivers,
   '0005-frozen': frozen,
+  '0006-checksums': checksums,
 };

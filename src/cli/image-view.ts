@@ -1,6 +1,6 @@
 /** One save image as a person reads it. */
 import type { Image } from '../api/schemas.ts';
-import { renderFields } from './fields.ts';
+import { renderFields, type Field } from './fields.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
 import { formatGain } from './tree.ts';
@@ -48,6 +48,7 @@ export function renderImage(image: Image, width: number): string[] {
     ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
     ['memory file', image.memoryFile],
     ['screen', image.screenFile],
+    ...image.media.map(describeMedium),
   ]);
   return image.disks.length === 0
     ? fields
@@ -77,6 +78,11 @@ function describePause({ pauseMs, pauseParts, predictedPauseMs, maxPauseMs }: Im
   if (maxPauseMs !== null)
     facts.push(`${pauseMs > maxPauseMs ? 'MORE THAN' : 'within'} the ${formatDuration(maxPauseMs)} allowed`);
   return facts.join(' ');
+}
+
+function describeMedium({ disk, path, kind, sha256 }: Image['media'][number]): Field {
+  if (kind === 'excluded') return [`disk ${disk}`, `${path}, NOT in the image: used as it is`, 'yellow'];
+  return [`disk ${disk}`, `${path}, read-only, SHA-256 ${sha256}`];
 }
 
 function describeQuiesce({ quiesce, quiesceReason, frozenMs, live }: Image): string {

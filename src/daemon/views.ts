@@ -137,6 +137,7 @@ export async function imageViews(
       description: record.description,
       parent: names.get(record.parent ?? '') ?? null,
       disks,
+      media: (manifest.media ?? []).map(({ disk, path, kind, sha256 }) => ({ disk, path, kind, sha256 })),
       verifiedAt: record.verifiedAt,
       current: guest?.currentImage === record.id,
       saveMs: manifest.saveMs,

@@ -34,6 +34,7 @@ import { putRight } from './afterwards.ts';
 import { requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { markLost } from './lost.ts';
+import { checkMedia, refuseExcluded } from './media.ts';
 
 export interface CloneArgs {
   /** UUID of the guest the image is of */
@@ -68,7 +69,8 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
-      const { definition: saved, guestWasPaused } = manifestOf(image);
+      const { definition: saved, guestWasPaused, media = [] } = manifestOf(image);
+      refuseExcluded(media, source.name);
       await refuseWithoutHugePages(subject.guestName, saved);
       const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
       return {
@@ -84,6 +86,8 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
     async run(plan, operation) {
       const { definition, heads, image: id, instance, method } = plan;
       const image = await getImageById(catalog, id);
+      const { media = [] } = manifestOf(image);
+      if (media.length > 0) await operation.step('check-media', () => checkMedia(host, media, operation));
       await operation.step('lay-heads', () => makeLayers(host, heads, operation.signal));
       await operation.step('load', async () => {
         const disks = await machineDisks(catalog, [], heads);

@@ -8,6 +8,7 @@ import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
 import type { Pause } from '../qemu/capture.ts';
 import { syncPath } from '../storage/durable.ts';
+import type { Medium } from './media.ts';
 
 export interface ManifestDisk {
   readonly name: string;
@@ -62,6 +63,8 @@ export interface Manifest {
   readonly devices: readonly string[];
   readonly definition: Definition;
   readonly disks: readonly ManifestDisk[];
+  /** disks of the machine that the image doesn't hold; absent in images of before they were recorded */
+  readonly media?: readonly Medium[];
 }
 
 export const MEMORY_FILE = 'memory';

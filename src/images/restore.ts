@@ -51,6 +51,7 @@ import { collect } from './collect.ts';
 import { dropImage, forget, requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { markLost } from './lost.ts';
+import { checkMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
@@ -141,6 +142,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           plan.saveCurrent,
         );
       }
+      const { media = [] } = manifestOf(image);
+      if (media.length > 0) await operation.step('check-media', () => checkMedia(host, media, operation));
       await operation.step('lay-heads', () => makeLayers(host, plan.heads, operation.signal));
       if (plan.alone) await operation.step('stop-present', () => supervisor.end(plan.guest));
       await operation.step('load', async () => {
@@ -369,9 +372,10 @@ async function reusable(
   );
 }
 
-/** A tap device and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
+/** A tap device, a disk without layers, and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
 async function needsToBeAlone(definition: Definition): Promise<boolean> {
-  const { networks, qemu, memoryBytes, hugePageBytes } = definition;
+  const { networks, disks, qemu, memoryBytes, hugePageBytes } = definition;
+  if (disks.some(({ capture }) => capture === false)) return true;
   if (networks.some(({ type }) => type === 'tap') || qemu.args.length > 0) return true;
   if (hugePageBytes !== undefined) return (await freeHugePageBytes(hugePageBytes)) < memoryBytes;
   return (await availableBytes()) < memoryBytes * 1.1;

@@ -13,8 +13,8 @@ import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
-import { nodeName } from '../guests/command-line.ts';
-import { isLayered } from '../guests/define.ts';
+import { nodeName, plainNodeName } from '../guests/command-line.ts';
+import { isLayered, isNotCaptured } from '../guests/define.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { guestDirectory, headIds } from '../guests/disks.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
@@ -55,6 +55,7 @@ import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, writeManifest, type Manifest } from './manifest.ts';
+import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { takeScreen } from './screen.ts';
 import { refuseWithoutSpace, saveNeeds } from './space.ts';
@@ -156,6 +157,11 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         await prepareDisks(host, qmp, definition, disks, operation.signal);
       });
 
+      const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
+      const media = definition.disks.some(isNotCaptured)
+        ? await operation.step('media', () => recordMedia(host, definition, operation.signal))
+        : [];
+
       // A background capture holds what was at its beginning, any other what is at its end.
       const screen = () => takeScreen(host, plan.guest, imageDirectory(host, plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
@@ -169,6 +175,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
       const manifest = {
         ...described,
+        media,
         screen: screenBefore ?? screenAfter ?? null,
         quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
       };
@@ -370,7 +377,7 @@ async function describe(
   choice: CaptureChoice | null,
   captured: CaptureResult,
   disks: DiskCapture,
-): Promise<Omit<Manifest, 'screen' | 'quiesce'>> {
+): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
   const path = join(imageDirectory(host, plan), MEMORY_FILE);
@@ -425,17 +432,19 @@ async function refuseUncapturable(
   definition: Definition,
   heads: readonly { layer: string }[],
 ): Promise<void> {
-  const disk = definition.disks.find((candidate) => !candidate.readonly && !isLayered(candidate));
+  const disk = definition.disks.find((candidate) => !isNotCaptured(candidate) && !isLayered(candidate));
   if (disk !== undefined) {
     throw new StasisError(
       'not-capturable',
-      `disk ${disk.name} (${disk.path}) can't be captured: ${disk.format} files carry no overlay; convert it to qcow2 with \`qemu-img convert\`, or make it readonly`,
+      `disk ${disk.name} (${disk.path}) can't be captured: ${disk.format} files carry no overlay; convert it to qcow2 with \`qemu-img convert\`, make it readonly, or exclude it from images (capture: false)`,
       {
         details: { disk: disk.name, path: disk.path, reason: `format ${disk.format}` },
       },
     );
   }
-  const [blocker] = await captureBlockers(qmp, new Set(heads.map(({ layer }) => nodeName(layer))));
+  const excluded = definition.disks.filter(isNotCaptured).map(plainNodeName);
+  const known = new Set([...heads.map(({ layer }) => nodeName(layer)), ...excluded]);
+  const [blocker] = await captureBlockers(qmp, known);
   if (blocker !== undefined) {
     const cure =
       blocker.device === undefined ? 'remove that device' : 'make it a disk of the definition, or read-only';

@@ -51,6 +51,7 @@ export function anImage(fields: Partial<Image> = {}): Image {
     current: false,
     saveMs: 1400,
     guestWasPaused: false,
+    media: [],
     quiesce: 'skipped',
     quiesceReason: 'not asked for',
     frozenMs: null,

@@ -1,6 +1,6 @@
 /** Disks: every layer is a node of the block graph, the head of a chain is what a device writes to. */
 import type { CacheOptions, NodeOptions } from '../../qemu/block-graph.ts';
-import type { Definition, DiskDefinition } from '../definition.ts';
+import { VARIABLE_STORE, type Definition, type DiskDefinition } from '../definition.ts';
 import { controllerArgs, controllerId, hasController } from '../devices/controllers.ts';
 import { device } from './arguments.ts';
 import { SLOT, type Place } from './slots.ts';
@@ -33,7 +33,7 @@ export function layerOfNode(node: string): string | undefined {
 
 /** The name under which QEMU knows a disk's device. */
 export function deviceId(disk: string): string {
-  return `disk-${disk}`;
+  return disk === VARIABLE_STORE ? '/machine/system.flash1' : `disk-${disk}`;
 }
 
 export function diskArgs(definition: Definition, { chains }: MachineDisks, place: Place): string[] {
@@ -64,19 +64,21 @@ export function diskArgs(definition: Definition, { chains }: MachineDisks, place
   ];
 }
 
-function plainNodeName(disk: DiskDefinition): string {
+/** The block graph's node for a disk that isn't layered. */
+export function plainNodeName(disk: DiskDefinition): string {
   return `plain-${disk.name}`;
 }
 
-/** A disk that isn't layered: read-only media, and formats that can't carry an overlay. */
+/** A disk that isn't layered: read-only media, disks that images don't hold, and formats that can't carry an overlay. */
 function plainNode(disk: DiskDefinition): Record<string, unknown> {
+  const driver = disk.path.startsWith('/dev/') ? 'host_device' : 'file';
   return {
     driver: disk.format,
     'node-name': plainNodeName(disk),
     'read-only': disk.readonly,
     ...(disk.discard === undefined ? {} : { discard: disk.discard }),
     ...nodeOptions(disk).format,
-    file: { driver: 'file', filename: disk.path, ...nodeOptions(disk).file },
+    file: { driver, filename: disk.path, ...nodeOptions(disk).file },
   };
 }
 
@@ -179,6 +181,8 @@ function diskDevice(definition: Definition, disk: DiskDefinition, drive: string,
           ? { bus: 'scsi.0', 'scsi-id': number }
           : drivePlace('scsi', disk.address)),
       });
+    case 'pflash':
+      return []; // a part of the machine: see firmware.ts
     default:
       return disk.bus satisfies never;
   }

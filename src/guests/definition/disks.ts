@@ -13,6 +13,9 @@ const MAX_NVME_DISKS = 4;
 
 const BUSES = ['virtio', 'sata', 'scsi', 'ide', 'nvme'] as const;
 
+/** The disk that UEFI keeps its variables on: captured, restored and cloned like any other. */
+export const VARIABLE_STORE = 'uefi-vars';
+
 /** How a disk is written to and known, where it matters; what isn't said is as QEMU has it. */
 const details = {
   /** whether it is a CD-ROM drive; without it a raw file that is read-only is a CD */
@@ -39,6 +42,10 @@ export const DiskInput = Type.Object(
     bus: Type.Optional(OneOf(...BUSES)),
     readonly: Type.Optional(Type.Boolean()),
     driver: Type.Optional(OneOf(...DRIVER_NAMES)),
+    /** false: images don't hold it, and it is used as it is */
+    capture: Type.Optional(Type.Boolean()),
+    /** whether other guests write to it */
+    shareable: Type.Optional(Type.Boolean()),
     /** of a plain logical volume: the area of each snapshot */
     snapshotSize: Type.Optional(Type.Union([Type.String(), Type.Integer()])),
     ...details,
@@ -66,18 +73,24 @@ export interface DiskDefinition extends Details {
   readonly name: string;
   readonly path: string;
   readonly format: DiskInput['format'];
-  readonly bus: (typeof BUSES)[number];
+  /** `pflash`: where UEFI keeps its variables; there is one at most, called `VARIABLE_STORE` */
+  readonly bus: (typeof BUSES)[number] | 'pflash';
   readonly readonly: boolean;
   /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
   readonly driver?: DriverName;
   /** of a plain logical volume: the area of each snapshot, see storage/lvm.ts */
   readonly snapshotBytes?: number;
+  /** false: images don't hold it, and it is used as it is */
+  readonly capture?: false;
+  /** of a read-only disk: other guests read it too */
+  readonly shareable?: boolean;
 }
 
 /** @param directory what relative paths are relative to */
-export function pinDisk({ snapshotSize, ...disk }: DiskInput, directory: string): DiskDefinition {
+export function pinDisk({ snapshotSize, capture, ...disk }: DiskInput, directory: string): DiskDefinition {
   return {
     ...disk,
+    ...(capture === false ? { capture } : {}),
     ...(snapshotSize === undefined
       ? {}
       : { snapshotBytes: parseSize(`snapshotSize of disk ${disk.name}`, snapshotSize) }),
@@ -92,6 +105,8 @@ export function checkDisks(disks: readonly DiskDefinition[], machine: string): v
   const names = disks.map((disk) => disk.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
+  if (names.includes(VARIABLE_STORE))
+    throw invalid(`a disk can't be called ${VARIABLE_STORE}: give the variables of UEFI as firmware.vars`);
   const paths = disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);
