@@ -92,16 +92,14 @@ async function live(kind: GroundKind): Promise<void> {
   await client.stop(GUEST);
   await checkHousekeeping(lab, GUEST);
 
+  const brought = await lab.disksOf(GUEST);
   // What it wrote is where the user put it, and nothing else is left.
   await client.undefineGuest(GUEST, { deleteImages: true });
   assert.deepEqual(await lab.files(), []);
   for (const place of places) assert.ok(!existsSync(dirname(place)), 'nothing is left beside the disk');
   for (const { path, format } of disks)
     if (format === 'qcow2') await run('qemu-img', ['check', '-q', '-f', 'qcow2', path]);
-  await lab.defineOn(
-    'again',
-    disks.map(({ name, path, format }) => ({ name, path, format })),
-  );
+  await lab.defineOn('again', brought);
   await client.start('again');
   await using witness = await lab.witness('again');
   assert.equal((await witness.read('vda', 16, 2)).checksum, final.disk);

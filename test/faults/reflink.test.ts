@@ -77,6 +77,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   const { disk } = await changeContent(lab, GUEST, 3);
   const { disks, uuid } = await client.getGuest(GUEST);
   assert.ok(disks.every(({ head, path }) => head !== path));
+  const brought = await lab.disksOf(GUEST);
   await client.stop(GUEST);
   await assert.rejects(client.undefineGuest(GUEST, { deleteImages: true }));
   await lab.daemonEnded();
@@ -87,10 +88,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   assert.deepEqual(await client.listGuests(), []);
   assert.deepEqual(await lab.files(), []);
   for (const { path } of disks) assert.ok(!existsSync(dirname(besideDisk(path, uuid))));
-  await lab.defineOn(
-    'again',
-    disks.map(({ name, path, format }) => ({ name, path, format })),
-  );
+  await lab.defineOn('again', brought);
   await client.start('again');
   await using witness = await lab.witness('again');
   assert.equal((await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib)).checksum, disk);
