@@ -4,6 +4,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -166,10 +167,20 @@ export class Lab implements AsyncDisposable {
     await this.defineOn(name, files, guest);
   }
 
+  /** A guest's disks as they were given to it. */
+  async disksOf(guest: string): Promise<(TestDisk & { readonly name: string })[]> {
+    const { disks } = await this.client.getGuest(guest);
+    return disks.map(({ name, path, format }) => ({
+      name,
+      path,
+      format: format === 'raw' ? 'raw' : 'qcow2',
+    }));
+  }
+
   /** Defines the test guest on disks that are there. */
   async defineOn(
     name: string,
-    disks: readonly { name: string; path: string; format: string }[],
+    disks: readonly (TestDisk & { readonly name: string })[],
     { memory = '128MiB', cmdline = '', extra = {} }: LabGuest = {},
   ): Promise<void> {
     const boot = testBoot(cmdline);
@@ -181,7 +192,7 @@ export class Lab implements AsyncDisposable {
     if (this.#ground !== undefined) return this.#ground.makeDisk(name, sizeMiB);
     const path = join(this.home, `${name}.${format}`);
     await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
-    return { path, format };
+    return { path, format, driver: 'overlay' };
   }
 
   /** Defines and starts a guest, and waits until it answers. */
@@ -201,7 +212,9 @@ export class Lab implements AsyncDisposable {
 
   /** Every file under the home that is a layer or a memory file. */
   async files(): Promise<string[]> {
-    const entries = await readdir(join(this.paths.data, 'guests'), { recursive: true, withFileTypes: true });
+    const guests = join(this.paths.data, 'guests');
+    if (!existsSync(guests)) return []; // made with the first layer or image
+    const entries = await readdir(guests, { recursive: true, withFileTypes: true });
     return entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name))
@@ -231,6 +244,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
     for (const pid of this.#adopted) {
@@ -242,6 +256,5 @@ export class Lab implements AsyncDisposable {
       await waitForEnd(pid, 10_000);
     }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
-    await this.#ground?.[Symbol.asyncDispose]();
   }
 }
