@@ -1,5 +1,5 @@
 /** Making a guest known: `define`, and its host policy. */
-import { realpath } from 'node:fs/promises';
+import { readFile, realpath } from 'node:fs/promises';
 import type { DriverName } from '../api/constants.ts';
 import type { Policy } from '../api/schemas.ts';
 import { isDuplicate, type Catalog } from '../catalog/database.ts';
@@ -152,7 +152,7 @@ async function checkUnknown(host: Host, definition: Definition): Promise<void> {
 
 async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   try {
-    return await realpath(disk.path);
+    return await lastingName(await realpath(disk.path));
   } catch (error) {
     const reason =
       errnoOf(error) === 'ENOENT' ? 'does not exist' : `can not be read (${errnoOf(error) ?? 'unknown'})`;
@@ -166,6 +166,13 @@ async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
       },
     );
   }
+}
+
+/** Devices of the device mapper are numbered anew at each start of the host; their names stay. */
+async function lastingName(path: string): Promise<string> {
+  const [, device] = /^\/dev\/(dm-\d+)$/.exec(path) ?? [];
+  if (device === undefined) return path;
+  return `/dev/mapper/${(await readFile(`/sys/class/block/${device}/dm/name`, 'utf8')).trim()}`;
 }
 
 /** No file is ever written to by two guests, nor by one while another reads it. */

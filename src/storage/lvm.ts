@@ -153,36 +153,36 @@ export const lvm: StorageDriver = {
   },
 
   async lost(layers) {
-    const groups = new Set(layers.map(({ path }) => requireVolumeName(path).group));
-    const volumes = (await Promise.all([...groups].map(listVolumes))).flat();
-    const paths = new Set(volumes.filter(({ isLost }) => isLost).map(deviceOf));
-    return layers.filter(({ path }) => paths.has(path)).map(({ id }) => id);
+    const lost = (await volumesBeside(layers)).filter(({ isLost }) => isLost).map(deviceOf);
+    return layers.filter((layer) => lost.includes(deviceName(layer))).map(({ id }) => id);
   },
 
   async removeStrays(guest, known) {
-    const groups = new Set(known.map(({ path }) => volumeAt(path)?.group));
-    const paths = new Set(known.map(({ path }) => path));
-    const removed: string[] = [];
-    for (const group of groups) {
-      if (group === undefined) continue;
-      for (const volume of await listVolumes(group)) {
-        const isKnown = paths.has(deviceOf(volume));
-        if (isKnown || !volume.tags.includes(TAG) || !isStrayOf(volume, guest, known)) continue;
-        await removeVolume(volume);
-        removed.push(deviceOf(volume));
-      }
-    }
-    return removed;
+    const devices = new Set(known.map(deviceName));
+    const strays = (await volumesBeside(known)).filter(
+      (volume) =>
+        volume.tags.includes(TAG) && !devices.has(deviceOf(volume)) && isMadeFor(volume, guest, devices),
+    );
+    for (const stray of strays) await removeVolume(stray);
+    return strays.map(deviceOf);
   },
 };
 
-/** Is it a volume that was made for this guest, or to try one of its volumes out? */
-function isStrayOf(volume: Volume, guest: string, known: readonly LayerFile[]): boolean {
-  const isTrial = volume.name.startsWith(TRIAL) && volume.origin !== null;
-  const isOfKnown = known.some(
-    ({ path }) => path === deviceOf({ group: volume.group, name: volume.origin ?? '' }),
-  );
-  return isTrial ? isOfKnown : volume.name.includes(`-${bare(guest)}-`);
+/** All volumes of the groups that layers are in. */
+async function volumesBeside(layers: readonly LayerFile[]): Promise<Volume[]> {
+  const groups = new Set(layers.map(({ path }) => requireVolumeName(path).group));
+  return (await Promise.all([...groups].map(listVolumes))).flat();
+}
+
+/** The one name of a layer's device, by which names of the user's choice can be compared. */
+function deviceName({ path }: LayerFile): string {
+  return deviceOf(requireVolumeName(path));
+}
+
+/** Was it made for this guest, or to try one of these devices out? */
+function isMadeFor({ group, name, origin }: Volume, guest: string, devices: ReadonlySet<string>): boolean {
+  if (name.startsWith(TRIAL)) return origin !== null && devices.has(deviceOf({ group, name: origin }));
+  return name.includes(`-${bare(guest)}-`);
 }
 
 /** The volume of a layer, if it is one. @throws StasisError `disk-missing` */
