@@ -236,6 +236,14 @@ function checkWhole(definition: Definition): void {
   const names = definition.disks.map((disk) => disk.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
+  const noLayers = definition.disks.find(
+    ({ driver, readonly, format }) =>
+      driver !== undefined && (readonly || (format !== 'qcow2' && format !== 'raw')),
+  );
+  if (noLayers !== undefined)
+    throw invalid(
+      `disk ${noLayers.name} has no layers, being ${noLayers.readonly ? 'read-only' : noLayers.format}, and so no driver`,
+    );
   const paths = definition.disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);

@@ -15,6 +15,8 @@ const run = promisify(execFile);
 export interface TestDisk {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
+  /** when it is not to be detected */
+  readonly driver?: DriverName;
 }
 
 export interface Ground extends AsyncDisposable {
@@ -50,7 +52,8 @@ function files(format: TestDisk['format'], mount?: (directory: string) => Promis
       async makeDisk(name, sizeMiB) {
         const path = join(disks, `${name}.${format}`);
         await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
-        return { path, format };
+        // Where temporary files are may be able to do more.
+        return { path, format, ...(mount === undefined ? { driver: 'overlay' } : {}) };
       },
       [Symbol.asyncDispose]: dispose,
     };
@@ -92,8 +95,17 @@ function needs(...tools: readonly string[]): string | false {
   return missing === undefined ? false : `${missing} is not installed`;
 }
 
+const EXT4 = ['mkfs.ext4', '-q'] as const;
 const XFS = ['mkfs.xfs', '-q', '-m', 'reflink=1'] as const;
 const BTRFS = ['mkfs.btrfs', '-q'] as const;
+
+/** No ground for guests: a file system that can't share blocks. */
+export const NO_REFLINKS: GroundKind = {
+  name: 'raw files on ext4',
+  driver: 'overlay',
+  skip: needs('mkfs.ext4'),
+  open: files('raw', mounted(EXT4)),
+};
 
 /** The first is what labs have when they ask for nothing. */
 export const GROUNDS = [
@@ -107,6 +119,12 @@ export const GROUNDS = [
     open: files('qcow2', mounted(XFS)),
   },
   {
+    name: 'reflinks of raw files on XFS',
+    driver: 'reflink',
+    skip: needs('mkfs.xfs'),
+    open: files('raw', mounted(XFS)),
+  },
+  {
     name: 'reflinks of raw files on Btrfs',
     driver: 'reflink',
     skip: needs('mkfs.btrfs'),
@@ -114,10 +132,13 @@ export const GROUNDS = [
   },
 ] as const satisfies readonly GroundKind[];
 
-/** @throws Error when there is none of that name */
-export function groundKind(name: string): GroundKind {
-  const kind = GROUNDS.find((candidate) => candidate.name === name);
-  if (kind === undefined)
-    throw new Error(`no ground "${name}": ${GROUNDS.map((each) => each.name).join(', ')}`);
-  return kind;
+/** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
+export function kindsNamed(names: string | undefined): readonly GroundKind[] {
+  if (names === undefined) return GROUNDS;
+  return names.split(',').map((name) => {
+    const kind = GROUNDS.find((candidate) => candidate.name === name.trim());
+    if (kind === undefined)
+      throw new Error(`no ground "${name}": ${GROUNDS.map((each) => each.name).join(', ')}`);
+    return kind;
+  });
 }

@@ -70,10 +70,10 @@ export class Lab implements AsyncDisposable {
   }
 
   /** A lab whose disks are of that kind. */
-  static async on(kind: GroundKind): Promise<Lab> {
+  static async on(kind: GroundKind, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
     const ground = await kind.open();
     try {
-      const lab = await Lab.create();
+      const lab = await Lab.create(tmpdir(), environment);
       lab.#ground = ground;
       return lab;
     } catch (error) {
@@ -158,25 +158,39 @@ export class Lab implements AsyncDisposable {
 
   /** Makes disks of 64 MiB, on the lab's ground, and defines the test guest on them. */
   async define(name: string, guest: LabGuest = {}): Promise<void> {
-    const { disks = 2, memory = '128MiB', cmdline = '', format = 'qcow2', extra = {} } = guest;
+    const { disks = 2, format = 'qcow2' } = guest;
     const files = [];
     for (let index = 0; index < disks; index += 1)
-      files.push({ name: `disk${index}`, ...(await this.#makeDisk(`${name}-${index}`, format)) });
-    await this.client.defineGuest({
-      name,
-      memory,
-      accelerator: 'tcg',
-      boot: testBoot(cmdline),
-      disks: files,
-      ...extra,
-    });
+      files.push({ name: `disk${index}`, ...(await this.makeDisk(`${name}-${index}`, DISK_MIB, format)) });
+    await this.defineOn(name, files, guest);
   }
 
-  async #makeDisk(name: string, format: TestDisk['format']): Promise<TestDisk> {
-    if (this.#ground !== undefined) return this.#ground.makeDisk(name, DISK_MIB);
+  /** A guest's disks as they were given to it. */
+  async disksOf(guest: string): Promise<(TestDisk & { readonly name: string })[]> {
+    const { disks } = await this.client.getGuest(guest);
+    return disks.map(({ name, path, format }) => ({
+      name,
+      path,
+      format: format === 'raw' ? 'raw' : 'qcow2',
+    }));
+  }
+
+  /** Defines the test guest on disks that are there. */
+  async defineOn(
+    name: string,
+    disks: readonly (TestDisk & { readonly name: string })[],
+    { memory = '128MiB', cmdline = '', extra = {} }: LabGuest = {},
+  ): Promise<void> {
+    const boot = testBoot(cmdline);
+    await this.client.defineGuest({ name, memory, accelerator: 'tcg', boot, disks, ...extra });
+  }
+
+  /** An empty disk on the lab's ground, or a file in its home. */
+  async makeDisk(name: string, sizeMiB: number, format: TestDisk['format'] = 'qcow2'): Promise<TestDisk> {
+    if (this.#ground !== undefined) return this.#ground.makeDisk(name, sizeMiB);
     const path = join(this.home, `${name}.${format}`);
-    await run('qemu-img', ['create', '-q', '-f', format, path, `${DISK_MIB}M`]);
-    return { path, format };
+    await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
+    return { path, format, driver: 'overlay' };
   }
 
   /** Defines and starts a guest, and waits until it answers. */
