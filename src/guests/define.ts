@@ -152,7 +152,7 @@ async function checkUnknown(host: Host, definition: Definition): Promise<void> {
 
 async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   try {
-    return await lastingName(await realpath(disk.path));
+    return await lastingName(disk.path, await realpath(disk.path));
   } catch (error) {
     const reason =
       errnoOf(error) === 'ENOENT' ? 'does not exist' : `can not be read (${errnoOf(error) ?? 'unknown'})`;
@@ -168,8 +168,12 @@ async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   }
 }
 
-/** Devices of the device mapper are numbered anew at each start of the host; their names stay. */
-async function lastingName(path: string): Promise<string> {
+/**
+ * Such devices are numbered anew at each start of the host. Those of the device mapper have another name that stays; of
+ * the others (ZFS, Ceph) the link that was given is the only one.
+ */
+async function lastingName(given: string, path: string): Promise<string> {
+  if (/^\/dev\/(zd|rbd)\d+/.test(path)) return given;
   const [, device] = /^\/dev\/(dm-\d+)$/.exec(path) ?? [];
   if (device === undefined) return path;
   return `/dev/mapper/${(await readFile(`/sys/class/block/${device}/dm/name`, 'utf8')).trim()}`;
