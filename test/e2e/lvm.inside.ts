@@ -1,32 +1,32 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { StasisError } from '../../src/errors.ts';
 import { listVolumes } from '../../src/storage/lvm-volumes.ts';
-import { Lab, testBoot } from '../support/lab.ts';
-import { changeContent, contentOf, type Content } from '../support/rules.ts';
+import { Lab } from '../support/lab.ts';
 
-// Run by lvm.test.ts inside the guest with LVM: a guest with a thin and a plain volume as its disks.
+// Run by lvm.test.ts inside the guest with LVM.
 
 const GROUP = 'guests';
 const GUEST = 'web1';
-const BOOT_MS = 600_000;
-/** Emulated twice, a snapshot takes a while; without a limit of its own the disks would get overlays. */
+const AT = 16 * 1024 ** 2;
+/** Emulated, a snapshot takes a while: without a limit of its own the disks would get overlays. */
 const MAX_PAUSE_MS = 60_000;
 const DISKS = [
   { name: 'thin', path: `/dev/${GROUP}/web1-thin`, format: 'raw' },
   { name: 'plain', path: `/dev/${GROUP}/web1-plain`, format: 'raw', snapshotSize: '16MiB' },
 ] as const;
+const USERS = ['pool', 'web1-plain', 'web1-thin'];
 
 const call = (tool: string, ...args: string[]) =>
   execFileSync(tool, args, { encoding: 'utf8', stdio: 'pipe' });
-/** All volumes by role: the user's by their names, ours by `head`, `copy` or `snap`. */
+/** All volumes: the user's by their names, ours by `head`, `copy` or `snap`. */
 const volumes = async () =>
   (await listVolumes(GROUP)).map(({ name }) => /^stasis-([a-z]+)-/.exec(name)?.[1] ?? name).toSorted();
-const USERS = ['pool', 'web1-plain', 'web1-thin'];
 
 let lab: Lab;
-const expected = new Map<string, Content>();
 
 before(async () => {
   call('vgcreate', '-qq', GROUP, '/dev/vdc', '/dev/vdd');
@@ -35,9 +35,9 @@ before(async () => {
   call('lvcreate', '-qq', '-y', '-L', '64M', '-n', 'web1-plain', GROUP);
   lab = await Lab.create();
   await lab.client.defineGuest({
-    ...{ name: GUEST, memory: '96MiB', accelerator: 'tcg', cpu: 'qemu64', disks: DISKS },
-    boot: testBoot('fill=5:4 interval=200'),
+    ...{ name: GUEST, memory: '32MiB', accelerator: 'tcg', cpu: 'qemu64', serial: false, disks: DISKS },
   });
+  await lab.client.start(GUEST);
 });
 
 after(async () => {
@@ -45,58 +45,69 @@ after(async () => {
   call('vgremove', '-qq', '-y', GROUP);
 });
 
-async function change(seed: number): Promise<Content> {
-  return changeContent(lab, GUEST, seed);
+async function headOf(disk: string): Promise<string> {
+  const { disks } = await lab.client.getGuest(GUEST);
+  return disks.find(({ name }) => name === disk)?.head ?? '';
 }
 
-async function save(name: string): Promise<void> {
-  expected.set(name, await change(expected.size + 10));
-  await lab.client.createSaveImage(GUEST, { name, live: true, maxPauseMs: MAX_PAUSE_MS });
+/** In the place of the guest, which has all its disks' devices open. */
+async function write(disk: string, word: string, bytes = 4096): Promise<void> {
+  await using file = await open(await headOf(disk), 'r+');
+  await file.write(Buffer.alloc(bytes, word), 0, bytes, AT);
+  await file.sync();
 }
 
-async function restoreAndCheck(name: string): Promise<void> {
-  await lab.client.restoreSaveImage(GUEST, name);
-  assert.deepEqual(await contentOf(lab, GUEST), expected.get(name), `${name} holds what it was`);
+async function read(disk: string): Promise<string> {
+  const head = await headOf(disk);
+  const copy = join(lab.home, 'block');
+  const input = [`if=${head}`, 'bs=4096', `skip=${AT / 4096}`, 'count=1'];
+  call(
+    'qemu-img',
+    'dd',
+    '-U',
+    '-f',
+    head.endsWith('.qcow2') ? 'qcow2' : 'raw',
+    '-O',
+    'raw',
+    ...input,
+    `of=${copy}`,
+  );
+  const [word = ''] = (await readFile(copy, 'latin1')).split('|');
+  return word;
 }
 
-test('the driver of volumes is chosen by itself, and the guest boots', async (t) => {
+const save = (name: string) =>
+  lab.client.createSaveImage(GUEST, { name, live: true, maxPauseMs: MAX_PAUSE_MS });
+
+test('volumes get their driver by themselves', async () => {
   const { disks } = await lab.client.getGuest(GUEST);
   assert.deepEqual(
     disks.map(({ driver }) => driver),
     ['lvm', 'lvm'],
   );
-  const startMs = performance.now();
-  await lab.client.start(GUEST);
-  await using witness = await lab.witness(GUEST, BOOT_MS);
-  t.diagnostic(`figure: boot of a guest in a guest: ${Math.round((performance.now() - startMs) / 1000)} s`);
-  assert.equal((await witness.status()).mismatches, 0);
 });
 
-test('it is saved live while it writes', async (t) => {
+test('a live save takes snapshots', async (t) => {
   await save('a');
   assert.deepEqual(await volumes(), ['copy', ...USERS, 'snap'].toSorted());
   const [image] = await lab.client.listSaveImages(GUEST);
-  t.diagnostic(`figure: pause with two volumes in a guest in a guest: ${Math.round(image?.pauseMs ?? 0)} ms`);
+  t.diagnostic(
+    `figure: pause with snapshots of two volumes, emulated: ${Math.round(image?.pauseMs ?? 0)} ms`,
+  );
 });
 
 test('an image whose snapshot overflowed is broken, and not restored', async () => {
-  {
-    await using witness = await lab.witness(GUEST);
-    await witness.write('vdb', 32, 24, 7);
-  }
-  const present = await contentOf(lab, GUEST);
+  await write('plain', 'x', 24 * 1024 ** 2);
   await assert.rejects(
     lab.client.restoreSaveImage(GUEST, 'a'),
     (error: unknown) =>
-      error instanceof StasisError &&
-      error.code === 'disk-changed' &&
-      /overflow|too small/.test(error.message),
+      error instanceof StasisError && error.code === 'disk-changed' && /too small/.test(error.message),
   );
   assert.deepEqual(
     (await lab.client.listSaveImages(GUEST)).map(({ name, state }) => [name, state]),
     [['a', 'broken']],
   );
-  assert.deepEqual(await contentOf(lab, GUEST), present, 'the guest noticed nothing');
+  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
   await lab.client.deleteSaveImage(GUEST, 'a');
   assert.deepEqual(await volumes(), USERS);
 });
@@ -104,37 +115,40 @@ test('an image whose snapshot overflowed is broken, and not restored', async () 
 test('a daemon that dies in a save leaves no volume behind', async () => {
   await lab.endDaemon('SIGTERM');
   await lab.startDaemon({ STASIS_FAILPOINT: 'save/capture:after=kill' });
-  const present = await change(50);
-  await assert.rejects(
-    lab.client.createSaveImage(GUEST, { name: 'lost', live: true, maxPauseMs: MAX_PAUSE_MS }),
-  );
+  await assert.rejects(save('lost'));
   await lab.daemonEnded();
+  assert.deepEqual(await volumes(), ['copy', ...USERS, 'snap'].toSorted());
   await lab.startDaemon();
   assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
-  assert.deepEqual(await contentOf(lab, GUEST), present);
   assert.deepEqual(await volumes(), USERS);
 });
 
-test('it is restored, again and again, memory and disks of one instant', async () => {
+test('each image is restored as it was: a thin disk from a snapshot, a plain one from an overlay', async () => {
+  for (const disk of ['thin', 'plain']) await write(disk, 'b|');
   await save('b');
-  await change(60);
-  await restoreAndCheck('b');
+  for (const disk of ['thin', 'plain']) await write(disk, 'later|');
+  await lab.client.restoreSaveImage(GUEST, 'b');
+  assert.deepEqual([await read('thin'), await read('plain')], ['b', 'b']);
   assert.deepEqual(await volumes(), ['copy', 'head', ...USERS, 'snap'].toSorted());
+  await write('thin', 'c|');
   await save('c');
-  await change(61);
-  await restoreAndCheck('b');
-  await restoreAndCheck('c');
+  await write('thin', 'last|');
+  await lab.client.restoreSaveImage(GUEST, 'b');
+  assert.equal(await read('thin'), 'b');
+  await lab.client.restoreSaveImage(GUEST, 'c');
+  assert.equal(await read('thin'), 'c');
 });
 
-test('in the end the volumes of the user hold what it wrote, and no other is left', async () => {
-  const final = await change(70);
+test('in the end the volumes of the user hold what was written, and no other is left', async () => {
+  await write('thin', 'final|');
   await lab.client.stop(GUEST);
   await lab.client.undefineGuest(GUEST, { deleteImages: true });
   assert.deepEqual(await volumes(), USERS);
-  await lab.client.defineGuest({
-    ...{ name: 'again', memory: '96MiB', accelerator: 'tcg', cpu: 'qemu64', boot: testBoot(), disks: DISKS },
-  });
-  await lab.client.start('again');
-  await using witness = await lab.witness('again', BOOT_MS);
-  assert.equal((await witness.read('vda', 16, 2)).checksum, final.disk);
+  const words = [];
+  for (const { path } of DISKS) {
+    await using file = await open(path, 'r');
+    const { buffer } = await file.read(Buffer.alloc(8), 0, 8, AT);
+    words.push(buffer.toString('latin1').split('|')[0]);
+  }
+  assert.deepEqual(words, ['final', 'b']);
 });

@@ -1,6 +1,7 @@
 import { test } from 'node:test';
 import { testInLvmGuest } from '../support/lvm-guest.ts';
 
-// A guest on logical volumes, which themselves are in a guest: emulated twice, hence one life only, and a slow one.
+// The images of a guest on logical volumes, inside the guest with LVM. Emulated twice no system boots in a bearable time, so
+// its machine stays in the firmware and the test writes to its disks (test/campaign/lvm.test.ts has a guest that does).
 
 test('a guest on logical volumes', (t) => testInLvmGuest(t, 'test/e2e/lvm.inside.ts'));
