@@ -232,6 +232,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
     for (const pid of this.#adopted) {
@@ -243,6 +244,5 @@ export class Lab implements AsyncDisposable {
       await waitForEnd(pid, 10_000);
     }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
-    await this.#ground?.[Symbol.asyncDispose]();
   }
 }
