@@ -1,5 +1,5 @@
 /** Making a guest known: `define`, and its host policy. */
-import { realpath, rm } from 'node:fs/promises';
+import { readFile, realpath, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { DriverName } from '../api/constants.ts';
 import type { Policy } from '../api/schemas.ts';
@@ -184,7 +184,7 @@ async function checkUnknown(host: Host, definition: Definition): Promise<void> {
 
 async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   try {
-    return await realpath(disk.path);
+    return await lastingName(disk.path, await realpath(disk.path));
   } catch (error) {
     const reason =
       errnoOf(error) === 'ENOENT' ? 'does not exist' : `can not be read (${errnoOf(error) ?? 'unknown'})`;
@@ -198,6 +198,17 @@ async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
       },
     );
   }
+}
+
+/**
+ * Such devices are numbered anew at each start of the host. Those of the device mapper have another name that stays; of
+ * the others (ZFS, Ceph) the link that was given is the only one.
+ */
+async function lastingName(given: string, path: string): Promise<string> {
+  if (/^\/dev\/(zd|rbd)\d+/.test(path)) return given;
+  const [, device] = /^\/dev\/(dm-\d+)$/.exec(path) ?? [];
+  if (device === undefined) return path;
+  return `/dev/mapper/${(await readFile(`/sys/class/block/${device}/dm/name`, 'utf8')).trim()}`;
 }
 
 /** No file is ever written to by two guests, nor by one while another reads it. */

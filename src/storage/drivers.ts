@@ -5,7 +5,9 @@ import type { ImageTool } from '../qemu/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
 import { lvm } from './lvm.ts';
 import { overlay } from './overlay.ts';
+import { rbd } from './rbd.ts';
 import { reflink } from './reflink.ts';
+import { zfs } from './zfs.ts';
 
 export class Drivers {
   readonly #drivers: ReadonlyMap<DriverName, StorageDriver>;
@@ -52,5 +54,5 @@ export class Drivers {
 const BEST_FIRST = DRIVER_NAMES.filter((name) => name !== 'overlay');
 
 export function allDrivers(tool: ImageTool): Drivers {
-  return new Drivers([overlay(tool), reflink(tool), lvm]);
+  return new Drivers([overlay(tool), reflink(tool), lvm, zfs, rbd]);
 }

@@ -13,8 +13,7 @@
  * Snapshots are volumes of the same group, called `stasis-ROLE-GUEST-LAYER` and tagged `stasis`: `lvs @stasis` lists them.
  */
 import { StasisError } from '../errors.ts';
-import { newId } from '../ids.ts';
-import type { LayerFile, Place, PlannedLayer, StorageDriver, UserDisk } from './driver.ts';
+import type { LayerFile, StorageDriver, UserDisk } from './driver.ts';
 import { readIdentity } from './identity.ts';
 import {
   activate,
@@ -37,10 +36,9 @@ import {
 } from './lvm-volumes.ts';
 import { planOverlay } from './overlay.ts';
 import { failureOf } from './tool.ts';
+import { bare, outgoingName, planVolume, PREFIX, roleOf } from './volume-names.ts';
 
-const TAG = 'stasis';
-/** What a volume was made as: its name says it. */
-type Role = 'head' | 'copy' | 'snap';
+const TAG = PREFIX;
 
 /** A pool with less free than this share, or than this many bytes if that is less, is nearly full. */
 const SPARE_SHARE = 0.05;
@@ -68,7 +66,9 @@ export const lvm: StorageDriver = {
 
   async planHead(from, place) {
     const volume = await volumeOf(from);
-    return volume?.kind === 'thin' ? planVolume(volume, from, place, 'head') : planOverlay(from, place);
+    return volume?.kind === 'thin'
+      ? planVolume('lvm', from, place, 'head', inGroupOf(volume))
+      : planOverlay(from, place);
   },
 
   async planCopy(head, place) {
@@ -77,8 +77,8 @@ export const lvm: StorageDriver = {
     if (volume === undefined || whyNoSnapshots(volume, place) !== undefined) return undefined;
     await refuseWithoutRoom(volume, reserveBytes);
     return volume.kind === 'thin' || reserveBytes === undefined
-      ? planVolume(volume, head, place, 'copy')
-      : { ...planVolume(volume, head, place, 'snap'), reserveBytes };
+      ? planVolume('lvm', head, place, 'copy', inGroupOf(volume))
+      : { ...planVolume('lvm', head, place, 'snap', inGroupOf(volume)), reserveBytes };
   },
 
   async make(layer, from, signal) {
@@ -153,36 +153,36 @@ export const lvm: StorageDriver = {
   },
 
   async lost(layers) {
-    const groups = new Set(layers.map(({ path }) => requireVolumeName(path).group));
-    const volumes = (await Promise.all([...groups].map(listVolumes))).flat();
-    const paths = new Set(volumes.filter(({ isLost }) => isLost).map(deviceOf));
-    return layers.filter(({ path }) => paths.has(path)).map(({ id }) => id);
+    const lost = (await volumesBeside(layers)).filter(({ isLost }) => isLost).map(deviceOf);
+    return layers.filter((layer) => lost.includes(deviceName(layer))).map(({ id }) => id);
   },
 
   async removeStrays(guest, known) {
-    const groups = new Set(known.map(({ path }) => volumeAt(path)?.group));
-    const paths = new Set(known.map(({ path }) => path));
-    const removed: string[] = [];
-    for (const group of groups) {
-      if (group === undefined) continue;
-      for (const volume of await listVolumes(group)) {
-        const isKnown = paths.has(deviceOf(volume));
-        if (isKnown || !volume.tags.includes(TAG) || !isStrayOf(volume, guest, known)) continue;
-        await removeVolume(volume);
-        removed.push(deviceOf(volume));
-      }
-    }
-    return removed;
+    const devices = new Set(known.map(deviceName));
+    const strays = (await volumesBeside(known)).filter(
+      (volume) =>
+        volume.tags.includes(TAG) && !devices.has(deviceOf(volume)) && isMadeFor(volume, guest, devices),
+    );
+    for (const stray of strays) await removeVolume(stray);
+    return strays.map(deviceOf);
   },
 };
 
-/** Is it a volume that was made for this guest, or to try one of its volumes out? */
-function isStrayOf(volume: Volume, guest: string, known: readonly LayerFile[]): boolean {
-  const isTrial = volume.name.startsWith(TRIAL) && volume.origin !== null;
-  const isOfKnown = known.some(
-    ({ path }) => path === deviceOf({ group: volume.group, name: volume.origin ?? '' }),
-  );
-  return isTrial ? isOfKnown : volume.name.includes(`-${bare(guest)}-`);
+/** All volumes of the groups that layers are in. */
+async function volumesBeside(layers: readonly LayerFile[]): Promise<Volume[]> {
+  const groups = new Set(layers.map(({ path }) => requireVolumeName(path).group));
+  return (await Promise.all([...groups].map(listVolumes))).flat();
+}
+
+/** The one name of a layer's device, by which names of the user's choice can be compared. */
+function deviceName({ path }: LayerFile): string {
+  return deviceOf(requireVolumeName(path));
+}
+
+/** Was it made for this guest, or to try one of these devices out? */
+function isMadeFor({ group, name, origin }: Volume, guest: string, devices: ReadonlySet<string>): boolean {
+  if (name.startsWith(TRIAL)) return origin !== null && devices.has(deviceOf({ group, name: origin }));
+  return name.includes(`-${bare(guest)}-`);
 }
 
 /** The volume of a layer, if it is one. @throws StasisError `disk-missing` */
@@ -207,27 +207,11 @@ function whyNoSnapshots(
     : undefined;
 }
 
-function planVolume(volume: Volume, from: LayerFile, place: Place, role: Role): PlannedLayer {
-  const id = newId();
-  const name = `${TAG}-${role}-${bare(place.guest)}-${id}`;
-  return {
-    id,
-    disk: place.disk,
-    path: deviceOf({ group: volume.group, name }),
-    format: from.format,
-    sizeBytes: from.sizeBytes,
-    parent: null,
-    from: from.id,
-    driver: 'lvm',
-  };
-}
+const inGroupOf =
+  ({ group }: Volume) =>
+  (name: string) =>
+    deviceOf({ group, name });
 
-function roleOf(name: string): Role | undefined {
-  const [, role] = /^stasis-(head|copy|snap)-/.exec(name) ?? [];
-  return role === 'head' || role === 'copy' || role === 'snap' ? role : undefined;
-}
-
-const bare = (uuid: string) => uuid.replaceAll('-', '');
 const layerTag = ({ id }: { readonly id: string }) => `${TAG}-layer-${id}`;
 const TRIAL = `${TAG}-trial-`;
 
@@ -308,8 +292,6 @@ function noSpace(what: string, freeBytes: number, neededBytes: number, cure: str
     { details: { freeBytes, neededBytes } },
   );
 }
-
-const outgoingName = ({ id }: LayerFile) => `${TAG}-old-${id}`;
 
 /**
  * The root's name goes over to `source`. In between nothing has that name; the next attempt finds `source` then, and goes

@@ -80,7 +80,7 @@ test(
     };
     const directory = reflink.layerDirectory?.(path, 'guest') ?? '';
     const place = { disk: 'disk', guest: 'guest', directory, root: path };
-    const copy = reflink.planHead(root, place);
+    const copy = await reflink.planHead(root, place);
     await reflink.make(copy, root);
     await reflink.make(copy, root); // what an interrupted attempt left is replaced
     assert.deepEqual([copy.parent, copy.from, copy.driver], [null, 'root', 'reflink']);
@@ -120,7 +120,7 @@ test('a layer that lies elsewhere is not copied but laid over', { skip: XFS.skip
     directory: reflink.layerDirectory?.(path, 'guest') ?? '',
     root: path,
   };
-  assert.equal(reflink.planCopy?.(layer, place), undefined);
-  const head = reflink.planHead(layer, place);
+  assert.equal(await reflink.planCopy?.(layer, place), undefined);
+  const head = await reflink.planHead(layer, place);
   assert.deepEqual([head.driver, head.parent, dirname(head.path)], ['overlay', 'x', place.directory]);
 });

@@ -203,10 +203,10 @@ export class Lab implements AsyncDisposable {
   }
 
   /** The serial console of a guest that runs, once it answers. */
-  async witness(name: string): Promise<Witness> {
+  async witness(name: string, timeoutMs = 60_000): Promise<Witness> {
     const witness = new Witness(await this.client.openConsole(name));
     this.#witnesses.add(witness);
-    await witness.ping(60_000);
+    await witness.ping(timeoutMs);
     return witness;
   }
 
