@@ -1,6 +1,7 @@
 /**
  * Many live saves in a row on one guest, all of them kept, so that its disk becomes a chain of as many layers: what that does to a
- * save and to what the guest reads. Once with the chain left as it is, once as Stasis keeps it by itself.
+ * save and to what the guest reads. Once with the chain left as it is, once with the chain shortened as often as Stasis
+ * does by itself when the guest is left in peace for a while.
  */
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,7 +22,20 @@ const LOWEST = { offsetMiB: 2, mib: 32 } as const;
 /** Between two saves one MiB of this part is written: each layer has something that the others don't. */
 const CHANGING = { offsetMiB: 36, mib: 24 } as const;
 
-const KINDS = { 'chain left alone': 'disks: { compactAboveDepth: false }\n', 'chain compacted': '' } as const;
+/** The depth above which a chain is shortened, by default. */
+const COMPACT_EVERY = 30;
+const KINDS = ['left alone', `compacted every ${COMPACT_EVERY} saves`] as const;
+/** The bench itself says when. */
+const SETTINGS = 'disks: { compactAboveDepth: false }\n';
+
+/** A guest whose disk becomes a chain, and where its figures go. */
+interface Chain {
+  readonly lab: Lab;
+  readonly witness: Witness;
+  readonly setting: Setting;
+  readonly by: string;
+  readonly figures: Figures;
+}
 
 /** @param marks after so many saves the guest is looked at; the last is the end */
 export async function measureChain(
@@ -31,67 +45,62 @@ export async function measureChain(
   figures: Figures,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const [by, settings] of Object.entries(KINDS)) {
-    await using lab = await openLab(directory, settings);
+  for (const by of KINDS) {
+    await using lab = await openLab(directory);
     const witness = await lab.running(GUEST, { disks: 1, memory: `${setting.memoryMiB}MiB` });
+    const chain = { lab, witness, setting, by, figures };
     await witness.write(DISK, LOWEST.offsetMiB, LOWEST.mib, 1);
-    await measureReads(witness, 'before any save', { setting, by, figures });
+    await measureReads(chain, 'before any save');
     for (let save = 1; save <= Math.max(...marks); save += 1) {
       signal.throwIfAborted();
-      await witness.write(DISK, CHANGING.offsetMiB + (save % CHANGING.mib), 1, save);
-      const image = await lab.client.createSaveImage(GUEST, { name: `save-${save}`, live: true });
-      const mark = marks.find((each) => save <= each && save > each - RECENT);
-      if (mark !== undefined && image.pauseMs !== null) {
-        figures.add(`pause in a chain, save ${mark}`, setting, by, 'ms', image.pauseMs);
-        figures.add(`live save in a chain, save ${mark}`, setting, by, 'ms', image.saveMs);
-      }
-      if (marks.includes(save)) {
-        await idle(lab);
-        await measureReads(witness, `save ${save}`, { setting, by, figures });
-        const depth = await depthOf(lab);
-        figures.note(readFigure(`save ${save}`), setting, by, 'MB/s', `${depth} layers`);
-      }
+      await measureSave(chain, save, marks);
+      if (by !== 'left alone' && save % COMPACT_EVERY === 0) await measureCompaction(chain);
+      if (marks.includes(save)) await measureReads(chain, `save ${save}`);
     }
-    await witness.close();
-    for (const save of [1, Math.max(...marks)]) {
-      const { ms } = await timed(() => lab.client.restoreSaveImage(GUEST, `save-${save}`));
-      figures.add(`restore in a chain, save ${save}`, setting, by, 'ms', ms);
-    }
+    for (const save of [1, Math.max(...marks)]) await measureRestore(chain, save);
   }
 }
 
-async function openLab(directory: string, settings: string): Promise<Lab> {
+async function openLab(directory: string): Promise<Lab> {
   const home = await mkdtemp(join(directory, 'chain-'));
   const { config } = sessionPaths({ STASIS_HOME: home });
   await mkdir(config, { recursive: true });
-  await writeFile(join(config, 'stasis.yaml'), settings);
+  await writeFile(join(config, 'stasis.yaml'), SETTINGS);
   return Lab.open(home);
 }
 
-interface Series {
-  readonly setting: Setting;
-  readonly by: string;
-  readonly figures: Figures;
+async function measureSave(chain: Chain, save: number, marks: readonly number[]): Promise<void> {
+  const { lab, witness, setting, by, figures } = chain;
+  await witness.write(DISK, CHANGING.offsetMiB + (save % CHANGING.mib), 1, save);
+  const { pauseMs, saveMs } = await lab.client.createSaveImage(GUEST, { name: `save-${save}`, live: true });
+  const mark = marks.find((each) => save <= each && save > each - RECENT);
+  if (mark === undefined || pauseMs === null) return;
+  figures.add(`pause in a chain, save ${mark}`, setting, by, 'ms', pauseMs);
+  figures.add(`live save in a chain, save ${mark}`, setting, by, 'ms', saveMs);
+}
+
+async function measureCompaction({ lab, setting, by, figures }: Chain): Promise<void> {
+  const { ms, result } = await timed(() => lab.cli(['disk', 'compact', GUEST]));
+  if (result.status !== 0) throw new Error(`stasis disk compact: ${result.stderr}`);
+  figures.add(`compaction of a chain of ${COMPACT_EVERY} saves`, setting, by, 'ms', ms);
 }
 
 /** The guest reads past its own cache: through all of QEMU's layers, from the host's cache in the end. */
-async function measureReads(witness: Witness, when: string, { setting, by, figures }: Series): Promise<void> {
+async function measureReads({ lab, witness, setting, by, figures }: Chain, when: string): Promise<void> {
+  const figure = `read through a chain, ${when}`;
+  const read = () => witness.read(DISK, LOWEST.offsetMiB, LOWEST.mib);
   await run('sync', []);
-  await witness.read(DISK, LOWEST.offsetMiB, LOWEST.mib); // QEMU's own caches of the layers, and the emulator's of the guest's code
+  await read(); // QEMU's own caches of the layers, and the emulator's of the guest's code
   for (let times = 0; times < READS; times += 1) {
-    const { ms } = await timed(() => witness.read(DISK, LOWEST.offsetMiB, LOWEST.mib));
-    figures.add(readFigure(when), setting, by, 'MB/s', (LOWEST.mib * 1024 ** 2) / 1000 / ms);
+    const { ms } = await timed(read);
+    figures.add(figure, setting, by, 'MB/s', (LOWEST.mib * 1024 ** 2) / 1000 / ms);
   }
+  figures.note(figure, setting, by, 'MB/s', `${await depthOf(lab)} layers`);
 }
 
-function readFigure(when: string): string {
-  return `read through a chain, ${when}`;
-}
-
-/** What Stasis does by itself after a save is done with. */
-async function idle(lab: Lab): Promise<void> {
-  for (const { id, state } of await lab.client.listOperations())
-    if (state === 'running') await lab.client.followOperation(id);
+async function measureRestore({ lab, setting, by, figures }: Chain, save: number): Promise<void> {
+  const { ms } = await timed(() => lab.client.restoreSaveImage(GUEST, `save-${save}`));
+  figures.add(`restore in a chain, save ${save}`, setting, by, 'ms', ms);
 }
 
 async function depthOf(lab: Lab): Promise<number> {

@@ -281,6 +281,8 @@ export interface Commands {
   'query-named-block-nodes': Command<{ readonly flat?: boolean }, readonly NamedBlockNode[]>;
   /** The whole graph. Marked unstable, but the only one that tells of edges before QEMU 10.1; same shape since 4.0. */
   'x-debug-query-block-graph': Command<undefined, BlockGraph>;
+  /** All nodes when none is named; since QEMU 10.0. */
+  'blockdev-set-active': Command<{ readonly 'node-name'?: string; readonly active: boolean }, Nothing>;
   'blockdev-add': Command<
     {
       readonly driver: 'qcow2' | 'raw';

@@ -1,8 +1,8 @@
 /**
  * A real Debian system works on databases and files while it is saved again and again, by every method. Each image is looked
  * at from outside: its disk is that of a machine which lost its power then, and its memory says the same as that disk. Then it is
- * restored, by every method in turn, in place or as a clone, and the system goes on: its databases are whole, its memory agrees with its
- * disk, its agent answers.
+ * restored, by every method in turn, in place or as a clone: memory and disk are those of the image before it runs, and the system
+ * goes on: its databases are whole, its memory agrees with its disk, its agent answers.
  *
  * The tests run a short campaign of a fixed seed. A long one: `STASIS_DEBIAN_RESTORES=20 STASIS_SEED=42 node --test
  * test/campaign/debian.test.ts`.
@@ -89,21 +89,37 @@ async function possibleMethod(lab: Lab, round: number): Promise<(typeof SAVE_MET
   return wanted === undefined || hasObstacle ? 'precopy' : wanted;
 }
 
-/** The guest itself goes back to the image; every other time a clone begins there too, beside it. */
+/**
+ * The guest itself goes back to the image: exactly, which is seen before it runs, and then goes on. Every other time a clone
+ * begins there too, beside it.
+ */
 async function restoreAndLook(
   context: TestContext,
   lab: Lab,
   { name }: Image,
-  { claims }: Contents,
+  contents: Contents,
   round: number,
 ): Promise<void> {
   const method = RESTORE_METHODS[round % RESTORE_METHODS.length] ?? 'eager';
   const restoring = stopwatch();
   await lab.client.restoreSaveImage(GUEST, name, { method, paused: true });
   context.diagnostic(`${name}: restored ${method}, ${restoring()} ms`);
+  assert.deepEqual(
+    await contentsNow(lab),
+    contents,
+    'memory and disk are those of the image, to the last step',
+  );
   await lab.client.resume(GUEST);
-  await checkDebianGoesOn(lab, GUEST, claims);
-  if (round % 2 === 1) await cloneAndLook(lab, name, claims);
+  await checkDebianGoesOn(lab, GUEST, contents.claims);
+  if (round % 2 === 1) await cloneAndLook(lab, name, contents.claims);
+}
+
+/** What a guest that stands still holds, by an image that is made for this and read from outside. */
+async function contentsNow(lab: Lab): Promise<Contents> {
+  const image = await lab.client.createSaveImage(GUEST, { name: 'now', live: true });
+  const contents = await readImage(image);
+  await lab.client.deleteSaveImage(GUEST, 'now');
+  return contents;
 }
 
 async function cloneAndLook(lab: Lab, image: string, claims: Contents['claims']): Promise<void> {
