@@ -24,7 +24,7 @@ const EVENTS = Number(process.env['STASIS_EVENTS'] ?? 10);
 const KINDS = kindsNamed(
   process.env['STASIS_GROUND'] ??
     (process.env['STASIS_EVENTS'] === undefined
-      ? 'overlays over qcow2, reflinks of qcow2 on XFS'
+      ? 'overlays over qcow2, reflinks beside overlays'
       : undefined),
 );
 const LONGEST_DELAY_MS = 500;
@@ -83,14 +83,11 @@ class History {
     const { client } = this.#lab;
     await this.#ensureRunning();
     const { disk } = await changeContent(this.#lab, GUEST, 1_000_000);
-    const { disks } = await client.getGuest(GUEST);
+    const brought = await this.#lab.disksOf(GUEST);
     await client.stop(GUEST);
     await client.undefineGuest(GUEST, { deleteImages: true });
     assert.deepEqual(await this.#lab.files(), []);
-    await this.#lab.defineOn(
-      'again',
-      disks.map(({ name, path, format }) => ({ name, path, format })),
-    );
+    await this.#lab.defineOn('again', brought);
     await client.start('again');
     await using witness = await this.#lab.witness('again');
     assert.equal((await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib)).checksum, disk);

@@ -39,7 +39,8 @@ walkFailpoints(
       await bench.lab.client.restoreSaveImage(GUEST, 'base');
       bench.expected.set('default', await bench.change());
     },
-    ...(isCampaign ? {} : { steps: ['replace-layer', 'remove-layer'] }),
+    ...(isCampaign ? {} : { steps: ['replace-layer'] }),
+    inPause: ['replace:moved'],
     actions: ['kill'],
   }),
   BTRFS,
@@ -55,12 +56,10 @@ walkFailpoints(
 );
 
 describe('undefine, reflinks of raw files on Btrfs', { skip: BTRFS.skip }, () => {
-  for (const step of [
-    'replace-layer',
-    'forget-guest',
-    ...(isCampaign ? ['remove-memory', 'remove-layer'] : []),
-  ])
-    test(`kill at ${step}`, { timeout: 120_000 }, () => undefineWithFault(`undefine/${step}:before=kill`));
+  const points = ['replace:moved', 'forget-guest:before'];
+  if (isCampaign) points.push('remove-memory:before', 'replace-layer:before', 'remove-layer:before');
+  for (const point of points)
+    test(`kill at ${point}`, { timeout: 300_000 }, () => undefineWithFault(`undefine/${point}=kill`));
 });
 
 /** The guest is gone afterwards, and what it wrote on a copy is in the file that the user brought. */
@@ -77,6 +76,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   const { disk } = await changeContent(lab, GUEST, 3);
   const { disks, uuid } = await client.getGuest(GUEST);
   assert.ok(disks.every(({ head, path }) => head !== path));
+  const brought = await lab.disksOf(GUEST);
   await client.stop(GUEST);
   await assert.rejects(client.undefineGuest(GUEST, { deleteImages: true }));
   await lab.daemonEnded();
@@ -87,10 +87,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   assert.deepEqual(await client.listGuests(), []);
   assert.deepEqual(await lab.files(), []);
   for (const { path } of disks) assert.ok(!existsSync(dirname(besideDisk(path, uuid))));
-  await lab.defineOn(
-    'again',
-    disks.map(({ name, path, format }) => ({ name, path, format })),
-  );
+  await lab.defineOn('again', brought);
   await client.start('again');
   await using witness = await lab.witness('again');
   assert.equal((await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib)).checksum, disk);

@@ -21,7 +21,7 @@ export interface Scenario {
   /** from a guest that runs on image `base` */
   readonly prepare: (bench: Bench) => Promise<void>;
   readonly run: (bench: Bench) => Promise<unknown>;
-  /** failpoints inside the pause, where nothing is journaled */
+  /** failpoints inside a pause or a step, where nothing is journaled */
   readonly inPause?: readonly string[];
   readonly actions: readonly Action[];
   /** the steps that no other scenario walks already; all of them when absent */

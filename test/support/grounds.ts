@@ -15,6 +15,8 @@ const run = promisify(execFile);
 export interface TestDisk {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
+  /** when it is not to be detected */
+  readonly driver?: DriverName;
 }
 
 export interface Ground extends AsyncDisposable {
@@ -25,13 +27,19 @@ export interface Ground extends AsyncDisposable {
 export interface GroundKind {
   readonly name: string;
   readonly driver: DriverName;
+  /** of every second disk, when it is another */
+  readonly second?: DriverName;
   /** why it can't be had here */
   readonly skip: string | false;
   open(): Promise<Ground>;
 }
 
 /** Files in a directory of their own, on whatever file system temporary files are. */
-function files(format: TestDisk['format'], mount?: (directory: string) => Promise<void>): GroundKind['open'] {
+function files(
+  format: TestDisk['format'],
+  mount?: (directory: string) => Promise<void>,
+  second?: DriverName,
+): GroundKind['open'] {
   return async () => {
     const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
     const disks = join(directory, 'disks');
@@ -46,11 +54,15 @@ function files(format: TestDisk['format'], mount?: (directory: string) => Promis
       await rm(directory, { recursive: true, force: true });
       throw error;
     }
+    let made = 0;
     return {
       async makeDisk(name, sizeMiB) {
+        made += 1;
         const path = join(disks, `${name}.${format}`);
         await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
-        return { path, format };
+        // Where temporary files are may be able to do more.
+        const driver = mount === undefined ? 'overlay' : made % 2 === 0 ? second : undefined;
+        return { path, format, ...(driver === undefined ? {} : { driver }) };
       },
       [Symbol.asyncDispose]: dispose,
     };
@@ -92,8 +104,17 @@ function needs(...tools: readonly string[]): string | false {
   return missing === undefined ? false : `${missing} is not installed`;
 }
 
+const EXT4 = ['mkfs.ext4', '-q'] as const;
 const XFS = ['mkfs.xfs', '-q', '-m', 'reflink=1'] as const;
 const BTRFS = ['mkfs.btrfs', '-q'] as const;
+
+/** No ground for guests: a file system that can't share blocks. */
+export const NO_REFLINKS: GroundKind = {
+  name: 'raw files on ext4',
+  driver: 'overlay',
+  skip: needs('mkfs.ext4'),
+  open: files('raw', mounted(EXT4)),
+};
 
 /** The first is what labs have when they ask for nothing. */
 export const GROUNDS = [
@@ -118,7 +139,14 @@ export const GROUNDS = [
     skip: needs('mkfs.btrfs'),
     open: files('raw', mounted(BTRFS)),
   },
-] as const satisfies readonly GroundKind[];
+  {
+    name: 'reflinks beside overlays',
+    driver: 'reflink',
+    second: 'overlay',
+    skip: needs('mkfs.xfs'),
+    open: files('qcow2', mounted(XFS), 'overlay'),
+  },
+] satisfies readonly [GroundKind, ...GroundKind[]];
 
 /** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
 export function kindsNamed(names: string | undefined): readonly GroundKind[] {

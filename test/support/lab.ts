@@ -166,10 +166,20 @@ export class Lab implements AsyncDisposable {
     await this.defineOn(name, files, guest);
   }
 
+  /** A guest's disks as they were given to it. */
+  async disksOf(guest: string): Promise<(TestDisk & { readonly name: string })[]> {
+    const { disks } = await this.client.getGuest(guest);
+    return disks.map(({ name, path, format }) => ({
+      name,
+      path,
+      format: format === 'raw' ? 'raw' : 'qcow2',
+    }));
+  }
+
   /** Defines the test guest on disks that are there. */
   async defineOn(
     name: string,
-    disks: readonly { name: string; path: string; format: string }[],
+    disks: readonly (TestDisk & { readonly name: string })[],
     { memory = '128MiB', cmdline = '', extra = {} }: LabGuest = {},
   ): Promise<void> {
     const boot = testBoot(cmdline);
@@ -181,7 +191,7 @@ export class Lab implements AsyncDisposable {
     if (this.#ground !== undefined) return this.#ground.makeDisk(name, sizeMiB);
     const path = join(this.home, `${name}.${format}`);
     await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
-    return { path, format };
+    return { path, format, driver: 'overlay' };
   }
 
   /** Defines and starts a guest, and waits until it answers. */
