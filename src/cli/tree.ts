@@ -35,10 +35,10 @@ export function renderTree(
   return [title, ...renderTable(COLUMNS, rows, width)];
 }
 
-/** What deleting it would free: `312 MiB`, or `8.0 MiB–1.2 GiB` when that isn't known better. */
+/** What deleting it would free: `312 MiB`, or `8.0 MiB–1.2 GiB` when that isn't known better; a fiftieth is no matter. */
 export function formatGain({ freesBytes, freesAtMostBytes }: Image): string {
-  const [least, most] = [formatBytes(freesBytes), formatBytes(freesAtMostBytes)];
-  return least === most ? least : `${least}–${most}`;
+  const least = formatBytes(freesBytes);
+  return freesAtMostBytes <= freesBytes * 1.02 ? least : `${least}–${formatBytes(freesAtMostBytes)}`;
 }
 
 /** `live, paused 13 ms` or `stopped`, and the state when it isn't `ready`. */

@@ -1,5 +1,6 @@
 /**
- * Every live save makes a chain one longer, and every layer is one more that a read may go through. Chains that grow past
+ * Every live save makes a chain one longer, and every layer is one more that a read may go through and that QEMU opens again
+ * in the pause of each save, after the migration had closed it (0.4 ms each). Chains that grow past
  * the depth of the settings are shortened, slowly, when nothing has been done to the guest for a while: a live save in
  * the middle of it would leave what is copied by then in a layer that is pinned, for nothing. A stopped guest is left
  * alone: its disks could only be copied at full speed.

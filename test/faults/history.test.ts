@@ -1,5 +1,5 @@
 /**
- * A random history of one guest: changes, saves of both kinds, restores, deletes, starts and stops, with the daemon or
+ * A random history of one guest: changes, saves of both kinds, restores, deletes, exports, compactions, starts and stops, with the daemon or
  * its QEMU killed at random moments of them. After each event the rules are checked, and at the end every image that
  * is left is restored and compared.
  *
@@ -8,14 +8,16 @@
  * kinds; all of them when none is named); a seed names the events, their moments are the machine's.
  */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isDeepStrictEqual } from 'node:util';
+import { isDeepStrictEqual, promisify } from 'node:util';
 import { kindsNamed } from '../support/grounds.ts';
 import { Lab } from '../support/lab.ts';
 import { Random } from '../support/random.ts';
 import { changeContent, checkHousekeeping, contentOf, REGION, type Content } from '../support/rules.ts';
 
+const run = promisify(execFile);
 const GUEST = 'web1';
 const SEED = Number(process.env['STASIS_SEED'] ?? 1);
 const EVENTS = Number(process.env['STASIS_EVENTS'] ?? 10);
@@ -120,8 +122,10 @@ class History {
         ['start --fresh', () => client.start(GUEST, { fresh: true })],
       );
     }
+    choices.push(['compact', () => client.compactDisks(GUEST)]);
     if (image !== undefined) {
       choices.push(
+        [`export ${image}`, () => this.#read(image)],
         [`restore ${image}`, () => client.restoreSaveImage(GUEST, image)],
         [`restore --delete ${image}`, () => client.restoreSaveImage(GUEST, image, { delete: true })],
         [`delete ${image}`, () => client.deleteSaveImage(GUEST, image)],
@@ -150,6 +154,12 @@ class History {
     this.#expected.set(name, [...(this.#expected.get(name) ?? []), content]);
     await this.#lab.client.createSaveImage(GUEST, { name, live });
     this.#expected.set(name, [content]);
+  }
+
+  /** Opens the first disk of an image and reads of it what a header has. */
+  async #read(image: string): Promise<void> {
+    using held = await this.#lab.client.exportDisk(GUEST, image, { disk: 'disk0' });
+    await run('qemu-img', ['info', held.info.uri]);
   }
 
   /** Kills the daemon, the guest, or both, at a random moment of the action; a new daemon settles what is left. */
