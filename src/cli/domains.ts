@@ -9,6 +9,7 @@ import type { Finding } from '../libvirt/element.ts';
 import { describeDefined } from './guest-view.ts';
 import { mutate, type MutationOptions } from './mutation.ts';
 import type { Session } from './session.ts';
+import { count } from './units.ts';
 
 export interface DomainText {
   readonly text: string;
@@ -41,7 +42,7 @@ export async function translate(
     throw new StasisError(
       'unsupported',
       [
-        `${source}: ${read.unsupported.length} parts of this domain are not supported; remove them or use --lenient`,
+        `${source}: ${count(read.unsupported.length, 'part')} of this domain not supported; remove what is named or use --lenient`,
         ...read.unsupported.map(wordsOf),
       ].join('\n'),
       { details: { unsupported: read.unsupported } },

@@ -160,7 +160,7 @@ function checkWhole(definition: Definition): void {
   const { machine, disks, networks } = definition;
   if (!machine.startsWith('pc-i440fx') && !machine.startsWith('pc-q35'))
     throw invalid(`machine ${machine} is not supported: use q35 or pc`);
-  checkDisks(disks, machine);
+  checkDisks(disks, definition.emptyDrives ?? [], machine);
   networks.forEach(checkNetwork);
   checkTopology(definition.cpus, definition);
 }

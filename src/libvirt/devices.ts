@@ -24,13 +24,20 @@ export function readSerial(devices: Element, context: Context): { serial: boolea
     target?.choice('type', { 'isa-serial': true });
     target?.child('model')?.choice('name', { 'isa-serial': true });
   }
-  const [console] = devices.children('console');
-  const target = console?.children('target').at(0)?.peek('type');
-  const isSerial = console !== undefined && (target === undefined || target === 'serial');
-  if (isSerial) console.takeAll();
+  const isConsole = takeSerialConsole(devices);
   if (serial !== undefined && serial.peek('type') !== 'pty')
     context.note(serial, 'has its other end at `stasis console`');
-  return { serial: serial !== undefined || isSerial };
+  return { serial: serial !== undefined || isConsole };
+}
+
+/** @returns whether there is a console that is the first serial port under another name */
+function takeSerialConsole(devices: Element): boolean {
+  const [console] = devices.children('console');
+  const target = console?.children('target').at(0);
+  if (console === undefined || (target !== undefined && target.peek('type') !== 'serial')) return false;
+  console.take().choice('type', { pty: true, unix: true });
+  target?.take().attribute('type');
+  return true;
 }
 
 export function readChannels(devices: Element, context: Context): Part<'channels' | 'agent'> {
@@ -120,9 +127,12 @@ function readServer(element: Element, context: Context): Graphics[] {
 function readListen(element: Element): string | undefined {
   const inner = element.child('listen');
   const kind = inner?.choice('type', { address: true, none: false, socket: false });
-  if (kind === false) inner?.takeAll();
-  const address = inner?.attribute('address');
-  return element.attribute('listen') ?? address;
+  if (kind === false) inner?.attribute('socket'); // where it was
+  const outer = element.attribute('listen');
+  // libvirt writes it twice.
+  return outer === undefined
+    ? inner?.attribute('address')
+    : (inner?.choice('address', { [outer]: outer }) ?? outer);
 }
 
 const VIDEO = {

@@ -35,11 +35,8 @@ export function readMemory(domain: Element, context: Context): Pick<DomainDefini
   const bytes = memory === undefined ? Number.NaN : Math.ceil(sizeBytes(memory) / 1024 ** 2) * 1024 ** 2;
   if (Number.isNaN(bytes)) context.problem(memory ?? domain, 'says no amount of memory that is understood');
   const current = domain.child('currentMemory');
-  if (current !== undefined && sizeBytes(current) < bytes)
-    context.note(
-      current,
-      'is less than its memory: it starts with all of it, since nobody works the balloon',
-    );
+  if (current !== undefined && sizeBytes(current) !== bytes)
+    context.note(current, 'is not its memory: it starts with all of that, since nobody works the balloon');
   const hugepages = readHugePages(domain);
   return { memory: hugepages === undefined ? bytes : { size: bytes, hugepages } };
 }
@@ -93,7 +90,7 @@ function readModel(cpu: Element | undefined, context: Context): string {
   const mode = cpu.choice('mode', { custom: 'custom', 'host-passthrough': 'host', 'host-model': 'host' });
   if (mode === 'host') {
     cpu.choice('migratable', { on: true });
-    cpu.child('model')?.takeAll();
+    cpu.child('model')?.text(); // which the host's own takes the place of
     context.note(
       cpu,
       "takes the host's own processor: compare what the guest sees, when it was another host",

@@ -70,6 +70,7 @@ function readPlug(element: Element, context: Context): Plug | undefined {
     }
     case 'network':
       return readVirtualNetwork(element, context);
+    case undefined:
     default:
       return undefined;
   }

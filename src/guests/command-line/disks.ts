@@ -50,10 +50,10 @@ export function diskArgs(definition: Definition, { chains }: MachineDisks, place
         ...diskDevice(definition, disk, drive, place),
       ];
     }),
-    ...emptyDrives.flatMap((drive, index) =>
+    ...emptyDrives.flatMap((drive) =>
       device({
         driver: drive.bus === 'scsi' ? 'scsi-cd' : 'ide-cd',
-        id: `empty${index}`,
+        id: deviceId(drive.name),
         ...identity(drive),
         ...(drive.bootOrder === undefined ? {} : { bootindex: drive.bootOrder }),
         ...drivePlace(drive.bus, drive.address),

@@ -9,6 +9,7 @@ const MAX_VIRTIO_DISKS = 14;
 const MAX_SATA_DISKS = 6;
 const MAX_NVME_DISKS = 4;
 
+const DiskName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$' });
 const BUSES = ['virtio', 'sata', 'scsi', 'ide', 'nvme'] as const;
 
 /** How a disk is written to and known, where it matters; what isn't said is as QEMU has it. */
@@ -31,7 +32,7 @@ const details = {
 
 export const DiskInput = Type.Object(
   {
-    name: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$' }),
+    name: DiskName,
     path: Type.String({ minLength: 1 }),
     format: OneOf('qcow2', 'raw', 'vmdk', 'vdi', 'vhdx', 'vpc', 'qed'),
     bus: Type.Optional(OneOf(...BUSES)),
@@ -45,6 +46,7 @@ type DiskInput = Static<typeof DiskInput>;
 /** CD-ROM drives with nothing in them. */
 export const EmptyDriveInput = Type.Object(
   {
+    name: DiskName,
     bus: OneOf('sata', 'scsi', 'ide'),
     address: DriveAddress,
     serial: details.serial,
@@ -76,8 +78,12 @@ export function pinDisk(disk: DiskInput, directory: string): DiskDefinition {
 }
 
 /** What one disk can't say alone. @throws StasisError `invalid-definition` */
-export function checkDisks(disks: readonly DiskDefinition[], machine: string): void {
-  const names = disks.map((disk) => disk.name);
+export function checkDisks(
+  disks: readonly DiskDefinition[],
+  emptyDrives: readonly EmptyDrive[],
+  machine: string,
+): void {
+  const names = [...disks, ...emptyDrives].map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
   const paths = disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
