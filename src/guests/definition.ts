@@ -167,6 +167,5 @@ function checkWhole(definition: Definition): void {
 
 /** An image needs the same CPU when it comes back, so `host-model` becomes a name that QEMU keeps. */
 function pinCpu(cpu: string, accelerator: 'kvm' | 'tcg'): string {
-  if (cpu !== 'host-model') return cpu;
-  return accelerator === 'kvm' ? 'host' : 'max';
+  return cpu.replace(/^host-model(?=,|$)/, accelerator === 'kvm' ? 'host' : 'max');
 }
