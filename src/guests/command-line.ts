@@ -4,6 +4,7 @@
  * that a daemon that comes back can ask QEMU what its disks stand on.
  */
 import { MAIN_MEMORY } from '../qemu/restore.ts';
+import { TPM_SOCKET } from '../qemu/tpm.ts';
 import {
   VARIABLE_STORE,
   type Definition,
@@ -69,7 +70,7 @@ export function commandLine(
   disks: MachineDisks,
   memory: 'own' | 'given' = 'own',
 ): string[] {
-  const bus = definition.machine.startsWith('pc-i440fx') ? 'pci.0' : 'pcie.0';
+  const bus = isPc(definition.machine) ? 'pci.0' : 'pcie.0';
   const at = (slot: number) => ({ bus, addr: `0x${slot.toString(16)}` });
   return [
     ...['-name', `${definition.name},debug-threads=on`, '-uuid', definition.uuid],
@@ -87,6 +88,7 @@ export function commandLine(
     ...generationArgs(definition),
     ...serialArgs(definition),
     ...agentArgs(definition, at(SLOT.channels)),
+    ...tpmArgs(definition),
     ...graphicsArgs(definition, at(SLOT.graphics), at(SLOT.usb)),
     ...diskArgs(definition, disks, at),
     ...definition.networks.flatMap((network, index) =>
@@ -94,6 +96,10 @@ export function commandLine(
     ),
     ...definition.qemu.args,
   ];
+}
+
+function isPc(machine: string): boolean {
+  return machine.startsWith('pc-i440fx');
 }
 
 type Address = { bus: string; addr: string };
@@ -164,6 +170,15 @@ function agentArgs({ agent }: Definition, address: Address): string[] {
       chardev: AGENT_CHARDEV,
       name: 'org.qemu.guest_agent.0',
     }),
+  ];
+}
+
+/** The newer interface, which the older machine hasn't got. */
+function tpmArgs({ tpm, machine }: Definition): string[] {
+  if (tpm !== true) return [];
+  return [
+    ...['-chardev', `socket,id=tpm0,path=${TPM_SOCKET}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm0'],
+    ...device({ driver: isPc(machine) ? 'tpm-tis' : 'tpm-crb', id: 'tpm0-device', tpmdev: 'tpm0' }),
   ];
 }
 

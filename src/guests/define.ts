@@ -11,6 +11,7 @@ import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
+import { findTpmProgram } from '../qemu/tpm.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
 import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
@@ -60,6 +61,7 @@ export function defineProcedure(
         resolveFirmware: (wanted) => resolveFirmware(host, wanted),
       });
       await checkUnknown(host, pinned);
+      if (pinned.tpm === true) await findTpmProgram();
       const variables = newVariables(host, pinned);
       const isNew = ({ path }: DiskDefinition) => path === variables?.path;
       const real = await Promise.all(

@@ -100,6 +100,7 @@ const DefinitionInput = Type.Object(
     graphics: Type.Optional(OneOf('none', 'vnc')),
     serial: Type.Optional(Type.Boolean()),
     agent: Type.Optional(Type.Boolean()),
+    tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
     qemu: Type.Optional(Type.Object({ args: Type.Array(Type.String()) }, strict)),
   },
@@ -149,6 +150,8 @@ export interface Definition {
   readonly graphics: 'none' | 'vnc';
   readonly serial: boolean;
   readonly agent: boolean;
+  /** a TPM 2.0; absent in definitions of before there was one */
+  readonly tpm?: boolean;
   readonly policy: Policy;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
@@ -232,6 +235,7 @@ export async function pinDefinition(
     graphics: read.graphics ?? 'none',
     serial: read.serial ?? true,
     agent: read.agent ?? false,
+    tpm: read.tpm ?? false,
     policy: { ...DEFAULT_POLICY, ...read.policy },
     generation: randomUUID(),
     qemu: { args: read.qemu?.args ?? [] },
