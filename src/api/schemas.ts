@@ -320,6 +320,15 @@ export const SavePrediction = Type.Object(
     residentBytes: Type.Integer({ description: 'of it, what the guest has ever touched' }),
     hostPageBytes: Type.Integer(),
     disks: Type.Integer(),
+    copies: Type.Array(
+      Type.Object({
+        disk: Type.String(),
+        driver: Literals(...DRIVER_NAMES),
+        copyMs: Type.Number({ description: 'what a copy of it takes, measured' }),
+        copied: Type.Boolean({ description: 'false: it takes too long, an overlay is laid instead' }),
+      }),
+      { description: 'disks whose driver copies them in the pause' },
+    ),
     methods: Type.Array(
       Type.Object({
         method: LiveMethodName,

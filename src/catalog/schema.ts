@@ -224,6 +224,10 @@ const storageDrivers: Migration = {
         select uuid from guests, json_each(guests.definition, '$.disks') as disk
         where json_extract(guests.definition, '$.clone') is null
           and json_extract(disk.value, '$.path') = layers.path limit 1), '') where root = 1`,
+      // What a crash interrupted before is settled by those who know layers of other drivers, too.
+      `update operations set plan = json_set(plan, '$.copies', json('[]'), '$.heads', (
+        select json_group_array(json_set(value, '$.driver', 'overlay', '$.format', 'qcow2', '$.from', json_extract(value, '$.parent')))
+        from json_each(plan, '$.heads'))) where settled = 0 and json_type(plan, '$.heads') = 'array'`,
     ];
     for (const statement of statements) await sql.raw(statement).execute(db);
   },

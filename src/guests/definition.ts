@@ -289,6 +289,14 @@ function checkWhole(definition: Definition): void {
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
   if (names.includes(VARIABLE_STORE))
     throw invalid(`a disk can't be called ${VARIABLE_STORE}: give the variables of UEFI as firmware.vars`);
+  const noLayers = definition.disks.find(
+    ({ driver, readonly, capture, format }) =>
+      driver !== undefined && (readonly || capture === false || (format !== 'qcow2' && format !== 'raw')),
+  );
+  if (noLayers !== undefined)
+    throw invalid(
+      `disk ${noLayers.name} has no layers, being ${noLayers.readonly ? 'read-only' : noLayers.capture === false ? 'excluded from images' : noLayers.format}, and so no driver`,
+    );
   const paths = definition.disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);

@@ -64,13 +64,17 @@ export function driverOf({ drivers }: LayerStore, definition: Definition, disk: 
   return drivers.get(driverName(definition, disk));
 }
 
-export function placeOf({ definition, data }: GuestDisks, disk: string): Place {
-  return {
-    disk,
-    guest: definition.uuid,
-    directory: guestDirectory(data, definition.uuid).layers,
-    root: definition.disks.find(({ name }) => name === disk)?.path ?? '',
-  };
+export function placeOf(store: LayerStore, { definition, data }: GuestDisks, disk: string): Place {
+  const { uuid, disks } = definition;
+  const root = disks.find(({ name }) => name === disk)?.path ?? '';
+  const own = driverOf(store, definition, disk).layerDirectory?.(root, uuid);
+  return { disk, guest: uuid, root, directory: own ?? guestDirectory(data, uuid).layers };
+}
+
+/** Removes what drivers made for a guest besides its layers. Repeatable. */
+export async function leaveDisks(store: LayerStore, guest: GuestDisks): Promise<void> {
+  for (const { name } of guest.definition.disks)
+    await driverOf(store, guest.definition, name).leave?.(placeOf(store, guest, name));
 }
 
 /** Trees of layers as the pure model sees them: of all guests that share them. */
@@ -111,7 +115,7 @@ export async function planHeads(
   const heads: PlannedLayer[] = [];
   for (const { disk, layer } of from) {
     const driver = driverOf(store, guest.definition, disk);
-    heads.push(driver.planHead(await getLayer(store.catalog, layer), placeOf(guest, disk)));
+    heads.push(driver.planHead(await getLayer(store.catalog, layer), placeOf(store, guest, disk)));
   }
   return heads;
 }

@@ -4,12 +4,14 @@
  * take too long gives way to a switch; what was made of either and never came to count is removed by `giveUpDisks`.
  */
 import { existsSync } from 'node:fs';
+import type { DriverName } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getLayer, insertPin, listLayers, pinsOf, writerOf } from '../catalog/layers.ts';
 import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import type { Definition } from '../guests/definition.ts';
 import {
   driverOf,
+  headIds,
   insertPlanned,
   installHeads,
   makeLayers,
@@ -49,12 +51,36 @@ export async function planDisks(
   const copies: PlannedLayer[] = [];
   for (const { disk, layer } of before) {
     const head = await getLayer(host.catalog, layer);
-    const place = placeOf({ definition, data: host.paths.data }, disk);
+    const place = placeOf(host, { definition, data: host.paths.data }, disk);
     const copy = driverOf(host, definition, disk).planCopy?.(head, place);
     if (copy !== undefined) copies.push(copy);
     heads.push(planOverlay(head, place));
   }
   return { heads, copies };
+}
+
+/** What a copy of a disk would cost now. */
+export interface CopyTime {
+  readonly disk: string;
+  readonly driver: DriverName;
+  readonly copyMs: number;
+}
+
+/** Measures how long the copies of those disks would take that can be copied. The guest runs. */
+export async function rehearseCopies(
+  host: Host,
+  definition: Definition,
+  signal?: AbortSignal,
+): Promise<CopyTime[]> {
+  const times: CopyTime[] = [];
+  const before = await headIds(host.catalog, definition.uuid);
+  const { copies } = await planDisks(host, definition, before);
+  for (const { disk, driver, from } of copies) {
+    const head = await getLayer(host.catalog, from);
+    const copyMs = await host.drivers.get(driver).rehearse?.(head, signal);
+    if (copyMs !== undefined) times.push({ disk, driver, copyMs });
+  }
+  return times;
 }
 
 /** @param switched the disks that are not to be copied though they could be */

@@ -17,6 +17,7 @@ import {
   checkSeals,
   guestDirectory,
   installHeads,
+  leaveDisks,
   machineDisks,
   makeLayers,
   planHeads,
@@ -101,6 +102,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
     async undo(plan) {
       await supervisor.discard(plan.instance);
       await removeLayers(host, plan.heads);
+      await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
       await rm(directoryOf(plan).root, { recursive: true, force: true });
     },
 

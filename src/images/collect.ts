@@ -177,9 +177,10 @@ async function fold(
 
 /** A copy that a guest stands on becomes the user's own disk; it is nobody's then, and the next step forgets it. */
 async function replaceRoot(host: Host, layer: LayerRecord, root: LayerRecord): Promise<void> {
-  const sealed = layer.identity === null ? undefined : fromStored<FileIdentity>(layer.identity);
-  await host.drivers.get(root.driver).replaceRoot(layer, root, sealed);
-  await setIdentity(host.catalog, root.id, layer.identity);
+  if (layer.identity === null) await seal(host, [layer.id]);
+  const { identity } = await getLayer(host.catalog, layer.id);
+  await host.drivers.get(root.driver).replaceRoot(layer, root, fromStored<FileIdentity>(identity ?? ''));
+  await setIdentity(host.catalog, root.id, identity);
   await becomeOne(host, layer, root, undefined);
 }
 

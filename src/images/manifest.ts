@@ -13,6 +13,8 @@ import type { Medium } from './media.ts';
 export interface ManifestDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** how the layer came to be the image's; absent in images of before there were drivers, all taken by `switch` or `stop` */
+  readonly takenBy?: 'copy' | 'switch' | 'stop';
   /** the pinned layer as it was named then; what it stands on says its own header */
   readonly layer: { readonly id: string; readonly path: string; readonly format: string };
 }

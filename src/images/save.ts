@@ -146,7 +146,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         plan.live && plan.wasRunning
           ? await operation.step('predict', () => chooseFor(host, plan, process, operation.signal))
           : null;
-      const disks = captureOf(plan, await headIds(catalog, plan.guest));
+      const switched = choice?.switched.map(({ disk }) => disk);
+      const disks = captureOf(plan, await headIds(catalog, plan.guest), switched);
+      await tellSwitched(choice, operation);
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(host, plan), { recursive: true, mode: 0o700 });
         await prepareDisks(host, qmp, disks, operation.signal);
@@ -319,6 +321,14 @@ async function captureLive(
   }
 }
 
+/** A disk is not taken as it usually is. */
+async function tellSwitched(choice: CaptureChoice | null, operation: OperationHandle): Promise<void> {
+  for (const { disk, driver, copyMs } of choice?.switched ?? [])
+    await operation.warn(
+      `disk ${disk} got an overlay this time: its ${driver} copy would take ${Math.ceil(copyMs)} ms of pause, and there are ${Math.max(0, Math.floor(choice?.copyBudgetMs ?? 0))} ms for it`,
+    );
+}
+
 /** What was promised and not kept is said. */
 async function tellOverrun({ pause }: Manifest, operation: OperationHandle): Promise<void> {
   if (pause === undefined || pause.maxMs === null || pause.parts === null) return;
@@ -407,6 +417,7 @@ async function describe(
     disks: (await capturedLayers(host.catalog, disks)).map(({ disk, layer }) => ({
       name: disk,
       sizeBytes: layer.sizeBytes,
+      takenBy: disks.copies.some((copy) => copy.disk === disk) ? 'copy' : plan.live ? 'switch' : 'stop',
       layer: { id: layer.id, path: layer.path, format: layer.format },
     })),
   };

@@ -5,7 +5,7 @@ import { getImageById, listImages } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
-import { checkSeals, guestDirectory, headIds } from '../guests/disks.ts';
+import { checkSeals, guestDirectory, headIds, leaveDisks } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { collectTrees } from './collect.ts';
@@ -70,6 +70,8 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       await collectTrees(host, plan.roots, operation);
       if (!plan.isClone) await checkBackInRoots(host, plan);
       await operation.step('forget-guest', async () => {
+        const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
+        await leaveDisks(host, { definition, data: host.paths.data });
         await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);

@@ -57,7 +57,7 @@ export interface Place {
   readonly disk: string;
   /** UUID of the guest that they are made for */
   readonly guest: string;
-  /** the guest's own directory for layers, in the home of Stasis; made when needed, mode 0700 */
+  /** where its files go, made when needed, mode 0700: in the home of Stasis, or where the driver says (`layerDirectory`) */
   readonly directory: string;
   /** the user's own disk, whatever the guest's head is now; of a clone: that of the guest it is a clone of */
   readonly root: string;
@@ -74,14 +74,17 @@ export interface StorageDriver {
    */
   whyNot(disk: UserDisk): Promise<string | undefined>;
 
+  /** Where files of a disk's layers go, overlays too, when that is not the guest's own directory in the home of Stasis. */
+  layerDirectory?(root: string, guest: string): string;
+
   /**
    * Names a new writable head whose content is that of `from`, a layer which must not change: an overlay over it, or a
    * copy of it. It may be a layer of another driver: one that can't copy `from` plans an overlay (`planOverlay`).
    */
   planHead(from: LayerFile, place: Place): PlannedLayer;
 
-  /** Names a copy of a head for an image. Absent when `capture` is `switch`. */
-  planCopy?(head: LayerFile, place: Place): PlannedLayer;
+  /** Names a copy of a head for an image; undefined for a head that it can't copy. Absent when `capture` is `switch`. */
+  planCopy?(head: LayerFile, place: Place): PlannedLayer | undefined;
 
   /**
    * Makes a planned layer; what an interrupted attempt left of it is replaced. A copy is made while the guest that
@@ -113,7 +116,10 @@ export interface StorageDriver {
    * @param sealed what `identity` said of `layer` when Stasis last let go of it
    * @throws StasisError `disk-missing`, `disk-changed` when `layer` is lost; `storage-failed`
    */
-  replaceRoot(layer: LayerFile, root: LayerFile, sealed: FileIdentity | undefined): Promise<void>;
+  replaceRoot(layer: LayerFile, root: LayerFile, sealed: FileIdentity): Promise<void>;
+
+  /** The guest is forgotten, its layers are gone: removes what else was made for them. Repeatable. */
+  leave?(place: Place): Promise<void>;
 
   /**
    * Can the content of a child be written down into a layer of this driver that stands on nothing and that nobody

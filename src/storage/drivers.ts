@@ -4,6 +4,7 @@ import { StasisError } from '../errors.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
 import { overlay } from './overlay.ts';
+import { reflink } from './reflink.ts';
 
 export class Drivers {
   readonly #drivers: ReadonlyMap<DriverName, StorageDriver>;
@@ -35,7 +36,8 @@ export class Drivers {
       );
     }
     for (const name of BEST_FIRST) {
-      if ((await this.#drivers.get(name)?.whyNot(disk)) === undefined && this.#drivers.has(name)) return name;
+      const driver = this.#drivers.get(name);
+      if (driver !== undefined && (await driver.whyNot(disk)) === undefined) return name;
     }
     return 'overlay';
   }
@@ -45,5 +47,5 @@ export class Drivers {
 const BEST_FIRST = DRIVER_NAMES.filter((name) => name !== 'overlay');
 
 export function allDrivers(tool: ImageTool): Drivers {
-  return new Drivers([overlay(tool)]);
+  return new Drivers([overlay(tool), reflink(tool)]);
 }
