@@ -12,7 +12,7 @@ const LEAVES = ['errors', 'ids', 'log', 'paths', 'socket-path', 'stored', 'versi
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   api: [],
   qemu: [],
-  storage: [],
+  storage: ['api', 'qemu'],
   catalog: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],

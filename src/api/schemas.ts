@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -38,6 +38,7 @@ export const GuestDisk = Type.Object({
   bus: Type.String(),
   readonly: Type.Boolean(),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
@@ -83,6 +84,16 @@ const ImageDisk = Type.Object({
   storedBytes: Type.Integer({ description: 'what the pinned layer itself occupies' }),
 });
 
+const ImageMedium = Type.Object(
+  {
+    disk: Type.String(),
+    path: Type.String(),
+    kind: Literals('read-only', 'excluded'),
+    sha256: Nullable(Type.String({ description: 'of a read-only one, which must be the same at a restore' })),
+  },
+  { description: 'a disk of the machine that the image does not hold' },
+);
+
 export const PauseParts = Type.Object(
   {
     stopMs: Type.Number({ description: 'until the guest stood still' }),
@@ -119,10 +130,16 @@ export const Image = Type.Object(
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
+    media: Type.Array(ImageMedium),
     verifiedAt: Nullable(Type.String()),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
+    quiesce: Literals('frozen', 'skipped', 'failed'),
+    quiesceReason: Nullable(Type.String({ description: 'why its file systems were not frozen' })),
+    frozenMs: Nullable(
+      Type.Number({ description: 'from the request to freeze until it was thawed; null when it was not' }),
+    ),
     qemuVersion: Type.String(),
     machine: Type.String(),
     memoryFile: Type.String(),
@@ -172,7 +189,7 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
+    name: Type.String({ description: 'thaw, clock, network, generation, agent, identity, space' }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
   },
@@ -268,7 +285,12 @@ export const SaveRequest = Type.Object(
   {
     name: Type.Optional(Type.String({ description: 'none: the default image' })),
     live: Type.Optional(Type.Boolean()),
-    quiesce: Type.Optional(Type.Boolean()),
+    quiesce: Type.Optional(
+      Type.Union([Type.Boolean(), Type.Literal('require')], {
+        description:
+          "freeze the guest's file systems for that instant, through its agent; when that fails it is saved all the same, unless required",
+      }),
+    ),
     method: Type.Optional(LiveMethodName),
     maxPauseMs: Type.Optional(
       Type.Number({ exclusiveMinimum: 0, description: 'a live save that would take longer is refused' }),
@@ -298,6 +320,15 @@ export const SavePrediction = Type.Object(
     residentBytes: Type.Integer({ description: 'of it, what the guest has ever touched' }),
     hostPageBytes: Type.Integer(),
     disks: Type.Integer(),
+    copies: Type.Array(
+      Type.Object({
+        disk: Type.String(),
+        driver: Literals(...DRIVER_NAMES),
+        copyMs: Type.Number({ description: 'what a copy of it takes, measured' }),
+        copied: Type.Boolean({ description: 'false: it takes too long, an overlay is laid instead' }),
+      }),
+      { description: 'disks whose driver copies them in the pause' },
+    ),
     methods: Type.Array(
       Type.Object({
         method: LiveMethodName,

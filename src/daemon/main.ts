@@ -12,6 +12,7 @@ import { listGuests } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
+import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import {
   pauseProcedure,
@@ -20,6 +21,7 @@ import {
   shutdownProcedure,
   stopProcedure,
 } from '../guests/power.ts';
+import { allDrivers } from '../storage/drivers.ts';
 import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
@@ -64,14 +66,17 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   stack.defer(() => catalog.destroy());
   const qemu = await findQemu();
   const events = new EventLog(catalog);
+  const imageTool = new ImageTool(qemu.imageToolPath);
+  const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
   );
   const host: Host = {
     catalog,
     paths,
     qemu,
-    imageTool: new ImageTool(qemu.imageToolPath),
+    imageTool,
+    drivers,
     supervisor,
     events,
     log: logger,
@@ -87,6 +92,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
 
   await supervisor.reconnect();
   await engine.recover();
+  await thawAll(host);
   await tidy(host);
   await collectLeftovers(host, engine);
 

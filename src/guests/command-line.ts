@@ -5,6 +5,7 @@
  */
 import { device, socketChardev } from './command-line/arguments.ts';
 import { diskArgs, type MachineDisks } from './command-line/disks.ts';
+import { firmwareArgs, tpmArgs } from './command-line/firmware.ts';
 import { machineArgs } from './command-line/machine.ts';
 import { networkArgs } from './command-line/networks.ts';
 import { placesOf, type Place } from './command-line/slots.ts';
@@ -22,6 +23,7 @@ export {
   layerOfNode,
   nodeName,
   openedAs,
+  plainNodeName,
   type ChainLayer,
   type MachineDisks,
 } from './command-line/disks.ts';
@@ -46,12 +48,14 @@ export function commandLine(
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-msg', 'timestamp=on'],
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
+    ...firmwareArgs(definition, disks),
     ...bootArgs(definition),
     ...bridgeArgs(definition.bridges ?? [], place),
     ...controllerArgs(definition.controllers ?? [], place),
     ...generationArgs(definition),
     ...serialArgs(definition),
     ...agentArgs(definition, place),
+    ...tpmArgs(definition),
     ...displayArgs(definition, place),
     ...diskArgs(definition, disks, place),
     ...definition.networks.flatMap((network, index) => networkArgs(network, index, place)),

@@ -8,10 +8,12 @@ import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
 import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
+import type { UefiFirmware } from '../qemu/firmware.ts';
 import { fromStored } from '../stored.ts';
 import { BootInput, pinBoot, type Boot } from './definition/boot.ts';
 import { DeviceInputs, pinDevices, type Devices } from './definition/devices.ts';
-import { checkDisks, DiskInput, pinDisk, type DiskDefinition } from './definition/disks.ts';
+import { checkDisks, DiskInput, pinDisk, VARIABLE_STORE, type DiskDefinition } from './definition/disks.ts';
+import { FirmwareInput, pinUefi, type Uefi, type UefiWish } from './definition/firmware.ts';
 import { refusal } from './definition/explain.ts';
 import {
   checkTopology,
@@ -29,7 +31,8 @@ import {
 } from './definition/networks.ts';
 import { invalid, OneOf, strict } from './definition/schema.ts';
 
-export type { DiskDefinition, NetworkDefinition };
+export { VARIABLE_STORE };
+export type { DiskDefinition, NetworkDefinition, UefiWish };
 
 const PolicyInput = Type.Object(
   {
@@ -54,13 +57,14 @@ const DefinitionInput = Type.Object(
     cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,2000}$' })),
     ...MachineInputs,
     accelerator: Type.Optional(OneOf('auto', 'kvm', 'tcg')),
-    firmware: Type.Optional(OneOf('bios', 'uefi')),
+    firmware: Type.Optional(FirmwareInput),
     boot: Type.Optional(BootInput),
     disks: Type.Optional(Type.Array(DiskInput, { maxItems: 40 })),
     networks: Type.Optional(Type.Array(NetworkInput, { maxItems: MAX_NETWORKS })),
     ...DeviceInputs,
     serial: Type.Optional(Type.Boolean()),
     agent: Type.Optional(Type.Boolean()),
+    tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
     /** when the guest has had one elsewhere */
     generation: Type.Optional(Type.String({ pattern: UUID })),
@@ -79,12 +83,14 @@ export interface Definition extends Memory, MachineDetails, Devices {
   readonly machine: string;
   readonly cpu: string;
   readonly accelerator: 'kvm' | 'tcg';
-  readonly firmware: 'bios';
+  readonly firmware: 'bios' | UefiFirmware;
   readonly boot: Boot | null;
   readonly disks: readonly DiskDefinition[];
   readonly networks: readonly NetworkDefinition[];
   readonly serial: boolean;
   readonly agent: boolean;
+  /** a TPM 2.0; absent in definitions of before there was one */
+  readonly tpm?: boolean;
   readonly policy: Policy;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
@@ -100,6 +106,7 @@ export function storedDefinition(guest: { readonly definition: string }): Defini
 
 /** What only the host can answer when a definition is pinned. */
 export interface HostChoices {
+  resolveFirmware(wanted: UefiWish): Promise<Uefi>;
   resolveMachine(machine: string): Promise<string>;
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
@@ -119,15 +126,20 @@ export async function pinDefinition(
 ): Promise<Definition> {
   const read = readDefinition(input);
   const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto');
+  const uuid = (read.uuid ?? randomUUID()).toLowerCase();
+  const machine = await host.resolveMachine(read.machine ?? 'q35');
+  const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, (wanted) =>
+    host.resolveFirmware(wanted),
+  );
   const definition: Definition = {
     name: read.name,
-    uuid: (read.uuid ?? randomUUID()).toLowerCase(),
+    uuid,
     ...pinMemory(read.memory),
     cpus: read.cpus ?? 1,
-    machine: await host.resolveMachine(read.machine ?? 'q35'),
+    machine,
     cpu: pinCpu(read.cpu ?? 'host-model', accelerator),
     accelerator,
-    firmware: 'bios',
+    firmware: uefi?.firmware ?? 'bios',
     boot: read.boot === undefined ? null : pinBoot(read.boot, directory),
     disks: (read.disks ?? []).map((disk) => pinDisk(disk, directory)),
     networks: (read.networks ?? []).map(pinNetwork),
@@ -135,21 +147,24 @@ export async function pinDefinition(
     ...pinDevices(read),
     serial: read.serial ?? true,
     agent: read.agent ?? false,
+    tpm: read.tpm ?? false,
     policy: { ...DEFAULT_POLICY, ...read.policy },
     generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
   };
   checkWhole(definition);
-  return definition;
+  // Last: the order of the others is the order in which they are booted from.
+  return uefi === undefined ? definition : { ...definition, disks: [...definition.disks, uefi.store] };
 }
 
 function readDefinition(input: unknown): DefinitionInput {
   if (!Value.Check(DefinitionInput, input)) throw refusal(DefinitionInput, input);
-  if (input.firmware === 'uefi') {
+  const shared = input.disks?.find(({ shareable, readonly }) => shareable === true && readonly !== true);
+  if (shared !== undefined) {
     throw new StasisError(
       'unsupported',
-      `guest ${input.name}: firmware uefi is not supported yet; use bios`,
-      { guest: input.name },
+      `disk ${shared.name} of guest ${input.name} is shareable: a disk that other guests write to can't be captured at one instant with this one; share it read-only, or give each guest its own`,
+      { guest: input.name, details: { disk: shared.name, path: shared.path } },
     );
   }
   return input;

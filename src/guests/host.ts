@@ -5,6 +5,7 @@ import type { Log } from '../log.ts';
 import type { Paths } from '../paths.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { QemuBinary } from '../qemu/binary.ts';
+import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface Host {
@@ -12,6 +13,7 @@ export interface Host {
   readonly paths: Paths;
   readonly qemu: QemuBinary;
   readonly imageTool: ImageTool;
+  readonly drivers: Drivers;
   readonly supervisor: Supervisor;
   readonly events: EventLog;
   readonly log: Log;

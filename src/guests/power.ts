@@ -2,6 +2,7 @@
 import { getGuestByUuid } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import { letGo } from './frozen.ts';
 import type { Host } from './host.ts';
 
 interface PowerPlan {
@@ -44,7 +45,7 @@ export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
 
 export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
   return simple('resume', host, true, async (plan, operation) => {
-    await host.supervisor.resume(plan.guest, operation.guestName);
+    await letGo(host, plan.guest, operation);
   });
 }
 
@@ -79,7 +80,7 @@ export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: numb
         const ended = host.supervisor.whenEnded(plan.guest, AbortSignal.any([timeout, operation.signal]));
         // A paused guest can't react to its power button.
         const { status } = await qmp.execute('query-status');
-        if (status === 'paused') await qmp.execute('cont');
+        if (status === 'paused') await letGo(host, plan.guest, operation);
         await qmp.execute('system_powerdown');
         try {
           await ended;

@@ -1,11 +1,11 @@
 /** Controllers of a domain: PCI bridges, USB, SCSI, SATA, and those of channels. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { pciAddress } from './address.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Bridge = NonNullable<DomainDefinition['bridges']>[number];
-type Controller = NonNullable<DomainDefinition['controllers']>[number];
+type Bridge = NonNullable<DefinitionInput['bridges']>[number];
+type Controller = NonNullable<DefinitionInput['controllers']>[number];
 
 const BRIDGES = {
   'pcie-root-port': 'pcie-root-port',

@@ -1,12 +1,12 @@
 /** Disks and CD-ROMs of a domain. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { driveAddress, pciAddress } from './address.ts';
 import { bootOrder } from './boot.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Disk = NonNullable<DomainDefinition['disks']>[number];
-type EmptyDrive = NonNullable<DomainDefinition['emptyDrives']>[number];
+type Disk = NonNullable<DefinitionInput['disks']>[number];
+type EmptyDrive = NonNullable<DefinitionInput['emptyDrives']>[number];
 
 const BUSES = { virtio: 'virtio', sata: 'sata', scsi: 'scsi', ide: 'ide', nvme: 'nvme' } as const;
 const FORMATS = {

@@ -9,6 +9,9 @@ export const PID_FILE_ARGS = ['-pidfile', 'qemu.pid'] as const;
 /** The program of every pager, see pager-process.ts; with the extension of source or build. */
 export const PAGER_PROGRAM = 'pager-main';
 
+/** The program of every TPM, see tpm.ts. */
+export const TPM_PROGRAM = 'swtpm';
+
 /**
  * The living processes that were started as QEMU of this run directory: those whose working directory it is and
  * whose command line says so (proc(5)). Found by looking at all processes rather than in `qemu.pid`, which may be
@@ -23,6 +26,11 @@ export async function findQemuProcesses(runDirectory: string): Promise<readonly 
 /** The same for the pagers of a QEMU's memory: one, or none. */
 export async function findPagerProcesses(runDirectory: string): Promise<readonly number[]> {
   return findProcesses(runDirectory, (argv) => argv.some((arg) => parse(arg).name === PAGER_PROGRAM));
+}
+
+/** The same for its TPM. */
+export async function findTpmProcesses(runDirectory: string): Promise<readonly number[]> {
+  return findProcesses(runDirectory, ([program = '']) => parse(program).base === TPM_PROGRAM);
 }
 
 async function findProcesses(

@@ -163,6 +163,8 @@ export interface MigrationParameters {
   /** Milliseconds, at most 2,000,000. */
   readonly 'downtime-limit'?: number;
   readonly 'multifd-channels'?: number;
+  /** Bytes per second that the last pass is expected to be written at; 0: as measured. */
+  readonly 'avail-switchover-bandwidth'?: number;
   /** Since QEMU 9.1. */
   readonly 'direct-io'?: boolean;
 }

@@ -9,6 +9,15 @@ import { parseMemory } from '../../src/guests/definition/memory.ts';
 const HOST: HostChoices = {
   resolveMachine: (machine) => Promise.resolve(machine === 'q35' ? 'pc-q35-10.0' : machine),
   resolveAccelerator: (wanted) => Promise.resolve(wanted === 'kvm' ? 'kvm' : 'tcg'),
+  resolveFirmware: ({ secureBoot }) =>
+    Promise.resolve({
+      firmware: {
+        ...{ type: 'uefi', secureBoot, smm: secureBoot },
+        code: { path: '/fw/code', format: 'raw' },
+        template: { path: '/fw/vars', format: 'raw' },
+      },
+      store: { name: 'uefi-vars', path: '/own/vars', format: 'raw', bus: 'pflash', readonly: false },
+    }),
 };
 const pin = (input: unknown): Promise<Definition> => pinDefinition(input, '/srv/vms', HOST);
 

@@ -8,13 +8,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Operation } from '../../src/client/index.ts';
+import { GROUNDS, type GroundKind } from './grounds.ts';
 import { Lab } from './lab.ts';
 import { checkHousekeeping, checkImages, changeContent, contentOf, type Content } from './rules.ts';
 
 const GUEST = 'web1';
 type Action = 'kill' | 'guest' | 'error';
 
-interface Scenario {
+export interface Scenario {
   readonly name: string;
   readonly procedure: string;
   /** from a guest that runs on image `base` */
@@ -173,14 +174,14 @@ export const SCENARIOS: readonly Scenario[] = [
   },
 ];
 
-/** Declares the tests of a scenario. */
-export function walkFailpoints(scenario: Scenario): void {
-  describe(scenario.name, () => {
+/** Declares the tests of a scenario, on disks of a kind. */
+export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]): void {
+  describe(`${scenario.name}, ${kind.name}`, { skip: kind.skip }, () => {
     let bench: Bench;
     let steps: readonly string[];
 
     before(async () => {
-      const lab = await Lab.create();
+      const lab = await Lab.on(kind);
       bench = new Bench(lab);
       await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' } });
       await witness.fill(1, 8);

@@ -32,7 +32,11 @@ export function register(program: Command): void {
       ).choices(LIVE_METHODS),
     )
     .option('--dry-run', 'only predict what a live save would cost the guest now')
-    .option('--quiesce', "freeze the guest's filesystems for that instant, through its agent")
+    .option(
+      '--quiesce',
+      "freeze the guest's file systems for that instant, through its agent; if that fails it is saved all the same, and says so",
+    )
+    .option('--require-quiesce', 'the same, but if that fails it is not saved')
     .option('--description <text>', 'why it was taken')
     .addOption(noWaitOption())
     .addHelpText(
@@ -112,6 +116,7 @@ Examples:
 interface SaveOptions extends MutationOptions {
   readonly live?: true;
   readonly quiesce?: true;
+  readonly requireQuiesce?: true;
   readonly description?: string;
   readonly maxPause?: number;
   readonly method?: LiveMethod;
@@ -125,7 +130,8 @@ async function save(
   command: Command,
 ): Promise<void> {
   const session = await openSession(command);
-  const { live, quiesce, description, method, maxPause: maxPauseMs } = options;
+  const { live, description, method, maxPause: maxPauseMs } = options;
+  const quiesce = options.requireQuiesce === undefined ? options.quiesce : ('require' as const);
   if (options.dryRun === true) {
     if (live === undefined)
       throw new StasisError('invalid-request', 'only a live save has a pause to predict: add --live', {

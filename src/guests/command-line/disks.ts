@@ -1,6 +1,7 @@
 /** Disks: every layer is a node of the block graph, the head of a chain is what a device writes to. */
 import type { CacheOptions, NodeOptions } from '../../qemu/block-graph.ts';
 import type { Definition, DiskDefinition } from '../definition.ts';
+import { VARIABLE_STORE } from '../definition/disks.ts';
 import { controllerArgs, controllerId, hasController } from '../devices/controllers.ts';
 import { device } from './arguments.ts';
 import { SLOT, type Place } from './slots.ts';
@@ -10,6 +11,8 @@ export interface ChainLayer {
   readonly id: string;
   readonly path: string;
   readonly format: string;
+  /** a block device, not a file */
+  readonly isDevice: boolean;
 }
 
 export interface MachineDisks {
@@ -31,7 +34,7 @@ export function layerOfNode(node: string): string | undefined {
 
 /** The name under which QEMU knows a disk's device. */
 export function deviceId(disk: string): string {
-  return `disk-${disk}`;
+  return disk === VARIABLE_STORE ? '/machine/system.flash1' : `disk-${disk}`;
 }
 
 export function diskArgs(definition: Definition, { chains }: MachineDisks, place: Place): string[] {
@@ -62,19 +65,21 @@ export function diskArgs(definition: Definition, { chains }: MachineDisks, place
   ];
 }
 
-function plainNodeName(disk: DiskDefinition): string {
+/** The block graph's node for a disk that isn't layered. */
+export function plainNodeName(disk: DiskDefinition): string {
   return `plain-${disk.name}`;
 }
 
-/** A disk that isn't layered: read-only media, and formats that can't carry an overlay. */
+/** A disk that isn't layered: read-only media, disks that images don't hold, and formats that can't carry an overlay. */
 function plainNode(disk: DiskDefinition): Record<string, unknown> {
+  const driver = disk.path.startsWith('/dev/') ? 'host_device' : 'file';
   return {
     driver: disk.format,
     'node-name': plainNodeName(disk),
     'read-only': disk.readonly,
     ...(disk.discard === undefined ? {} : { discard: disk.discard }),
     ...nodeOptions(disk).format,
-    file: { driver: 'file', filename: disk.path, ...nodeOptions(disk).file },
+    file: { driver, filename: disk.path, ...nodeOptions(disk).file },
   };
 }
 
@@ -89,7 +94,11 @@ function chainNodes(chain: readonly ChainLayer[], disk: DiskDefinition): Record<
         'read-only': depth > 0,
         discard: disk.discard ?? 'unmap',
         ...nodeOptions(disk).format,
-        file: { driver: 'file', filename: layer.path, ...nodeOptions(disk).file },
+        file: {
+          driver: layer.isDevice ? 'host_device' : 'file',
+          filename: layer.path,
+          ...nodeOptions(disk).file,
+        },
         // The root may be a qcow2 over something the user keeps: there QEMU follows the file's own header.
         ...(parent === undefined ? {} : { backing: nodeName(parent.id) }),
       };
@@ -173,6 +182,8 @@ function diskDevice(definition: Definition, disk: DiskDefinition, drive: string,
           ? { bus: 'scsi.0', 'scsi-id': number }
           : drivePlace('scsi', disk.address)),
       });
+    case 'pflash':
+      return []; // a part of the machine: see firmware.ts
     default:
       return disk.bus satisfies never;
   }

@@ -1,6 +1,7 @@
 /** A guest's disks and media. */
 import { resolve } from 'node:path';
 import Type, { type Static } from 'typebox';
+import { DRIVER_NAMES, type DriverName } from '../../api/constants.ts';
 import { DriveAddress, PciAddress } from './addresses.ts';
 import { invalid, OneOf, strict } from './schema.ts';
 
@@ -8,6 +9,9 @@ import { invalid, OneOf, strict } from './schema.ts';
 const MAX_VIRTIO_DISKS = 14;
 const MAX_SATA_DISKS = 6;
 const MAX_NVME_DISKS = 4;
+
+/** The disk that UEFI keeps its variables on: captured, restored and cloned like any other. */
+export const VARIABLE_STORE = 'uefi-vars';
 
 const DiskName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$' });
 const BUSES = ['virtio', 'sata', 'scsi', 'ide', 'nvme'] as const;
@@ -37,6 +41,9 @@ export const DiskInput = Type.Object(
     format: OneOf('qcow2', 'raw', 'vmdk', 'vdi', 'vhdx', 'vpc', 'qed'),
     bus: Type.Optional(OneOf(...BUSES)),
     readonly: Type.Optional(Type.Boolean()),
+    driver: Type.Optional(OneOf(...DRIVER_NAMES)),
+    capture: Type.Optional(Type.Boolean()),
+    shareable: Type.Optional(Type.Boolean()),
     ...details,
   },
   strict,
@@ -63,14 +70,21 @@ export interface DiskDefinition extends Details {
   readonly name: string;
   readonly path: string;
   readonly format: DiskInput['format'];
-  readonly bus: (typeof BUSES)[number];
+  /** `pflash`: where UEFI keeps its variables; there is one at most, called `VARIABLE_STORE` */
+  readonly bus: (typeof BUSES)[number] | 'pflash';
   readonly readonly: boolean;
+  /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
+  readonly driver?: DriverName;
+  /** false: images don't hold it, and it is used as it is */
+  readonly capture?: false;
 }
 
 /** @param directory what relative paths are relative to */
 export function pinDisk(disk: DiskInput, directory: string): DiskDefinition {
+  const { capture, shareable: _, ...said } = disk;
   return {
-    ...disk,
+    ...said,
+    ...(capture === false ? { capture } : {}),
     path: resolve(directory, disk.path),
     bus: disk.bus ?? 'virtio',
     readonly: disk.readonly ?? disk.device === 'cdrom',
@@ -86,6 +100,8 @@ export function checkDisks(
   const names = [...disks, ...emptyDrives].map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
+  if (names.includes(VARIABLE_STORE))
+    throw invalid(`a disk can't be called ${VARIABLE_STORE}: give the variables of UEFI as firmware.vars`);
   const paths = disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);
@@ -107,6 +123,7 @@ export function checkDisks(
 }
 
 function checkDisk(disk: DiskDefinition): void {
+  checkDriver(disk);
   const { name, bus, device, readonly, address, deviceId } = disk;
   const isPci = bus === 'virtio' || bus === 'nvme';
   if (address !== undefined && isPci !== address.includes('.'))
@@ -119,4 +136,11 @@ function checkDisk(disk: DiskDefinition): void {
     throw invalid(`disk ${name}: detectZeroes unmap needs discard unmap`);
   if (deviceId !== undefined && bus !== 'scsi')
     throw invalid(`disk ${name}: only a scsi disk has a deviceId`);
+}
+
+function checkDriver({ name, driver, readonly, capture, format }: DiskDefinition): void {
+  const hasLayers = !readonly && capture !== false && (format === 'qcow2' || format === 'raw');
+  if (driver === undefined || hasLayers) return;
+  const what = readonly ? 'read-only' : capture === false ? 'excluded from images' : format;
+  throw invalid(`disk ${name} has no layers, being ${what}, and so no driver`);
 }
