@@ -1,4 +1,5 @@
 /** Domains of libvirt's as guests: what of them is not supported or different is told by line. */
+import { existsSync } from 'node:fs';
 import type { Guest } from '../api/schemas.ts';
 import type { NotWaiting, Outcome, Waiting } from '../client/requests.ts';
 import { StasisError } from '../errors.ts';
@@ -74,7 +75,11 @@ export async function define<O extends Waiting | NotWaiting>(
 ): Promise<{ outcome: Outcome<O, Guest>; translation: Translation }> {
   const missing = new Set<string>();
   for (;;) {
-    const translation = await translate(domain, lenient, { ...options, missing });
+    const translation = await translate(domain, lenient, {
+      ...options,
+      missing,
+      hasFile: existsSync,
+    });
     try {
       return { outcome: await client.defineGuest(translation.definition, '/', waiting), translation };
     } catch (error) {

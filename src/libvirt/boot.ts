@@ -50,12 +50,20 @@ function readFirmware(os: Element | undefined, context: Context): Pick<Definitio
   nvram?.attribute('template');
   nvram?.choice('templateFormat', { raw: true });
   nvram?.choice('format', { raw: true });
-  const vars = nvram?.text() ?? '';
+  const vars = readVariables(nvram, context);
   if (loader !== undefined && path !== '')
     context.note(loader, `${path} is not what it starts from: Stasis chooses the build of the firmware`);
   return {
     firmware: { type: 'uefi', secureBoot: isSecure, ...(vars === '' ? {} : { vars }) },
   };
+}
+
+/** @returns the file of the variables, or nothing when libvirt was to make it at the first start and never did */
+function readVariables(nvram: Element | undefined, context: Context): string {
+  const path = nvram?.text() ?? '';
+  if (nvram === undefined || path === '' || context.options.hasFile?.(path) !== false) return path;
+  context.note(nvram, `${path} is not there: it starts with new variables`);
+  return '';
 }
 
 /** @returns for each feature that makes secure boot whether it is on */
