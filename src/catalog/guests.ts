@@ -36,7 +36,10 @@ export async function hasGuest(catalog: Catalog, uuid: string): Promise<boolean>
   );
 }
 
-export async function insertGuest(catalog: Catalog, guest: Omit<GuestRecord, 'frozen'>): Promise<void> {
+export async function insertGuest(
+  catalog: Catalog,
+  guest: Omit<GuestRecord, 'frozen' | 'tpm'>,
+): Promise<void> {
   await catalog
     .insertInto('guests')
     .values({ ...guest, crashed: guest.crashed === 1 ? 1 : 0 })
@@ -89,4 +92,9 @@ export async function setFrozen(catalog: Catalog, uuid: string, frozen: boolean)
     .set({ frozen: frozen ? 1 : 0 })
     .where('uuid', '=', uuid)
     .execute();
+}
+
+/** Where the state of the guest's TPM is from now on. */
+export async function setTpm(catalog: Catalog, uuid: string, tpm: string): Promise<void> {
+  await catalog.updateTable('guests').set({ tpm }).where('uuid', '=', uuid).execute();
 }

@@ -18,6 +18,8 @@ export interface GuestTable {
   stateReason: string | null;
   /** the image that the guest's present derives from */
   currentImage: string | null;
+  /** name of the directory with the state of its TPM, if it has one and was ever started */
+  tpm: Generated<string | null>;
   /** its file systems are frozen, or may be: whoever lets it run has to thaw them */
   frozen: Generated<number>;
   createdAt: string;
@@ -238,6 +240,12 @@ const checksums: Migration = {
   },
 };
 
+const tpm: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table guests add column tpm text`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -246,4 +254,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0004-storage-drivers': storageDrivers,
   '0005-frozen': frozen,
   '0006-checksums': checksums,
+  '0007-tpm': tpm,
 };

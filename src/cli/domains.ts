@@ -1,14 +1,15 @@
 /** Domains of libvirt's as guests: what of them is not supported or different is told by line. */
+import { existsSync } from 'node:fs';
 import type { Guest } from '../api/schemas.ts';
 import type { NotWaiting, Outcome, Waiting } from '../client/requests.ts';
 import { StasisError } from '../errors.ts';
 import type { DomainOptions } from '../libvirt/context.ts';
-import type { DomainDefinition } from '../libvirt/definition.ts';
-import { readDomain } from '../libvirt/domain.ts';
+import { readDomain, type DomainDefinition } from '../libvirt/domain.ts';
 import type { Finding } from '../libvirt/element.ts';
 import { describeDefined } from './guest-view.ts';
 import { mutate, type MutationOptions } from './mutation.ts';
 import type { Session } from './session.ts';
+import { count } from './units.ts';
 
 export interface DomainText {
   readonly text: string;
@@ -41,7 +42,7 @@ export async function translate(
     throw new StasisError(
       'unsupported',
       [
-        `${source}: ${read.unsupported.length} parts of this domain are not supported; remove them or use --lenient`,
+        `${source}: ${count(read.unsupported.length, 'part')} of this domain not supported; remove what is named or use --lenient`,
         ...read.unsupported.map(wordsOf),
       ].join('\n'),
       { details: { unsupported: read.unsupported } },
@@ -74,7 +75,11 @@ export async function define<O extends Waiting | NotWaiting>(
 ): Promise<{ outcome: Outcome<O, Guest>; translation: Translation }> {
   const missing = new Set<string>();
   for (;;) {
-    const translation = await translate(domain, lenient, { ...options, missing });
+    const translation = await translate(domain, lenient, {
+      ...options,
+      missing,
+      hasFile: existsSync,
+    });
     try {
       return { outcome: await client.defineGuest(translation.definition, '/', waiting), translation };
     } catch (error) {

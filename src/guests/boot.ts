@@ -1,5 +1,5 @@
 /** Starting a guest from its disks: the procedure behind `start`, when no image is restored. */
-import { getGuestByUuid, setInstance } from '../catalog/guests.ts';
+import { getGuestByUuid, setInstance, setTpm } from '../catalog/guests.ts';
 import { rootsOfGuest } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -24,6 +24,7 @@ import {
 import { letGo } from './frozen.ts';
 import { refuseWithoutHugePages } from './host-memory.ts';
 import type { Host } from './host.ts';
+import { removeOldTpms, tpmDirectory } from './tpm.ts';
 
 interface BootPlan {
   readonly guest: string;
@@ -63,16 +64,20 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       await operation.step('launch', async () => {
         await unseal(catalog, writtenDirectly(heads, plan.heads));
         const disks = await machineDisks(catalog, heads, plan.heads);
-        await supervisor.launch(plan.instance, commandLine(storedDefinition(guest), disks), operation.signal);
+        const definition = storedDefinition(guest);
+        const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
+        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
         await setInstance(transaction, plan.guest, plan.instance);
+        await setTpm(transaction, plan.guest, guest.tpm ?? plan.instance);
       });
     },
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
+      await removeOldTpms(host, plan.guest);
       await removeLayers(host, plan.heads);
       await seal(host, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
     },

@@ -1,6 +1,7 @@
 /** Whether a machine can be made at all, before anything is kept of it. */
 import { StasisError } from '../errors.ts';
 import { commandLine } from './command-line.ts';
+import { bridgeId } from './command-line/slots.ts';
 import type { Definition } from './definition.ts';
 import { invalid } from './definition/schema.ts';
 import { isSpice } from './devices/graphics.ts';
@@ -19,8 +20,11 @@ interface Device {
  */
 export function checkDevices(definition: Definition, types: ReadonlySet<string>): void {
   const devices = devicesOf(definition);
+  const bridges = new Set((definition.bridges ?? []).map(({ index }) => bridgeId(index)));
   const places = new Map<string, Device>();
   for (const found of devices.filter(({ addr }) => addr !== undefined)) {
+    const [, index] = /^pci\.([1-9]\d*)$/.exec(found.bus ?? '') ?? [];
+    if (index !== undefined && !bridges.has(bridgeId(Number(index)))) throw noBus(found, Number(index));
     const place = `${found.bus} ${found.addr?.includes('.') ? found.addr : `${found.addr}.0x0`}`;
     const other = places.get(place);
     if (other !== undefined)
@@ -33,6 +37,13 @@ export function checkDevices(definition: Definition, types: ReadonlySet<string>)
   ];
   const missing = wanted.find((type) => !types.has(type));
   if (missing !== undefined) throw notThere(definition.name, missing);
+}
+
+function noBus(found: Device, index: number): StasisError {
+  const bus = index.toString(16).padStart(2, '0');
+  return invalid(
+    `${nameOf(found)}: there is no bus ${bus}; give it another address, or name a bridge ${index}`,
+  );
 }
 
 function devicesOf(definition: Definition): Device[] {

@@ -5,7 +5,7 @@
  */
 import { device, socketChardev } from './command-line/arguments.ts';
 import { diskArgs, type MachineDisks } from './command-line/disks.ts';
-import { firmwareArgs } from './command-line/firmware.ts';
+import { firmwareArgs, tpmArgs } from './command-line/firmware.ts';
 import { machineArgs } from './command-line/machine.ts';
 import { networkArgs } from './command-line/networks.ts';
 import { placesOf, type Place } from './command-line/slots.ts';
@@ -55,6 +55,7 @@ export function commandLine(
     ...generationArgs(definition),
     ...serialArgs(definition),
     ...agentArgs(definition, place),
+    ...tpmArgs(definition),
     ...displayArgs(definition, place),
     ...diskArgs(definition, disks, place),
     ...definition.networks.flatMap((network, index) => networkArgs(network, index, place)),

@@ -12,6 +12,7 @@ import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { qemuTypes } from '../qemu/device-types.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
+import { findTpmProgram } from '../qemu/tpm.ts';
 import { checkDevices } from './check-devices.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
@@ -63,6 +64,7 @@ export function defineProcedure(
       });
       checkDevices(pinned, await qemuTypes(host.qemu));
       await checkUnknown(host, pinned);
+      if (pinned.tpm === true) await findTpmProgram();
       const variables = newVariables(host, pinned);
       const isNew = ({ path }: DiskDefinition) => path === variables?.path;
       const real = await Promise.all(

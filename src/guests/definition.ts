@@ -32,7 +32,7 @@ import {
 import { invalid, OneOf, strict } from './definition/schema.ts';
 
 export { VARIABLE_STORE };
-export type { DiskDefinition, NetworkDefinition, Uefi, UefiWish };
+export type { DiskDefinition, NetworkDefinition, UefiWish };
 
 const PolicyInput = Type.Object(
   {
@@ -64,6 +64,7 @@ const DefinitionInput = Type.Object(
     ...DeviceInputs,
     serial: Type.Optional(Type.Boolean()),
     agent: Type.Optional(Type.Boolean()),
+    tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
     /** when the guest has had one elsewhere */
     generation: Type.Optional(Type.String({ pattern: UUID })),
@@ -88,6 +89,8 @@ export interface Definition extends Memory, MachineDetails, Devices {
   readonly networks: readonly NetworkDefinition[];
   readonly serial: boolean;
   readonly agent: boolean;
+  /** a TPM 2.0; absent in definitions of before there was one */
+  readonly tpm?: boolean;
   readonly policy: Policy;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
@@ -125,7 +128,9 @@ export async function pinDefinition(
   const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto');
   const uuid = (read.uuid ?? randomUUID()).toLowerCase();
   const machine = await host.resolveMachine(read.machine ?? 'q35');
-  const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, host);
+  const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, (wanted) =>
+    host.resolveFirmware(wanted),
+  );
   const definition: Definition = {
     name: read.name,
     uuid,
@@ -142,6 +147,7 @@ export async function pinDefinition(
     ...pinDevices(read),
     serial: read.serial ?? true,
     agent: read.agent ?? false,
+    tpm: read.tpm ?? false,
     policy: { ...DEFAULT_POLICY, ...read.policy },
     generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
@@ -169,13 +175,12 @@ function checkWhole(definition: Definition): void {
   const { machine, disks, networks } = definition;
   if (!machine.startsWith('pc-i440fx') && !machine.startsWith('pc-q35'))
     throw invalid(`machine ${machine} is not supported: use q35 or pc`);
-  checkDisks(disks, machine);
+  checkDisks(disks, definition.emptyDrives ?? [], machine);
   networks.forEach(checkNetwork);
   checkTopology(definition.cpus, definition);
 }
 
 /** An image needs the same CPU when it comes back, so `host-model` becomes a name that QEMU keeps. */
 function pinCpu(cpu: string, accelerator: 'kvm' | 'tcg'): string {
-  if (cpu !== 'host-model') return cpu;
-  return accelerator === 'kvm' ? 'host' : 'max';
+  return cpu.replace(/^host-model(?=,|$)/, accelerator === 'kvm' ? 'host' : 'max');
 }

@@ -22,6 +22,7 @@ import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.
 import { readPagerRequest } from '../qemu/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
+import { startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
@@ -112,10 +113,19 @@ export class Supervisor {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
 
-  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
-  async launch(instance: string, args: readonly string[], signal: AbortSignal): Promise<QemuProcess> {
+  /**
+   * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
+   * @param tpmDirectory where the state of its TPM is, when it has one
+   */
+  async launch(
+    instance: string,
+    args: readonly string[],
+    signal: AbortSignal,
+    tpmDirectory?: string,
+  ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+    if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
     const process = await launchQemu({ binary: this.#options.binary, args, runDirectory, signal });
     this.#candidates.set(instance, process);
     return process;

@@ -101,14 +101,14 @@ export function captureOf(
 export async function prepareDisks(
   host: Host,
   qmp: QmpClient,
-  { disks }: Definition,
   { heads }: DiskCapture,
+  { disks }: Definition,
   signal: AbortSignal,
 ): Promise<void> {
   await makeLayers(host, heads, signal);
-  for (const { id, path, disk } of heads) {
-    const defined = disks.find(({ name }) => name === disk);
-    await addOverlayNode(qmp, { nodeName: nodeName(id), path, ...openedAs(defined) });
+  for (const head of heads) {
+    const disk = disks.find(({ name }) => name === head.disk);
+    await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path, ...openedAs(disk) });
   }
 }
 

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
-import { getGuestByUuid, listGuests, setFrozen } from '../catalog/guests.ts';
+import { getGuestByUuid, listGuests, setFrozen, setTpm } from '../catalog/guests.ts';
 import { countRestore, getImageById } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
@@ -95,6 +95,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       });
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, instance);
+        await setTpm(transaction, definition.uuid, instance);
         await setFrozen(transaction, definition.uuid, manifestOf(image).quiesce?.isInMemory === true);
         await installHeads(transaction, definition.uuid, heads);
         await countRestore(transaction, id, method);

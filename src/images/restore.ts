@@ -6,7 +6,14 @@
 import { randomUUID } from 'node:crypto';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
-import { getGuestByUuid, setCurrentImage, setDefinition, setFrozen, setInstance } from '../catalog/guests.ts';
+import {
+  getGuestByUuid,
+  setCurrentImage,
+  setDefinition,
+  setFrozen,
+  setInstance,
+  setTpm,
+} from '../catalog/guests.ts';
 import {
   countRestore,
   findImageById,
@@ -41,6 +48,7 @@ import {
 } from '../guests/disks.ts';
 import { availableBytes, freeHugePageBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
+import { removeOldTpms } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore.ts';
@@ -171,6 +179,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
+      await removeOldTpms(host, plan.guest);
       await removeLayers(host, plan.heads);
       for (const { layer, identity } of plan.reused) await setIdentity(catalog, layer, identity);
     },
@@ -182,6 +191,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         await operation.step('give-up-present', () =>
           supervisor.replace(plan.guest, plan.replaces, plan.instance),
         );
+        await removeOldTpms(host, plan.guest);
         const outcome = await bringBack(host, plan, image, operation);
         if (outcome.imageIsSpent)
           await operation.step('delete-image', () => dropAndForget(host, plan, image));
@@ -196,6 +206,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 /** The loaded process is the guest, and as frozen as it was when it was saved. */
 async function becomes(catalog: Catalog, plan: RestorePlan, image: ImageRecord): Promise<void> {
   await setInstance(catalog, plan.guest, plan.instance);
+  await setTpm(catalog, plan.guest, plan.instance);
   await setFrozen(catalog, plan.guest, manifestOf(image).quiesce?.isInMemory === true);
 }
 

@@ -151,13 +151,12 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const switched = choice?.switched.map(({ disk }) => disk);
       const disks = captureOf(plan, await headIds(catalog, plan.guest), switched);
       await tellSwitched(choice, operation);
+      const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
       await operation.step('prepare', async () => {
         await mkdir(imageDirectory(host, plan), { recursive: true, mode: 0o700 });
-        const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
-        await prepareDisks(host, qmp, definition, disks, operation.signal);
+        await prepareDisks(host, qmp, disks, definition, operation.signal);
       });
 
-      const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
       const media = definition.disks.some(isNotCaptured)
         ? await operation.step('media', () => recordMedia(host, definition, operation.signal))
         : [];

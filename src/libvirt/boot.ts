@@ -1,9 +1,9 @@
 /** What a domain starts from: machine type, firmware, kernel, and the order of its devices. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Boot = Pick<DomainDefinition, 'machine' | 'boot' | 'accelerator' | 'firmware'>;
+type Boot = Pick<DefinitionInput, 'machine' | 'boot' | 'accelerator' | 'firmware'>;
 
 export function readBoot(domain: Element, context: Context): Boot {
   const accelerator = domain.choice('type', { kvm: 'auto', qemu: 'tcg' } as const);
@@ -22,7 +22,7 @@ export function readBoot(domain: Element, context: Context): Boot {
   };
 }
 
-function readKernel(os: Element | undefined): Pick<DomainDefinition, 'boot'> {
+function readKernel(os: Element | undefined): Pick<DefinitionInput, 'boot'> {
   const kernel = os?.child('kernel')?.text();
   if (kernel === undefined) return {};
   const initrd = os?.child('initrd')?.text();
@@ -37,7 +37,7 @@ function readKernel(os: Element | undefined): Pick<DomainDefinition, 'boot'> {
 }
 
 /** UEFI is either asked for, or there is a loader in flash; which build of it is the host's affair. */
-function readFirmware(os: Element | undefined, context: Context): Pick<DomainDefinition, 'firmware'> {
+function readFirmware(os: Element | undefined, context: Context): Pick<DefinitionInput, 'firmware'> {
   const asked = os?.choice('firmware', { efi: 'uefi', bios: 'bios' } as const);
   const loader = os?.child('loader');
   const isFlash = loader?.choice('type', { pflash: true }) ?? false;
@@ -50,12 +50,20 @@ function readFirmware(os: Element | undefined, context: Context): Pick<DomainDef
   nvram?.attribute('template');
   nvram?.choice('templateFormat', { raw: true });
   nvram?.choice('format', { raw: true });
-  const vars = nvram?.text() ?? '';
+  const vars = readVariables(nvram, context);
   if (loader !== undefined && path !== '')
     context.note(loader, `${path} is not what it starts from: Stasis chooses the build of the firmware`);
   return {
     firmware: { type: 'uefi', secureBoot: isSecure, ...(vars === '' ? {} : { vars }) },
   };
+}
+
+/** @returns the file of the variables, or nothing when libvirt was to make it at the first start and never did */
+function readVariables(nvram: Element | undefined, context: Context): string {
+  const path = nvram?.text() ?? '';
+  if (nvram === undefined || path === '' || context.options.hasFile?.(path) !== false) return path;
+  context.note(nvram, `${path} is not there: it starts with new variables`);
+  return '';
 }
 
 /** @returns for each feature that makes secure boot whether it is on */

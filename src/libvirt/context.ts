@@ -6,6 +6,8 @@ export interface DomainOptions {
   readonly bridges?: ReadonlyMap<string, string>;
   /** names of devices that the guest's QEMU has not got, as the daemon has told them */
   readonly missing?: ReadonlySet<string>;
+  /** whether a file is on the guest's host; without it all are taken to be */
+  readonly hasFile?: (path: string) => boolean;
 }
 
 export class Context {

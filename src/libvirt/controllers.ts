@@ -1,11 +1,11 @@
 /** Controllers of a domain: PCI bridges, USB, SCSI, SATA, and those of channels. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { pciAddress } from './address.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Bridge = NonNullable<DomainDefinition['bridges']>[number];
-type Controller = NonNullable<DomainDefinition['controllers']>[number];
+type Bridge = NonNullable<DefinitionInput['bridges']>[number];
+type Controller = NonNullable<DefinitionInput['controllers']>[number];
 
 const BRIDGES = {
   'pcie-root-port': 'pcie-root-port',
@@ -68,12 +68,6 @@ function readPci(element: Element, unplaced: Element[]): Bridge[] {
   const target = element.child('target');
   const address = pciAddress(element);
   if (model === undefined) return [];
-  if (address === undefined) {
-    // As virt-install writes them: libvirt would give addresses to all devices, and put some behind these.
-    element.takeAll();
-    unplaced.push(element);
-    return [];
-  }
   const port = target?.number('port');
   const chassis = target?.number('chassis') ?? target?.number('chassisNr');
   const hotplug = target?.flag('hotplug');
@@ -86,6 +80,11 @@ function readPci(element: Element, unplaced: Element[]): Bridge[] {
     'i82801b11-bridge': undefined,
     'pci-bridge': undefined,
   } as const);
+  if (address === undefined) {
+    // As virt-install writes them: libvirt would give addresses to all devices, and put some behind these.
+    unplaced.push(element);
+    return [];
+  }
   return [
     {
       index,
@@ -152,6 +151,7 @@ function readController(element: Element, type: string | undefined): Controller[
       if (type === 'ide' || index.index === 0 || address === undefined) return [];
       return [{ type: 'sata', ...index, address }];
     }
+    case undefined:
     default:
       return [];
   }

@@ -1,11 +1,11 @@
 /** Devices of a domain beside disks, networks and controllers. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { pciAddress, portAddress, usbAddress } from './address.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Part<Key extends keyof DomainDefinition> = { [K in Key]?: DomainDefinition[K] };
-type List<Key extends keyof DomainDefinition> = Extract<DomainDefinition[Key], readonly unknown[]>;
+type Part<Key extends keyof DefinitionInput> = { [K in Key]?: DefinitionInput[K] };
+type List<Key extends keyof DefinitionInput> = Extract<DefinitionInput[Key], readonly unknown[]>;
 
 const AGENT = 'org.qemu.guest_agent.0';
 
@@ -24,13 +24,20 @@ export function readSerial(devices: Element, context: Context): { serial: boolea
     target?.choice('type', { 'isa-serial': true });
     target?.child('model')?.choice('name', { 'isa-serial': true });
   }
-  const [console] = devices.children('console');
-  const target = console?.children('target').at(0)?.peek('type');
-  const isSerial = console !== undefined && (target === undefined || target === 'serial');
-  if (isSerial) console.takeAll();
+  const isConsole = takeSerialConsole(devices);
   if (serial !== undefined && serial.peek('type') !== 'pty')
     context.note(serial, 'has its other end at `stasis console`');
-  return { serial: serial !== undefined || isSerial };
+  return { serial: serial !== undefined || isConsole };
+}
+
+/** @returns whether there is a console that is the first serial port under another name */
+function takeSerialConsole(devices: Element): boolean {
+  const [console] = devices.children('console');
+  const target = console?.children('target').at(0);
+  if (console === undefined || (target !== undefined && target.peek('type') !== 'serial')) return false;
+  console.take().choice('type', { pty: true, unix: true });
+  target?.take().attribute('type');
+  return true;
 }
 
 export function readChannels(devices: Element, context: Context): Part<'channels' | 'agent'> {
@@ -89,7 +96,7 @@ export function readGraphics(devices: Element, context: Context): Part<'graphics
   return { graphics: graphics ?? 'none', video: readVideo(devices, context) };
 }
 
-type Graphics = NonNullable<DomainDefinition['graphics']>;
+type Graphics = NonNullable<DefinitionInput['graphics']>;
 
 /** Only the first server is taken, and no port is opened but one that the domain names. */
 function readServer(element: Element, context: Context): Graphics[] {
@@ -120,9 +127,12 @@ function readServer(element: Element, context: Context): Graphics[] {
 function readListen(element: Element): string | undefined {
   const inner = element.child('listen');
   const kind = inner?.choice('type', { address: true, none: false, socket: false });
-  if (kind === false) inner?.takeAll();
-  const address = inner?.attribute('address');
-  return element.attribute('listen') ?? address;
+  if (kind === false) inner?.attribute('socket'); // where it was
+  const outer = element.attribute('listen');
+  // libvirt writes it twice.
+  return outer === undefined
+    ? inner?.attribute('address')
+    : (inner?.choice('address', { [outer]: outer }) ?? outer);
 }
 
 const VIDEO = {
@@ -135,7 +145,7 @@ const VIDEO = {
   ramfb: 'ramfb',
   none: 'none',
 } as const;
-type Video = NonNullable<DomainDefinition['video']>;
+type Video = NonNullable<DefinitionInput['video']>;
 
 function readVideo(devices: Element, context: Context): Video {
   const [video] = devices.children('video');
@@ -194,6 +204,7 @@ export function readSound(devices: Element, context: Context): Part<'sound'> {
 
 export function readHelpers(
   devices: Element,
+  machine: string,
   context: Context,
 ): Part<'rng' | 'balloon' | 'watchdogs' | 'panic' | 'tpm'> {
   return {
@@ -201,7 +212,7 @@ export function readHelpers(
     ...readBalloon(devices),
     watchdogs: readWatchdogs(devices),
     ...readPanic(devices),
-    ...readTpm(devices, context),
+    ...readTpm(devices, machine, context),
   };
 }
 
@@ -274,11 +285,13 @@ function readPanic(devices: Element): Part<'panic'> {
   return { panic: { model, ...at(panic) } };
 }
 
-function readTpm(devices: Element, context: Context): Part<'tpm'> {
+/** The older machine has the older interface, as in src/guests/command-line/firmware.ts. */
+function readTpm(devices: Element, machine: string, context: Context): Part<'tpm'> {
+  const interfaceName = /^pc(-i440fx|$)/.test(machine) ? 'tpm-tis' : 'tpm-crb';
   const [tpm] = devices.children('tpm');
   const backend = tpm?.children('backend').at(0);
   if (
-    tpm?.choice('model', { 'tpm-crb': true }) !== true ||
+    tpm?.choice('model', { [interfaceName]: true }) !== true ||
     backend?.choice('type', { emulator: true }) !== true
   )
     return {};

@@ -1,12 +1,12 @@
 /** Disks and CD-ROMs of a domain. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { driveAddress, pciAddress } from './address.ts';
 import { bootOrder } from './boot.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Disk = NonNullable<DomainDefinition['disks']>[number];
-type EmptyDrive = NonNullable<DomainDefinition['emptyDrives']>[number];
+type Disk = NonNullable<DefinitionInput['disks']>[number];
+type EmptyDrive = NonNullable<DefinitionInput['emptyDrives']>[number];
 
 const BUSES = { virtio: 'virtio', sata: 'sata', scsi: 'scsi', ide: 'ide', nvme: 'nvme' } as const;
 const FORMATS = {
@@ -48,9 +48,15 @@ export function readDisks(devices: Element, context: Context): Disks {
         ...readDetails(element, device),
         ...place(element, bus, devices),
       });
-    else if (device === 'cdrom' && bus !== 'virtio' && bus !== 'nvme')
-      emptyDrives.push({ bus, ...common, ...emptyDriveParts(element, emptyDrives.length) });
-    else context.problem(element, 'has no source: a disk without a file or device');
+    else if (device === 'cdrom' && bus !== 'virtio' && bus !== 'nvme') {
+      readDetails(element, device); // of a medium that isn't there
+      emptyDrives.push({
+        name,
+        bus,
+        ...common,
+        address: driveAddress(element) ?? `0:0:0:${emptyDrives.length}`,
+      });
+    } else context.problem(element, 'has no source: a disk without a file or device');
   }
   return { disks, emptyDrives };
 }
@@ -58,13 +64,6 @@ export function readDisks(devices: Element, context: Context): Disks {
 /** A disk without `device` is one. */
 function isKnownDevice(element: Element): boolean {
   return ['disk', 'cdrom', undefined].includes(element.peek('device'));
-}
-
-/** Empty drives are read-only and have no file: of their driver nothing is left to know. */
-function emptyDriveParts(element: Element, count: number): { address: string } {
-  element.child('readonly');
-  element.children('driver').at(0)?.takeAll();
-  return { address: driveAddress(element) ?? `0:0:0:${count}` };
 }
 
 function readDetails(element: Element, device: 'disk' | 'cdrom') {

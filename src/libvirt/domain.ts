@@ -1,6 +1,6 @@
 /** A libvirt domain as a guest's definition. */
 import { StasisError } from '../errors.ts';
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { bootKinds, readBoot } from './boot.ts';
 import { Context, type DomainOptions } from './context.ts';
 import { readControllers } from './controllers.ts';
@@ -11,8 +11,11 @@ import { readEvents, readFeatures, readMemory, readProcessors } from './machine.
 import { readNetworks } from './networks.ts';
 import { parseXml } from './xml.ts';
 
+/** Input of `define`. */
+export type DomainDefinition = DefinitionInput;
+
 export interface ReadDomain {
-  readonly definition: DomainDefinition;
+  readonly definition: DefinitionInput;
   /** what is not supported, by line: what the definition lacks of the domain */
   readonly unsupported: readonly Finding[];
   /** what is supported but not the same as under libvirt, by line */
@@ -46,10 +49,11 @@ export async function readDomain(
   };
 }
 
-function readWhole(domain: Element, context: Context): DomainDefinition {
+function readWhole(domain: Element, context: Context): DefinitionInput {
   const uuid = domain.child('uuid')?.text();
   const generation = domain.child('genid')?.text();
   readEvents(domain, context);
+  const boot = readBoot(domain, context);
   const devices = domain.child('devices') ?? domain;
   return ordered(
     {
@@ -57,7 +61,7 @@ function readWhole(domain: Element, context: Context): DomainDefinition {
       ...(uuid === undefined ? {} : { uuid }),
       ...readMemory(domain, context),
       ...readProcessors(domain, context),
-      ...readBoot(domain, context),
+      ...boot,
       ...readFeatures(domain),
       ...(generation === undefined || generation === '' ? {} : { generation }),
       ...readControllers(devices, context),
@@ -68,7 +72,7 @@ function readWhole(domain: Element, context: Context): DomainDefinition {
       ...readGraphics(devices, context),
       ...readInputs(devices, context),
       ...readSound(devices, context),
-      ...readHelpers(devices, context),
+      ...readHelpers(devices, boot.machine ?? 'q35', context),
       ...readArguments(domain),
     },
     bootKinds(domain),
@@ -77,9 +81,9 @@ function readWhole(domain: Element, context: Context): DomainDefinition {
 
 /** `<boot dev>` names kinds of devices: of each the first one is booted from. */
 function ordered(
-  definition: DomainDefinition,
+  definition: DefinitionInput,
   kinds: readonly ('hd' | 'cdrom' | 'network')[],
-): DomainDefinition {
+): DefinitionInput {
   const { disks = [], networks = [], emptyDrives = [] } = definition;
   const all = [...disks, ...networks, ...emptyDrives];
   if (all.some(({ bootOrder }) => bootOrder !== undefined)) return definition;
@@ -95,7 +99,7 @@ function ordered(
 }
 
 /** Arguments for QEMU that somebody added by hand. */
-function readArguments(domain: Element): Pick<DomainDefinition, 'qemu'> {
+function readArguments(domain: Element): Pick<DefinitionInput, 'qemu'> {
   const line = domain.child('qemu:commandline');
   if (line === undefined) return {};
   const args = line.children('qemu:arg').map((argument) => argument.take().attribute('value') ?? '');

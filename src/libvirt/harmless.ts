@@ -38,6 +38,8 @@ const HARMLESS: Readonly<Record<string, string>> = {
   'domain/devices/interface/driver/@name': 'who moves the packets on the host: QEMU does here',
   'domain/devices/serial/source': 'where the other end was; `stasis console` is that here',
   'domain/devices/serial/target/@port': 'the number of the only one',
+  'domain/devices/console/source': 'where the other end was; `stasis console` is that here',
+  'domain/devices/console/target/@port': 'the number of the only one',
   'domain/devices/channel/source': 'where the other end was',
   'domain/devices/channel/target/@state': 'whether the guest had it open',
   seclabel: "labels of the host's security modules",

@@ -1,8 +1,8 @@
 /** Hyper-V's interfaces in a domain. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import type { Element } from './element.ts';
 
-type Hyperv = NonNullable<DomainDefinition['hyperv']>;
+type Hyperv = NonNullable<DefinitionInput['hyperv']>;
 
 /** libvirt's names of those that are on or off, and a definition's. */
 const SWITCHES = {

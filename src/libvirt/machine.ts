@@ -1,10 +1,10 @@
 /** The machine of a domain: firmware, processors, memory, clocks, power. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 import { readHyperv } from './hyperv.ts';
 
-type Part<Key extends keyof DomainDefinition> = { [K in Key]?: DomainDefinition[K] };
+type Part<Key extends keyof DefinitionInput> = { [K in Key]?: DefinitionInput[K] };
 
 const BYTES_OF_UNIT: Readonly<Record<string, number>> = {
   b: 1,
@@ -30,16 +30,13 @@ function sizeBytes(element: Element): number {
 }
 
 /** libvirt rounds memory up to whole MiB too: QEMU has it in nothing smaller. */
-export function readMemory(domain: Element, context: Context): Pick<DomainDefinition, 'memory'> {
+export function readMemory(domain: Element, context: Context): Pick<DefinitionInput, 'memory'> {
   const memory = domain.child('memory');
   const bytes = memory === undefined ? Number.NaN : Math.ceil(sizeBytes(memory) / 1024 ** 2) * 1024 ** 2;
   if (Number.isNaN(bytes)) context.problem(memory ?? domain, 'says no amount of memory that is understood');
   const current = domain.child('currentMemory');
-  if (current !== undefined && sizeBytes(current) < bytes)
-    context.note(
-      current,
-      'is less than its memory: it starts with all of it, since nobody works the balloon',
-    );
+  if (current !== undefined && sizeBytes(current) !== bytes)
+    context.note(current, 'is not its memory: it starts with all of that, since nobody works the balloon');
   const hugepages = readHugePages(domain);
   return { memory: hugepages === undefined ? bytes : { size: bytes, hugepages } };
 }
@@ -71,7 +68,7 @@ export function readProcessors(domain: Element, context: Context): Part<'cpus' |
   };
 }
 
-function readTopology(cpu: Element | undefined): DomainDefinition['topology'] {
+function readTopology(cpu: Element | undefined): DefinitionInput['topology'] {
   const topology = cpu?.child('topology');
   if (topology === undefined) return undefined;
   topology.choice('clusters', { '1': 1 });
@@ -93,7 +90,7 @@ function readModel(cpu: Element | undefined, context: Context): string {
   const mode = cpu.choice('mode', { custom: 'custom', 'host-passthrough': 'host', 'host-model': 'host' });
   if (mode === 'host') {
     cpu.choice('migratable', { on: true });
-    cpu.child('model')?.takeAll();
+    cpu.child('model')?.text(); // which the host's own takes the place of
     context.note(
       cpu,
       "takes the host's own processor: compare what the guest sees, when it was another host",
@@ -215,7 +212,7 @@ function readClock(
   domain: Element,
   rtc: Element | undefined,
   pit: Element | undefined,
-): NonNullable<DomainDefinition['clock']> {
+): NonNullable<DefinitionInput['clock']> {
   const clock = domain.child('clock');
   const base = clock?.choice('offset', { utc: 'utc', localtime: 'localtime' } as const);
   if (clock?.peek('offset') === 'variable' && clock.peek('adjustment') === '0') {

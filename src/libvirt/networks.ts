@@ -1,11 +1,11 @@
 /** Network cards of a domain, and what they are plugged into. */
-import type { DomainDefinition } from './definition.ts';
+import type { DefinitionInput } from '../guests/definition.ts';
 import { pciAddress } from './address.ts';
 import { bootOrder } from './boot.ts';
 import type { Context } from './context.ts';
 import type { Element } from './element.ts';
 
-type Network = NonNullable<DomainDefinition['networks']>[number];
+type Network = NonNullable<DefinitionInput['networks']>[number];
 
 const MODELS = {
   virtio: 'virtio',
@@ -70,6 +70,7 @@ function readPlug(element: Element, context: Context): Plug | undefined {
     }
     case 'network':
       return readVirtualNetwork(element, context);
+    case undefined:
     default:
       return undefined;
   }

@@ -44,7 +44,7 @@ export async function parseXml(text: string, source: string): Promise<XmlNode> {
   };
 
   try {
-    using document = XmlDocument.fromString(text.trimStart(), {
+    using document = XmlDocument.fromString(text, {
       option: ParseOption.XML_PARSE_NONET | ParseOption.XML_PARSE_NO_XXE,
     });
     return read(document.root);

@@ -78,7 +78,8 @@ async function versionOutput(path: string): Promise<string> {
   }
 }
 
-async function findInPath(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
+/** The first executable of that name in PATH. */
+export async function findInPath(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
   for (const directory of (env['PATH'] ?? '').split(delimiter)) {
     const path = directory === '' ? undefined : await executable(join(directory, name));
     if (path !== undefined) return path;

@@ -9,6 +9,9 @@ export const PID_FILE_ARGS = ['-pidfile', 'qemu.pid'] as const;
 /** The program of every pager, see pager-process.ts; with the extension of source or build. */
 export const PAGER_PROGRAM = 'pager-main';
 
+/** The program of every TPM, see tpm.ts. */
+export const TPM_PROGRAM = 'swtpm';
+
 /**
  * The living processes that were started as QEMU of this run directory: those whose working directory it is and
  * whose command line says so (proc(5)). Found by looking at all processes rather than in `qemu.pid`, which may be
@@ -32,6 +35,11 @@ export async function findByArgument(argument: string): Promise<readonly number[
     pids.map(async (pid) => (await argumentsOf(pid)).includes(argument) && !(await hasEnded(pid))),
   );
   return pids.filter((_pid, index) => have[index]);
+}
+
+/** The same for its TPM. */
+export async function findTpmProcesses(runDirectory: string): Promise<readonly number[]> {
+  return findProcesses(runDirectory, ([program = '']) => parse(program).base === TPM_PROGRAM);
 }
 
 async function findProcesses(

@@ -29,6 +29,7 @@ for (const name of ['debian', 'debian-uefi', 'windows', 'old', 'many']) {
     // Firmware and TPM are made by other programs, and left out of both.
     const { firmware: _firmware, tpm: _tpm, ...rest } = definition;
     const pinned = await pinDefinition(rest, '/', {
+      resolveFirmware: () => Promise.reject(new Error('it has none')),
       resolveMachine: (machine) => Promise.resolve(machine),
       resolveAccelerator: () => Promise.resolve('tcg'),
     });

@@ -1,6 +1,7 @@
 /** What a guest would see of a machine, told by the real QEMU without letting it run. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { findQemu } from '../../src/qemu/binary.ts';
 import { PlainQmp } from '../support/plain-qmp.ts';
 
 export interface MachineView {
@@ -14,7 +15,7 @@ export interface MachineView {
 
 /** Starts QEMU, which stands still, asks it and ends it. @param args a whole command line but for the monitor */
 export async function viewMachine(args: readonly string[], directory: string): Promise<MachineView> {
-  const child = spawn('qemu-system-x86_64', [...args, '-qmp', 'stdio'], {
+  const child = spawn((await findQemu()).path, [...args, '-qmp', 'stdio'], {
     cwd: directory,
     stdio: ['pipe', 'pipe', 'pipe'],
   });

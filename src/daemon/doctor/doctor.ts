@@ -3,7 +3,7 @@ import { messageOf } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
 import type { Check, Finding } from './check.ts';
 import { hostClock } from './clock.ts';
-import { uefi } from './firmware.ts';
+import { tpm, uefi } from './firmware.ts';
 import { freeMemory, hugePages } from './memory.ts';
 import { kvm, qemu, qemuFeatures, userfaultfd } from './qemu.ts';
 import { directIo, lvm, sharedBlocks } from './storage.ts';
@@ -24,6 +24,7 @@ const CHECKS: readonly Row[] = [
   ],
   ['LVM', 'disks on logical volumes: not used yet', lvm],
   ['UEFI firmware', 'guests with `firmware: uefi`', uefi],
+  ['TPM', 'guests with `tpm: true`', tpm],
   ['huge pages', 'background capture with a short pause: not used yet', hugePages],
   ['memory', 'restoring beside the guest that runs, clones', freeMemory],
   ["host's clock", 'the clock of restored guests', hostClock],

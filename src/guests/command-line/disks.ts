@@ -1,6 +1,7 @@
 /** Disks: every layer is a node of the block graph, the head of a chain is what a device writes to. */
 import type { CacheOptions, NodeOptions } from '../../qemu/block-graph.ts';
-import { VARIABLE_STORE, type Definition, type DiskDefinition } from '../definition.ts';
+import type { Definition, DiskDefinition } from '../definition.ts';
+import { VARIABLE_STORE } from '../definition/disks.ts';
 import { controllerArgs, controllerId, hasController } from '../devices/controllers.ts';
 import { device } from './arguments.ts';
 import { SLOT, type Place } from './slots.ts';
@@ -52,10 +53,10 @@ export function diskArgs(definition: Definition, { chains }: MachineDisks, place
         ...diskDevice(definition, disk, drive, place),
       ];
     }),
-    ...emptyDrives.flatMap((drive, index) =>
+    ...emptyDrives.flatMap((drive) =>
       device({
         driver: drive.bus === 'scsi' ? 'scsi-cd' : 'ide-cd',
-        id: `empty${index}`,
+        id: deviceId(drive.name),
         ...identity(drive),
         ...(drive.bootOrder === undefined ? {} : { bootindex: drive.bootOrder }),
         ...drivePlace(drive.bus, drive.address),

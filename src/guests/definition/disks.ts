@@ -11,6 +11,7 @@ const MAX_VIRTIO_DISKS = 14;
 const MAX_SATA_DISKS = 6;
 const MAX_NVME_DISKS = 4;
 
+const DiskName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$' });
 const BUSES = ['virtio', 'sata', 'scsi', 'ide', 'nvme'] as const;
 
 /** The disk that UEFI keeps its variables on: captured, restored and cloned like any other. */
@@ -36,7 +37,7 @@ const details = {
 
 export const DiskInput = Type.Object(
   {
-    name: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$' }),
+    name: DiskName,
     path: Type.String({ minLength: 1 }),
     format: OneOf('qcow2', 'raw', 'vmdk', 'vdi', 'vhdx', 'vpc', 'qed'),
     bus: Type.Optional(OneOf(...BUSES)),
@@ -57,6 +58,7 @@ type DiskInput = Static<typeof DiskInput>;
 /** CD-ROM drives with nothing in them. */
 export const EmptyDriveInput = Type.Object(
   {
+    name: DiskName,
     bus: OneOf('sata', 'scsi', 'ide'),
     address: DriveAddress,
     serial: details.serial,
@@ -101,8 +103,12 @@ export function pinDisk({ snapshotSize, capture, ...disk }: DiskInput, directory
 }
 
 /** What one disk can't say alone. @throws StasisError `invalid-definition` */
-export function checkDisks(disks: readonly DiskDefinition[], machine: string): void {
-  const names = disks.map((disk) => disk.name);
+export function checkDisks(
+  disks: readonly DiskDefinition[],
+  emptyDrives: readonly EmptyDrive[],
+  machine: string,
+): void {
+  const names = [...disks, ...emptyDrives].map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
   if (names.includes(VARIABLE_STORE))
@@ -128,9 +134,8 @@ export function checkDisks(disks: readonly DiskDefinition[], machine: string): v
 }
 
 function checkDisk(disk: DiskDefinition): void {
-  const { name, bus, device, format, readonly, address, deviceId, driver } = disk;
-  if (driver !== undefined && (readonly || (format !== 'qcow2' && format !== 'raw')))
-    throw invalid(`disk ${name} has no layers, being ${readonly ? 'read-only' : format}, and so no driver`);
+  checkDriver(disk);
+  const { name, bus, device, readonly, address, deviceId } = disk;
   const isPci = bus === 'virtio' || bus === 'nvme';
   if (address !== undefined && isPci !== address.includes('.'))
     throw invalid(
@@ -142,4 +147,11 @@ function checkDisk(disk: DiskDefinition): void {
     throw invalid(`disk ${name}: detectZeroes unmap needs discard unmap`);
   if (deviceId !== undefined && bus !== 'scsi')
     throw invalid(`disk ${name}: only a scsi disk has a deviceId`);
+}
+
+function checkDriver({ name, driver, readonly, capture, format }: DiskDefinition): void {
+  const hasLayers = !readonly && capture !== false && (format === 'qcow2' || format === 'raw');
+  if (driver === undefined || hasLayers) return;
+  const what = readonly ? 'read-only' : capture === false ? 'excluded from images' : format;
+  throw invalid(`disk ${name} has no layers, being ${what}, and so no driver`);
 }

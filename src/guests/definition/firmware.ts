@@ -1,4 +1,4 @@
-/** What a guest starts with: the BIOS that QEMU brings, or UEFI, whose variables are on a disk. */
+/** What a machine starts from. */
 import { resolve } from 'node:path';
 import Type, { type Static } from 'typebox';
 import type { UefiFirmware } from '../../qemu/firmware.ts';
@@ -26,28 +26,29 @@ export interface UefiWish {
   readonly vars: string | undefined;
 }
 
-/** What the host has for it. */
+/** The firmware that the host has for it, and the disk of its variables. */
 export interface Uefi {
   readonly firmware: UefiFirmware;
   readonly store: DiskDefinition;
 }
 
 /**
- * @returns undefined when the guest has none
- * @throws StasisError `invalid-definition`, or as `resolveFirmware` does
+ * @param resolveFirmware asks the host
+ * @returns undefined for a BIOS
+ * @throws StasisError `invalid-definition`, and what the host throws
  */
 export async function pinUefi(
-  wanted: Static<typeof FirmwareInput> | undefined,
+  firmware: Static<typeof FirmwareInput> | undefined,
   guest: { readonly uuid: string; readonly machine: string; readonly directory: string },
-  host: { resolveFirmware(wish: UefiWish): Promise<Uefi> },
+  resolveFirmware: (wanted: UefiWish) => Promise<Uefi>,
 ): Promise<Uefi | undefined> {
-  const { type, secureBoot = false, vars } = typeof wanted === 'object' ? wanted : { type: wanted };
+  const { type, secureBoot = false, vars } = typeof firmware === 'object' ? firmware : { type: firmware };
   if (type !== 'uefi') {
     if (secureBoot || vars !== undefined) throw invalid('firmware: secureBoot and vars go with type uefi');
     return undefined;
   }
   const { uuid, machine, directory } = guest;
-  return host.resolveFirmware({
+  return resolveFirmware({
     ...{ uuid, machine, secureBoot },
     vars: vars === undefined ? undefined : resolve(directory, vars),
   });

@@ -29,15 +29,12 @@ const VIRTIO_DRIVERS = {
 } as const;
 
 export function inputArgs(inputs: readonly Input[], place: Place): string[] {
-  return inputs.flatMap((input, index) =>
-    input.bus === 'usb'
-      ? device({ driver: USB_DRIVERS[input.type], id: `input${index}`, ...usbPlace(input.address) })
-      : device({
-          driver: VIRTIO_DRIVERS[input.type],
-          id: `input${index}`,
-          ...place(input.address, SLOT.usb),
-        }),
-  );
+  return inputs.flatMap((input, index) => {
+    const id = index === 0 ? input.type : `${input.type}${index}`;
+    return input.bus === 'usb'
+      ? device({ driver: USB_DRIVERS[input.type], id, ...usbPlace(input.address) })
+      : device({ driver: VIRTIO_DRIVERS[input.type], id, ...place(input.address, SLOT.usb) });
+  });
 }
 
 export function redirectionArgs(redirections: readonly Redirection[]): string[] {
