@@ -110,6 +110,38 @@ export interface EventTable {
   message: string;
 }
 
+/** A boot of the host, as far as a daemon saw it: how it found things, and how it ended. */
+export interface HostBootTable {
+  id: Generated<number>;
+  /** the kernel's own name for it */
+  bootId: string;
+  seenAt: string;
+  /** how the boot before it ended; `first` when none is known */
+  after: 'first' | 'clean' | 'crash';
+  /** names of the guests that ran when the host went down, JSON */
+  ran: string;
+  /** since when every guest's policy for a boot has been carried out; null while some are left */
+  settledAt: string | null;
+  /** how that went for each guest so far, JSON */
+  outcomes: string;
+  /** when the guests were last ended for a shutdown of the host, to the end … */
+  shutdownAt: string | null;
+  /** … with each as its policy wants it, or safe otherwise … */
+  shutdownClean: Flag;
+  /** … the guests that it left running, UUIDs as JSON, and how it went for each, JSON */
+  shutdownLeft: string;
+  shutdownOutcomes: string;
+}
+
+/** How fast many saves at once were written: what the next shutdown of the host reckons with. */
+export interface SaveRunTable {
+  id: Generated<number>;
+  at: string;
+  bytes: number;
+  /** while at least one of them was under way */
+  durationMs: number;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -119,6 +151,8 @@ export interface Tables {
   captures: CaptureTable;
   operations: OperationTable;
   events: EventTable;
+  hostBoots: HostBootTable;
+  saveRuns: SaveRunTable;
 }
 
 const initial: Migration = {
@@ -181,9 +215,24 @@ const captures: Migration = {
   },
 };
 
+const hostBoots: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table hostBoots (
+      id integer primary key autoincrement, bootId text not null, seenAt text not null,
+      after text not null check (after in ('first', 'clean', 'crash')), ran text not null, settledAt text,
+      outcomes text not null, shutdownAt text, shutdownClean integer not null, shutdownLeft text not null,
+      shutdownOutcomes text not null) strict`.execute(db);
+    await sql`create table saveRuns (
+      id integer primary key autoincrement, at text not null, bytes real not null, durationMs real not null) strict`.execute(
+      db,
+    );
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
   '0003-captures': captures,
+  '0100-host-boots': hostBoots,
 };

@@ -26,6 +26,10 @@ import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
+import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
+import { recognizeBoot } from '../policy/host-boot.ts';
+import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
@@ -85,7 +89,11 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   });
   registerProcedures(engine, host);
 
-  await supervisor.reconnect();
+  const bootId = await readBootId(process.env['STASIS_BOOT_ID_FILE'] ?? KERNEL_BOOT_ID);
+  const boot = await recognizeBoot(catalog, events, bootId);
+  await supervisor.reconnect(
+    boot.isNew ? 'the host went down while it ran' : 'its QEMU process ended while no daemon watched it',
+  );
   await engine.recover();
   await tidy(host);
   await collectLeftovers(host, engine);
@@ -97,6 +105,10 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
+  if (boot.isUnsettled) {
+    const args = { boot: boot.id };
+    await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
+  }
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');
@@ -139,6 +151,8 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(cloneProcedure(host));
   engine.register(deleteProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(saveAllProcedure(host, engine));
+  engine.register(restoreAllProcedure(host, engine));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */

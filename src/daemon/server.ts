@@ -14,6 +14,7 @@ import {
   Operation,
   PauseParts,
   Policy,
+  SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
@@ -64,6 +65,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     PauseParts,
     Image,
     SavePrediction,
+    SaveAllPlan,
     ErrorBodySchema,
     Outcome,
     ErrorReply,

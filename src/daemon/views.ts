@@ -6,7 +6,7 @@ import { findImage, countImages, imageNames, type ImageRecord } from '../catalog
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
 import type { ErrorBody } from '../errors.ts';
-import { storedDefinition } from '../guests/definition.ts';
+import { policyOf, storedDefinition } from '../guests/definition.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { Manifest } from '../images/manifest.ts';
@@ -60,7 +60,7 @@ export async function guestViews(
       lastImage: images?.lastName ?? null,
       lastImageAt: images?.lastAt ?? null,
       currentImage: names.get(record.currentImage ?? '') ?? null,
-      policy: definition.policy,
+      policy: policyOf(definition),
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,

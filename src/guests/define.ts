@@ -10,7 +10,13 @@ import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
 import { readIdentity } from '../storage/identity.ts';
-import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
+import {
+  policyOf,
+  storedDefinition,
+  pinDefinition,
+  type Definition,
+  type DiskDefinition,
+} from './definition.ts';
 import type { Host } from './host.ts';
 
 interface RootLayer {
@@ -90,7 +96,7 @@ export function policyProcedure(): Procedure<Partial<Policy>, { guest: string; c
         await setDefinition(
           transaction,
           plan.guest,
-          JSON.stringify({ ...definition, policy: { ...definition.policy, ...plan.change } }),
+          JSON.stringify({ ...definition, policy: { ...policyOf(definition), ...plan.change } }),
         );
       }),
     undo: () => Promise.resolve(),

@@ -8,7 +8,7 @@ import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
-import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
+import { Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { fromStored } from '../stored.ts';
 
@@ -43,15 +43,7 @@ const NetworkInput = Type.Object(
   strict,
 );
 
-const PolicyInput = Type.Object(
-  {
-    onBoot: Type.Optional(OnBoot),
-    onShutdown: Type.Optional(OnShutdown),
-    order: Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000 })),
-    delaySeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 })),
-  },
-  strict,
-);
+const PolicyInput = Type.Partial(Policy, strict);
 
 const MemoryInput = Type.Object(
   {
@@ -147,7 +139,19 @@ export interface HostChoices {
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
 
-const DEFAULT_POLICY: Policy = { onBoot: 'none', onShutdown: 'save', order: 100, delaySeconds: 0 };
+const DEFAULT_POLICY: Policy = {
+  onBoot: 'none',
+  onShutdown: 'save',
+  order: 100,
+  delaySeconds: 0,
+  timeLimitSeconds: 300,
+  fallback: 'none',
+};
+
+/** A guest's host policy; what a definition of before a key was known does not say is as by default. */
+export function policyOf({ policy }: { readonly policy: Partial<Policy> }): Policy {
+  return { ...DEFAULT_POLICY, ...policy };
+}
 
 /**
  * Reads what a user wrote and pins it.
@@ -194,7 +198,7 @@ export async function pinDefinition(
     graphics: read.graphics ?? 'none',
     serial: read.serial ?? true,
     agent: read.agent ?? false,
-    policy: { ...DEFAULT_POLICY, ...read.policy },
+    policy: policyOf({ policy: read.policy ?? {} }),
     generation: randomUUID(),
     qemu: { args: read.qemu?.args ?? [] },
   };
