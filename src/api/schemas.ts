@@ -231,7 +231,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined · image: created, deleted, broken · operation: its state',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),

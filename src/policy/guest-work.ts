@@ -10,6 +10,8 @@ const UNDO_MS = 5_000;
 export interface Limits {
   /** gives up: its reason is the error */
   readonly signal: AbortSignal;
+  /** how long its undoing is waited for when it gives up; 5 s unless told */
+  readonly undoMs?: () => number;
   /** told the operation's id */
   readonly onBegun?: (id: string) => void;
 }
@@ -23,7 +25,7 @@ export async function runOnGuest<Args, Plan>(
   engine: OperationEngine,
   procedure: Procedure<Args, Plan>,
   submission: Submission<Args>,
-  { signal, onBegun }: Limits,
+  { signal, onBegun, undoMs = () => UNDO_MS }: Limits,
 ): Promise<void> {
   const { id, settled } = await submitWhenFree(engine, procedure, submission, signal);
   onBegun?.(id);
@@ -32,7 +34,7 @@ export async function runOnGuest<Args, Plan>(
   } catch (error) {
     if (!signal.aborted) throw error;
     if (engine.live(id)?.record.committed === 1) return;
-    await withdraw(engine, id);
+    await withdraw(engine, id, undoMs());
     throw error;
   }
 }
@@ -56,10 +58,10 @@ async function submitWhenFree<Args, Plan>(
 }
 
 /** Cancels and waits a moment for it to be undone. */
-async function withdraw(engine: OperationEngine, id: string): Promise<void> {
+async function withdraw(engine: OperationEngine, id: string, undoMs: number): Promise<void> {
   try {
     await engine.cancel(id);
-    await engine.whenEnded(id, AbortSignal.timeout(UNDO_MS));
+    await engine.whenEnded(id, AbortSignal.timeout(Math.ceil(undoMs)));
   } catch (error) {
     // It has ended meanwhile, or it hangs, which whoever needs the guest next will find.
     if (error instanceof StasisError && error.code === 'invalid-state') return;

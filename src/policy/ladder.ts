@@ -21,6 +21,10 @@ const SHORTEST_SHUTDOWN_MS = 1_000;
 /** For pulling the plug: there is nothing below it. */
 const LAST_RUNG_MS = 30_000;
 
+/** How long a save that is given up has for undoing itself. */
+const LEAST_UNDO_MS = 200;
+const MOST_UNDO_MS = 5_000;
+
 export interface Ladder {
   readonly host: Host;
   readonly engine: OperationEngine;
@@ -103,7 +107,7 @@ async function take(ladder: Ladder, candidate: Candidate, rung: Rung, watch?: Sa
       const limitMs = Math.min(candidate.timeLimitMs, ladder.leftMs());
       if (limitMs < SHORTEST_SHUTDOWN_MS)
         throw new StasisError('timeout', 'there was no time left for a shutdown');
-      const args = { timeoutSeconds: limitMs / 1000 };
+      const args = { timeoutSeconds: Math.ceil(limitMs / 100) / 10 };
       const limits = limit(ladder, candidate, 'its shutdown');
       return runOnGuest(engine, shutdownProcedure(host), { ...about('shutdown', null), args }, limits);
     }
@@ -127,7 +131,13 @@ function limit(ladder: Ladder, { timeLimitMs }: Candidate, what: string, watch?:
     : `${what} did not end within its time limit of ${timeLimitMs / 1000} s`;
   const timeout = timeoutWith(limitMs, new StasisError('timeout', message));
   const signals = [ladder.signal, timeout, ...(watch === undefined ? [] : [watch.signal])];
-  return { signal: AbortSignal.any(signals), ...(watch === undefined ? {} : { onBegun: watch.onBegun }) };
+  // The rungs below need time too.
+  const undoMs = () => Math.min(MOST_UNDO_MS, Math.max(LEAST_UNDO_MS, ladder.leftMs() / 2));
+  return {
+    signal: AbortSignal.any(signals),
+    undoMs,
+    ...(watch === undefined ? {} : { onBegun: watch.onBegun }),
+  };
 }
 
 /** As `AbortSignal.timeout`, with a reason that says what it was for. */

@@ -6,7 +6,7 @@ const SHUTDOWN_MS = 30_000;
 
 /** Until when saves and shutdowns may last, in milliseconds from the beginning. @param budgetMs Infinity: as long as it takes */
 export function savesUntilMs(budgetMs: number): number {
-  return budgetMs - Math.min(STOP_MS, budgetMs / 10);
+  return budgetMs - Math.min(STOP_MS, budgetMs / 4);
 }
 
 /** What a guest whose save won't end in time is to have left for its shutdown. */

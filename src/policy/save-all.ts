@@ -56,8 +56,8 @@ export function saveAllProcedure(
 /** A host that shuts down while it still starts its guests stops starting them. */
 export async function makeWay(engine: OperationEngine): Promise<void> {
   const holder = engine.holderOf(HOST.guestName);
-  if (holder?.record.kind !== 'restore-all' || !holder.cancellable) return;
-  await engine.cancel(holder.record.id);
+  if (holder?.record.kind !== 'restore-all') return;
+  if (holder.cancellable) await engine.cancel(holder.record.id);
   await engine.whenEnded(holder.record.id);
 }
 
