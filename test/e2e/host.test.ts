@@ -31,11 +31,8 @@ describe('three guests on a host that reboots', () => {
 
   test('a plan is only a plan', async () => {
     const plan = await host.lab.client.planSaveAll({ budgetSeconds: 90 });
-    assert.deepEqual(plan.guests.map(({ guest, action }) => [guest, action]).toSorted(), [
-      ['db', 'save'],
-      ['lazy', 'save'],
-      ['web', 'save'],
-    ]);
+    const actions = plan.guests.map(({ guest, action }) => [guest, action]);
+    assert.deepEqual(Object.fromEntries(actions), { db: 'save', lazy: 'save', web: 'save' });
     for (const { bytes, endsAfterSeconds } of plan.guests)
       assert.ok(bytes > 0 && (endsAfterSeconds ?? 0) > 0);
     const tight = await host.lab.client.planSaveAll({ budgetSeconds: 0.2 });
@@ -44,7 +41,7 @@ describe('three guests on a host that reboots', () => {
   });
 
   test('after a save of all and a boot each is where it was; what is to be left waits for restore-all', async () => {
-    const before = await contents();
+    const then = await contents();
     const outcomes = byName(await host.lab.client.saveAll({ budgetSeconds: 120 }));
     assert.deepEqual(
       Object.values(outcomes).map(({ outcome, message }) => [outcome, message]),
@@ -76,7 +73,7 @@ describe('three guests on a host that reboots', () => {
 
     await host.lab.client.restoreAll();
     assert.deepEqual(await states(), { web: 'running', db: 'running', lazy: 'running' });
-    assert.deepEqual(await contents(), before);
+    assert.deepEqual(await contents(), then);
     assert.deepEqual(await host.lab.client.listSaveImages(), [], 'the default images are used up');
     for (const name of ['web', 'db', 'lazy']) {
       await using witness = await host.lab.witness(name);
@@ -121,7 +118,7 @@ describe('three guests on a host that reboots', () => {
       await witness.fill(seed, 8);
     }
     await host.lab.client.setPolicy('lazy', { onBoot: 'restore', fallback: 'start' });
-    const before = await contentOf(host.lab, 'db');
+    const then = await contentOf(host.lab, 'db');
     await host.lab.client.saveAll();
     const files: string[] = [];
     for (const name of ['web', 'lazy']) {
@@ -136,7 +133,7 @@ describe('three guests on a host that reboots', () => {
     assert.match(booted['web']?.message ?? '', /^not restored: .*its image is kept, and it stays stopped$/);
     assert.match(booted['lazy']?.message ?? '', /^not restored: .*its image is kept, and it was started/);
     assert.deepEqual(await states(), { web: 'stopped', db: 'running', lazy: 'running' });
-    assert.deepEqual(await contentOf(host.lab, 'db'), before);
+    assert.deepEqual(await contentOf(host.lab, 'db'), then);
     const [operation] = (await host.lab.client.listOperations()).filter(({ kind }) => kind === 'restore-all');
     assert.equal(operation?.error?.code, 'restore-failed');
 
@@ -153,7 +150,7 @@ describe('three guests on a host that reboots', () => {
       await using witness = await host.lab.witness('lazy');
       await witness.fill(6, 8);
     }
-    const before = await contents();
+    const then = await contents();
     const { shutdown } = await host.lab.client.hostStatus();
     await host.lab.endDaemon();
     await host.startDaemon({ STASIS_FAILPOINT: 'save/verify:before=kill' });
@@ -179,7 +176,7 @@ describe('three guests on a host that reboots', () => {
     assert.equal(boot.after, 'clean');
     assert.notEqual(boot.settledAt, null);
     assert.deepEqual(await states(), { web: 'running', db: 'running', lazy: 'running' });
-    assert.deepEqual(await contents(), before);
+    assert.deepEqual(await contents(), then);
   });
 });
 
