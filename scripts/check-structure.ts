@@ -12,15 +12,15 @@ const LEAVES = ['errors', 'ids', 'log', 'paths', 'socket-path', 'stored', 'versi
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   api: [],
   qemu: [],
-  storage: [],
+  storage: ['api', 'qemu'],
   catalog: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
   daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage'],
-  client: ['api'],
-  cli: ['api', 'client'],
+  client: ['api', 'qemu'],
+  cli: ['api', 'client', 'qemu'],
   main: ['daemon', 'cli'],
 };
 

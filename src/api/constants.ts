@@ -17,3 +17,7 @@ export type LiveMethod = (typeof LIVE_METHODS)[number];
 
 /** Names of guests and images: never paths. */
 export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
+
+/** How a disk's layers are made; see src/storage/driver.ts. */
+export const DRIVER_NAMES = ['overlay', 'reflink', 'lvm', 'zfs', 'rbd'] as const;
+export type DriverName = (typeof DRIVER_NAMES)[number];

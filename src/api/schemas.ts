@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -49,6 +49,7 @@ export const GuestDisk = Type.Object({
   bus: Type.String(),
   readonly: Type.Boolean(),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
@@ -127,6 +128,14 @@ export const Image = Type.Object(
     storedBytes: Type.Integer({
       description: 'really occupied by memory file, picture of the screen and pinned layers inside Stasis',
     }),
+    freesBytes: Type.Integer({
+      description:
+        'what deleting this image alone frees for certain: memory file, picture, layers that only it needs',
+    }),
+    freesAtMostBytes: Type.Integer({
+      description:
+        'the most that it may free: also what merged layers hold twice, what shares blocks, memory that a guest runs on',
+    }),
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
@@ -145,6 +154,57 @@ export const Image = Type.Object(
   { $id: 'Image' },
 );
 export type Image = Static<typeof Image>;
+
+const DiskLayer = Type.Object({
+  id: Type.String(),
+  parent: Nullable(Type.String({ description: 'the layer below; null when it stands alone' })),
+  root: Type.Boolean({ description: "the user's own file" }),
+  path: Type.String(),
+  format: Type.String(),
+  driver: Type.String({ description: 'who made it' }),
+  sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  storedBytes: Nullable(Type.Integer({ description: 'really occupied; null when the file is not there' })),
+  writers: Type.Array(Type.String(), { description: 'the guest that writes to it, or will when it starts' }),
+  images: Type.Array(Type.Object({ guest: Type.String(), name: Type.String() }), {
+    description: 'the images that pin it',
+  }),
+  readers: Type.Integer({ description: 'how many exports and mounts read it, as what they serve' }),
+});
+
+export const DiskTree = Type.Object(
+  {
+    guest: Type.String(),
+    disk: Type.String(),
+    path: Type.String({ description: "the user's own file" }),
+    format: Type.String(),
+    driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
+    bus: Type.String(),
+    readonly: Type.Boolean(),
+    layers: Type.Array(DiskLayer, {
+      description: 'parents first; with those of clones of the guest; none for a disk that is not captured',
+    }),
+  },
+  { $id: 'DiskTree' },
+);
+export type DiskTree = Static<typeof DiskTree>;
+
+export const DiskExport = Type.Object(
+  {
+    id: Type.String({ description: 'that of the operation which opened it' }),
+    guest: Type.String(),
+    image: Type.String(),
+    disk: Type.String(),
+    sizeBytes: Type.Integer(),
+    socket: Type.String({ description: 'unix socket on the host of the daemon' }),
+    uri: Type.String({ description: 'the same for NBD clients' }),
+  },
+  {
+    $id: 'DiskExport',
+    description:
+      'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
+  },
+);
+export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
   {
@@ -175,6 +235,8 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'export',
+  'compact',
   'collect',
   'save-all',
   'restore-all',
@@ -187,7 +249,7 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'clock, network, generation, agent, identity, space; of save-all and restore-all the name of a guest',
+        'clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
@@ -216,6 +278,7 @@ export const Operation = Type.Object(
     result: Type.Object({
       guest: Type.Optional(Ref<Guest>('Guest')),
       image: Type.Optional(Ref<Image>('Image')),
+      export: Type.Optional(Ref<DiskExport>('DiskExport')),
     }),
     warnings: Type.Array(Type.String()),
     outcomes: Type.Array(Ref<Outcome>('Outcome')),
@@ -356,6 +419,15 @@ export const SavePrediction = Type.Object(
     residentBytes: Type.Integer({ description: 'of it, what the guest has ever touched' }),
     hostPageBytes: Type.Integer(),
     disks: Type.Integer(),
+    copies: Type.Array(
+      Type.Object({
+        disk: Type.String(),
+        driver: Literals(...DRIVER_NAMES),
+        copyMs: Type.Number({ description: 'what a copy of it takes, measured' }),
+        copied: Type.Boolean({ description: 'false: it takes too long, an overlay is laid instead' }),
+      }),
+      { description: 'disks whose driver copies them in the pause' },
+    ),
     methods: Type.Array(
       Type.Object({
         method: LiveMethodName,
@@ -370,6 +442,21 @@ export const SavePrediction = Type.Object(
   { $id: 'SavePrediction' },
 );
 export type SavePrediction = Static<typeof SavePrediction>;
+
+export const CompactRequest = Type.Object(
+  {
+    disk: Type.Optional(Type.String({ description: 'none: all of them' })),
+    bytesPerSecond: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'of a running guest; none: as fast as it goes' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const ExportRequest = Type.Object(
+  { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },
+  { additionalProperties: false },
+);
 
 export const RestoreRequest = Type.Object(
   {

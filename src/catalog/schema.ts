@@ -1,4 +1,5 @@
 /** The tables, as Kysely sees them, and the migrations that make them. JSON columns are text, checked by who writes them. */
+import type { DriverName } from '../api/constants.ts';
 import type { OperationKind } from '../api/schemas.ts';
 import { sql, type ColumnType, type Generated, type Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
@@ -25,6 +26,12 @@ export interface LayerTable {
   path: string;
   format: 'qcow2' | 'raw';
   parent: string | null;
+  /** the driver that made it, and removes it; of a root: the driver of the disk */
+  driver: DriverName;
+  /** what all layers have in common that come from one disk of a user's: the id of its root, even when that is gone */
+  tree: string;
+  /** UUID of the guest that it was made for; of a root: whose user brought it */
+  guest: string;
   /** the file the user brought: never removed, other layers are folded into it */
   root: Flag;
   sizeBytes: number;
@@ -229,10 +236,38 @@ const hostBoots: Migration = {
   },
 };
 
+/** Until now there were overlays only, in their guests' directories, and every tree hung together. */
+const storageDrivers: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table layers add column driver text not null default 'overlay'`,
+      `alter table layers add column tree text not null default ''`,
+      `alter table layers add column guest text not null default ''`,
+      `create index layersByTree on layers (tree)`,
+      `with recursive chain (id, root) as (
+        select id, id from layers where parent is null
+        union all select layers.id, chain.root from layers join chain on layers.parent = chain.id)
+        update layers set tree = (select root from chain where chain.id = layers.id)`,
+      `update layers set guest = coalesce((
+        select uuid from guests where instr(layers.path, '/guests/' || uuid || '/layers/') > 0), '')`,
+      `update layers set guest = coalesce((
+        select uuid from guests, json_each(guests.definition, '$.disks') as disk
+        where json_extract(guests.definition, '$.clone') is null
+          and json_extract(disk.value, '$.path') = layers.path limit 1), '') where root = 1`,
+      // What a crash interrupted before is settled by those who know layers of other drivers, too.
+      `update operations set plan = json_set(plan, '$.copies', json('[]'), '$.heads', (
+        select json_group_array(json_set(value, '$.driver', 'overlay', '$.format', 'qcow2', '$.from', json_extract(value, '$.parent')))
+        from json_each(plan, '$.heads'))) where settled = 0 and json_type(plan, '$.heads') = 'array'`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
   '0003-captures': captures,
   '0100-host-boots': hostBoots,
+  '0004-storage-drivers': storageDrivers,
 };

@@ -10,6 +10,7 @@ const DISK_COLUMNS: readonly Column[] = [
   { title: 'SIZE', align: 'right' },
   { title: 'FORMAT', spare: true },
   { title: 'BUS', spare: true },
+  { title: 'DRIVER', spare: true },
   { title: 'LAYERS', align: 'right' },
   { title: 'FILE', flexible: true, cut: 'start' },
 ];
@@ -51,6 +52,7 @@ function diskRow(disk: GuestDisk): Cell[] {
     formatBytes(disk.sizeBytes),
     disk.format,
     disk.readonly ? `${disk.bus}, read-only` : disk.bus,
+    disk.driver ?? '–',
     String(disk.layers),
     disk.path,
   ];

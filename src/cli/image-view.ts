@@ -3,6 +3,7 @@ import type { Image } from '../api/schemas.ts';
 import { renderFields } from './fields.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
+import { formatGain } from './tree.ts';
 import { printable } from './text-width.ts';
 import { count, formatAge, formatBytes, formatDate, formatDuration } from './units.ts';
 
@@ -39,6 +40,7 @@ export function renderImage(image: Image, width: number): string[] {
     ['memory', formatBytes(image.memoryBytes)],
     ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
     ['stored', formatBytes(image.storedBytes)],
+    ['deleting it frees', formatGain(image)],
     ['parent', image.parent ?? 'none'],
     ['restored', describeRestores(image)],
     ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],

@@ -29,6 +29,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/images.ts'),
   },
   {
+    heading: 'Disks:',
+    commands: ['disk', 'export', 'mount'],
+    load: () => import('./commands/disks.ts'),
+  },
+  {
     heading: 'The host and its daemon:',
     commands: ['host', 'ops', 'events', 'doctor', 'daemon'],
     load: () => import('./commands/host.ts'),

@@ -9,6 +9,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'IMAGE', flexible: true },
   { title: 'TAKEN', align: 'right' },
   { title: 'STORED', align: 'right' },
+  { title: 'FREES', align: 'right', spare: true },
   { title: 'HOW', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
@@ -24,6 +25,7 @@ export function renderTree(
     { text: `${prefix}${image.current ? '●' : '○'} ${image.name}`, style: image.current ? 'bold' : [] },
     formatAge(image.createdAt, nowMs),
     formatBytes(image.storedBytes),
+    formatGain(image),
     howTaken(image),
     { text: image.description, style: 'dim' },
   ]);
@@ -31,6 +33,12 @@ export function renderTree(
   const title = `${paint('bold', printable(guest.name))}  ${state}`;
   if (rows.length === 0) return [title, 'no images'];
   return [title, ...renderTable(COLUMNS, rows, width)];
+}
+
+/** What deleting it would free: `312 MiB`, or `8.0 MiB–1.2 GiB` when that isn't known better. */
+export function formatGain({ freesBytes, freesAtMostBytes }: Image): string {
+  const [least, most] = [formatBytes(freesBytes), formatBytes(freesAtMostBytes)];
+  return least === most ? least : `${least}–${most}`;
 }
 
 /** `live, paused 13 ms` or `stopped`, and the state when it isn't `ready`. */

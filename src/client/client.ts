@@ -2,6 +2,8 @@
 import type { Duplex } from 'node:stream';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  DiskExport,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -15,6 +17,7 @@ import type {
 } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
+import { HeldExport } from './disk-export.ts';
 import { followEvents, queryOf, type EventFilter } from './event-stream.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
@@ -27,7 +30,7 @@ import type {
   SaveOptions,
   Waiting,
 } from './requests.ts';
-import { sendForJson, upgrade, type Exchange } from './transport.ts';
+import { send, sendForJson, upgrade, type Exchange } from './transport.ts';
 
 export interface ClientOptions {
   /** `unix:PATH` or `https://HOST`; default: `STASIS_CONNECT`, else the user's session daemon */
@@ -204,6 +207,49 @@ export class StasisClient {
     return upgrade(this.endpoint, exchange, 'stasis-console');
   }
 
+  // Disks -------------------------------------------------------------------------------------------------------
+
+  /** Every disk of a guest with all its layers and what holds each: one round trip. */
+  listDisks(guest: string, options: CallOptions = {}): Promise<DiskTree[]> {
+    return this.#get(`${guestPath(guest)}/disks`, options);
+  }
+
+  /**
+   * Copies what a guest's disks lack up into the layers it writes to, so that reading goes through no others. The images
+   * stay as they are. It gives way to anything else that is to be done to the guest: it rejects with `cancelled` then.
+   */
+  compactDisks<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly disk?: string | undefined; readonly bytesPerSecond?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'compact', request, options);
+  }
+
+  /**
+   * Serves a disk of an image, as it was at that instant, to programs on the daemon's host, read-only, while the guest
+   * runs: `info.uri` is for NBD clients, and what they read is raw. It ends when the caller disposes it.
+   *
+   * @param request.disk may be left out when the image has only one
+   */
+  async exportDisk(
+    guest: string,
+    image: string,
+    request: { readonly disk?: string | undefined } = {},
+    options: Waiting = {},
+  ): Promise<HeldExport> {
+    const exchange: Exchange = { method: 'POST', path: `${imagePath(guest, image)}/export`, body: request };
+    const held = await HeldExport.hold(await this.#mutate(exchange, exportOf, options));
+    try {
+      const claim = { method: 'POST', path: `/v1/exports/${held.info.id}/claim` } as const;
+      (await send(this.endpoint, claim)).resume();
+      return held;
+    } catch (error) {
+      held[Symbol.dispose]();
+      throw error;
+    }
+  }
+
   // Operations and events ---------------------------------------------------------------------------------------
 
   /** Running ones first, then newest first. */
@@ -330,6 +376,10 @@ function imageOf(operation: Operation): Image {
 
 function outcomesOf(operation: Operation): Operation['outcomes'] {
   return operation.outcomes;
+}
+
+function exportOf(operation: Operation): DiskExport {
+  return operation.result.export ?? missing(operation, 'export');
 }
 
 function nothingOf(): void {}

@@ -15,7 +15,7 @@ import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
 import { imageViews, type ViewContext } from './views.ts';
 
-const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
+export const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
 const ImageRef = Ref<Image>('Image');
 
 export function imageRoutes(routes: Routes, context: ViewContext): void {

@@ -6,6 +6,8 @@ import {
   ErrorBodySchema,
   Outcome,
   ErrorReply,
+  DiskExport,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -21,6 +23,7 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
 import { consoleUpgrades } from './console.ts';
+import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
 import { hostRoutes } from './routes-host.ts';
@@ -66,6 +69,8 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     Image,
     SavePrediction,
     SaveAllPlan,
+    DiskTree,
+    DiskExport,
     ErrorBodySchema,
     Outcome,
     ErrorReply,
@@ -93,6 +98,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   await server.register((routes, _options, done) => {
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

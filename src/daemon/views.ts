@@ -9,9 +9,10 @@ import type { ErrorBody } from '../errors.ts';
 import { policyOf, storedDefinition } from '../guests/definition.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
-import type { FileIdentity } from '../storage/identity.ts';
+import { exportView } from './disk-view.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
@@ -51,6 +52,7 @@ export async function guestViews(
           format,
           bus,
           readonly,
+          driver: head === undefined ? null : (disk.driver ?? 'overlay'),
           sizeBytes: head?.sizeBytes ?? 0,
           layers: head?.layers ?? 0,
           head: head?.path ?? path,
@@ -96,12 +98,16 @@ export async function imageViews(
   const uuids = [...byUuid.keys()];
   const pins = Map.groupBy(await pinnedLayers(host.catalog, uuids), ({ image }) => image);
   const names = await imageNames(host.catalog, uuids);
+  const gainOf = await imageGains(host, uuids);
   return records.map((record) => {
     const guest = byUuid.get(record.guest);
     const manifest = fromStored<Manifest>(record.manifest);
     const { memoryFile, screen } = manifest;
     const directory = join(guestDirectory(host.paths.data, record.guest).images, record.id);
-    const disks = (pins.get(record.id) ?? []).map((pin) => ({
+    const memory = join(directory, memoryFile.name);
+    const pinned = pins.get(record.id) ?? [];
+    const gain = gainOf({ memory, manifest, pinned: pinned.map(({ layerId }) => layerId) });
+    const disks = pinned.map((pin) => ({
       name: pin.disk,
       layer: pin.path,
       format: pin.format,
@@ -126,6 +132,8 @@ export async function imageViews(
         (sum, disk) => sum + disk.storedBytes,
         memoryFile.storedBytes + (screen?.storedBytes ?? 0),
       ),
+      freesBytes: gain.freesBytes,
+      freesAtMostBytes: gain.freesAtMostBytes,
       description: record.description,
       parent: names.get(record.parent ?? '') ?? null,
       disks,
@@ -135,7 +143,7 @@ export async function imageViews(
       guestWasPaused: manifest.guestWasPaused,
       qemuVersion: manifest.qemuVersion,
       machine: manifest.definition.machine,
-      memoryFile: join(directory, memoryFile.name),
+      memoryFile: memory,
       screenFile: screen ? join(directory, screen.name) : null,
       restoredCount: record.restoredCount,
       restoreMethod: record.restoreMethod,
@@ -152,8 +160,8 @@ function partsOf({ pause }: Manifest): Image['pauseParts'] {
 }
 
 /** What a layer occupies inside Stasis; the user's own file counts nothing, it was there before. */
-function storedBytes({ root, identity }: PinnedLayer): number {
-  return root === 1 || identity === null ? 0 : fromStored<FileIdentity>(identity).storedBytes;
+function storedBytes({ root, storedBytes: bytes }: PinnedLayer): number {
+  return root === 1 || bytes === null ? 0 : bytes;
 }
 
 /** An operation from its record, or, while it runs here, from what only this process knows. */
@@ -193,6 +201,8 @@ export function operationSummary(record: OperationRecord, live?: LiveOperation):
 
 async function resultOf(context: ViewContext, record: OperationRecord): Promise<Operation['result']> {
   const { catalog } = context.host;
+  const reader = context.host.readers.find(record.id);
+  if (reader !== undefined) return { export: exportView(context.host, reader) };
   const guest = await catalog
     .selectFrom('guests')
     .selectAll()

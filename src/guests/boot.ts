@@ -4,22 +4,22 @@ import { rootsOfGuest } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
 import { isWritable } from '../storage/layers.ts';
 import { commandLine } from './command-line.ts';
 import { storedDefinition } from './definition.ts';
 import {
   checkSeals,
-  createHeads,
-  guestDirectory,
   headIds,
   installHeads,
   loadForest,
   machineDisks,
+  makeLayers,
   planHeads,
-  removeHeads,
+  removeLayers,
   seal,
   unseal,
-  type PlannedHead,
+  type DiskLayerId,
 } from './disks.ts';
 import { refuseWithoutHugePages } from './host-memory.ts';
 import type { Host } from './host.ts';
@@ -27,10 +27,10 @@ import type { Host } from './host.ts';
 interface BootPlan {
   readonly guest: string;
   readonly instance: string;
-  readonly heads: readonly PlannedHead[];
+  readonly heads: readonly PlannedLayer[];
 }
 
-/** Boots a stopped guest. A head that an image pins is never written to: a fresh one is laid over it first. */
+/** Boots a stopped guest. A head that an image pins is never written to: a fresh one is made from it first. */
 export function bootProcedure(host: Host): Procedure<Record<string, never>, BootPlan> {
   const { catalog, supervisor } = host;
   return {
@@ -42,24 +42,23 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       if (guest.instance !== null) {
         throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       }
-      await refuseWithoutHugePages(guest.name, storedDefinition(guest));
+      const definition = storedDefinition(guest);
+      await refuseWithoutHugePages(guest.name, definition);
       const heads = await headIds(catalog, guest.uuid);
-      await checkSeals(catalog, heads);
-      const forest = await loadForest(catalog, await rootsOfGuest(catalog, guest.uuid));
+      await checkSeals(host, heads);
+      const forest = await loadForest(host, await rootsOfGuest(catalog, guest.uuid));
       const held = heads.filter(({ layer }) => !isWritable(forest, layer));
       return {
         guest: guest.uuid,
         instance: newId(),
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), held),
+        heads: await planHeads(host, { definition, data: host.paths.data }, held),
       };
     },
 
     async run(plan, operation) {
       const guest = await getGuestByUuid(catalog, plan.guest);
       const heads = await headIds(catalog, plan.guest);
-      await operation.step('lay-heads', () =>
-        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
-      );
+      await operation.step('lay-heads', () => makeLayers(host, plan.heads, operation.signal));
       await operation.step('launch', async () => {
         await unseal(catalog, writtenDirectly(heads, plan.heads));
         const disks = await machineDisks(catalog, heads, plan.heads);
@@ -73,8 +72,8 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
-      await removeHeads(plan.heads);
-      await seal(catalog, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
+      await removeLayers(host, plan.heads);
+      await seal(host, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
     },
 
     async finish(plan, operation) {
@@ -84,10 +83,7 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
 }
 
 /** Heads that get no new one over them. */
-function writtenDirectly(
-  heads: readonly { disk: string; layer: string }[],
-  planned: readonly PlannedHead[],
-): string[] {
+function writtenDirectly(heads: readonly DiskLayerId[], planned: readonly PlannedLayer[]): string[] {
   return heads.filter(({ disk }) => !planned.some((head) => head.disk === disk)).map((head) => head.layer);
 }
 

@@ -11,6 +11,8 @@ export interface ChainLayer {
   readonly id: string;
   readonly path: string;
   readonly format: string;
+  /** a block device, not a file */
+  readonly isDevice: boolean;
 }
 
 export interface MachineDisks {
@@ -193,7 +195,7 @@ function chainNodes(chain: readonly ChainLayer[]): Record<string, unknown>[] {
         'node-name': nodeName(layer.id),
         'read-only': depth > 0,
         discard: 'unmap',
-        file: { driver: 'file', filename: layer.path },
+        file: { driver: layer.isDevice ? 'host_device' : 'file', filename: layer.path },
         // The root may be a qcow2 over something the user keeps: there QEMU follows the file's own header.
         ...(parent === undefined ? {} : { backing: nodeName(parent.id) }),
       };

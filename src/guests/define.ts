@@ -1,5 +1,6 @@
 /** Making a guest known: `define`, and its host policy. */
 import { realpath } from 'node:fs/promises';
+import type { DriverName } from '../api/constants.ts';
 import type { Policy } from '../api/schemas.ts';
 import { isDuplicate, type Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
@@ -9,7 +10,6 @@ import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
-import { readIdentity } from '../storage/identity.ts';
 import {
   policyOf,
   storedDefinition,
@@ -25,6 +25,7 @@ interface RootLayer {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
   readonly sizeBytes: number;
+  readonly driver: DriverName;
 }
 
 interface DefinePlan {
@@ -55,23 +56,29 @@ export function defineProcedure(
             .accelerator,
       });
       await checkUnknown(host, pinned);
-      const disks = await Promise.all(
+      const real = await Promise.all(
         pinned.disks.map(async (disk) => ({ ...disk, path: await realDisk(pinned.name, disk) })),
       );
-      const definition = { ...pinned, disks };
-      await checkDisksFree(host, definition);
-      return {
-        definition,
-        roots: await Promise.all(disks.filter(isLayered).map((disk) => rootLayer(host, definition, disk))),
-      };
+      await checkDisksFree(host, { ...pinned, disks: real });
+      const roots = await Promise.all(
+        real.filter(isLayered).map((disk) => rootLayer(host, pinned.name, disk)),
+      );
+      const disks = real.map((disk) => {
+        const root = roots.find((candidate) => candidate.disk === disk.name);
+        return root === undefined ? disk : { ...disk, driver: root.driver };
+      });
+      return { definition: { ...pinned, disks }, roots };
     },
 
     async run({ definition, roots }, operation) {
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
-        for (const { disk, id, path, format, sizeBytes } of roots) {
-          const identity = JSON.stringify(await readIdentity(path));
-          await insertLayer(transaction, { id, path, format, parent: null, root: 1, sizeBytes, identity });
+        for (const { disk, id, path, format, sizeBytes, driver } of roots) {
+          const identity = JSON.stringify(await host.drivers.get(driver).identity({ path, driver }));
+          await insertLayer(transaction, {
+            ...{ id, path, format, sizeBytes, driver, identity },
+            ...{ parent: null, root: 1, tree: id, guest: definition.uuid },
+          });
           await setHead(transaction, definition.uuid, disk, id);
         }
       });
@@ -193,16 +200,16 @@ async function checkDisksFree(host: Host, definition: Definition): Promise<void>
 
 async function rootLayer(
   host: Host,
-  definition: Definition,
+  guest: string,
   disk: DiskDefinition & { readonly format: 'qcow2' | 'raw' },
 ): Promise<RootLayer> {
   const info = await host.imageTool.info(disk.path);
   if (info.format !== disk.format && disk.format !== 'raw') {
     throw new StasisError(
       'invalid-definition',
-      `disk ${disk.name} of guest ${definition.name}: ${disk.path} is ${info.format}, not ${disk.format}`,
+      `disk ${disk.name} of guest ${guest}: ${disk.path} is ${info.format}, not ${disk.format}`,
       {
-        guest: definition.name,
+        guest,
         details: { disk: disk.name, path: disk.path },
       },
     );
@@ -213,5 +220,6 @@ async function rootLayer(
     path: disk.path,
     format: disk.format,
     sizeBytes: info['virtual-size'],
+    driver: await host.drivers.choose(disk, disk.driver),
   };
 }

@@ -7,7 +7,7 @@ import { resolve } from 'node:path';
 import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
-import { NAME_PATTERN } from '../api/constants.ts';
+import { DRIVER_NAMES, NAME_PATTERN, type DriverName } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { fromStored } from '../stored.ts';
@@ -29,6 +29,7 @@ const DiskInput = Type.Object(
     format: OneOf('qcow2', 'raw', 'vmdk', 'vdi', 'vhdx', 'vpc', 'qed'),
     bus: Type.Optional(OneOf('virtio', 'sata', 'scsi', 'ide')),
     readonly: Type.Optional(Type.Boolean()),
+    driver: Type.Optional(OneOf(...DRIVER_NAMES)),
   },
   strict,
 );
@@ -92,6 +93,8 @@ export interface DiskDefinition {
   readonly format: Static<typeof DiskInput>['format'];
   readonly bus: 'virtio' | 'sata' | 'scsi' | 'ide';
   readonly readonly: boolean;
+  /** how its layers are made; absent in definitions of before there was a choice, and in disks without layers */
+  readonly driver?: DriverName;
 }
 
 export interface NetworkDefinition {
@@ -188,6 +191,7 @@ export async function pinDefinition(
       format: disk.format,
       bus: disk.bus ?? 'virtio',
       readonly: disk.readonly ?? false,
+      ...(disk.driver === undefined ? {} : { driver: disk.driver }),
     })),
     networks: (read.networks ?? []).map((network) => ({
       type: network.type,
@@ -230,6 +234,14 @@ function checkWhole(definition: Definition): void {
   const names = definition.disks.map((disk) => disk.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
+  const noLayers = definition.disks.find(
+    ({ driver, readonly, format }) =>
+      driver !== undefined && (readonly || (format !== 'qcow2' && format !== 'raw')),
+  );
+  if (noLayers !== undefined)
+    throw invalid(
+      `disk ${noLayers.name} has no layers, being ${noLayers.readonly ? 'read-only' : noLayers.format}, and so no driver`,
+    );
   const paths = definition.disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
   const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
   if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);

@@ -5,6 +5,8 @@ import type { Log } from '../log.ts';
 import type { Paths } from '../paths.ts';
 import type { ImageTool } from '../qemu/image-tool.ts';
 import type { QemuBinary } from '../qemu/binary.ts';
+import type { DiskReaders } from './disk-readers.ts';
+import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface Host {
@@ -12,7 +14,9 @@ export interface Host {
   readonly paths: Paths;
   readonly qemu: QemuBinary;
   readonly imageTool: ImageTool;
+  readonly drivers: Drivers;
   readonly supervisor: Supervisor;
+  readonly readers: DiskReaders;
   readonly events: EventLog;
   readonly log: Log;
 }

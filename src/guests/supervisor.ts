@@ -23,6 +23,7 @@ import { readPagerRequest } from '../qemu/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
+import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 
 export type RunState = 'running' | 'paused';
@@ -44,6 +45,7 @@ interface LiveGuest {
 
 export interface SupervisorOptions {
   readonly catalog: CatalogDatabase;
+  readonly drivers: Drivers;
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
@@ -181,7 +183,7 @@ export class Supervisor {
     const heads = await headIds(this.#options.catalog, uuid);
     try {
       await seal(
-        this.#options.catalog,
+        this.#options,
         heads.map((head) => head.layer),
       );
     } catch (error) {

@@ -1,7 +1,7 @@
 /**
  * A new guest from an image of another: with its memory, running at once. It has a name, a UUID, network addresses
- * and a generation id of its own, and heads of its own over the image's layers; memory and disks are shared until
- * it writes to them. Any number at once: the guest the image is of, and the image, are only read.
+ * and a generation id of its own, and heads of its own made from the image's layers; memory and disks are shared
+ * until it writes to them. Any number at once: the guest the image is of, and the image, are only read.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
@@ -15,18 +15,20 @@ import { alreadyDefined, insertDefined } from '../guests/define.ts';
 import { randomMac, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
-  createHeads,
   guestDirectory,
   installHeads,
+  leaveDisks,
   machineDisks,
+  makeLayers,
   planHeads,
-  type PlannedHead,
+  removeLayers,
 } from '../guests/disks.ts';
 import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
 import { putRight } from './afterwards.ts';
 import { requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
@@ -45,7 +47,7 @@ interface ClonePlan {
   readonly definition: Definition;
   readonly paused: boolean;
   readonly method: RestoreMethodName;
-  readonly heads: readonly PlannedHead[];
+  readonly heads: readonly PlannedLayer[];
 }
 
 export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
@@ -61,7 +63,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       const source = await getGuestByUuid(catalog, args.source);
       const image = await requireImage(catalog, source, args.name ?? DEFAULT_IMAGE);
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
-      await checkSeals(catalog, pins);
+      await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
       const { definition: saved, guestWasPaused } = manifestOf(image);
       await refuseWithoutHugePages(subject.guestName, saved);
@@ -72,14 +74,14 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         definition,
         paused: args.paused ?? guestWasPaused,
         method: await chooseRestoreMethod(image, memory, args.method),
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, definition.uuid), pins),
+        heads: await planHeads(host, { definition, data: host.paths.data }, pins),
       };
     },
 
     async run(plan, operation) {
       const { definition, heads, image: id, instance, method } = plan;
       const image = await getImageById(catalog, id);
-      await operation.step('lay-heads', () => createHeads(catalog, host.imageTool, directoryOf(plan), heads));
+      await operation.step('lay-heads', () => makeLayers(host, heads, operation.signal));
       await operation.step('load', async () => {
         const disks = await machineDisks(catalog, [], heads);
         await loadMachine(host, image, { instance, definition, method, disks }, operation);
@@ -93,6 +95,8 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
+      await removeLayers(host, plan.heads);
+      await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
       await rm(directoryOf(plan).root, { recursive: true, force: true });
     },
 

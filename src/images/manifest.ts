@@ -6,10 +6,13 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { Pause } from '../qemu/capture.ts';
+import { syncPath } from '../storage/durable.ts';
 
 export interface ManifestDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** how the layer came to be the image's; absent in images of before there were drivers, all taken by `switch` or `stop` */
+  readonly takenBy?: 'copy' | 'switch' | 'stop';
   /** the pinned layer as it was named then; what it stands on says its own header */
   readonly layer: { readonly id: string; readonly path: string; readonly format: string };
 }
@@ -73,10 +76,4 @@ export async function writeManifest(directory: string, manifest: Manifest): Prom
   await rename(draft, path);
   await syncPath(directory);
   await syncPath(dirname(directory));
-}
-
-/** Makes what was written to a file, or named in a directory, durable. */
-export async function syncPath(path: string): Promise<void> {
-  await using file = await open(path, 'r');
-  await file.sync();
 }

@@ -29,23 +29,23 @@ import { letRun } from '../guests/boot.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
-  createHeads,
-  guestDirectory,
   headIds,
   installHeads,
   loadForest,
   machineDisks,
+  makeLayers,
   planHeads,
-  removeHeads,
+  removeLayers,
   unseal,
-  type PlannedHead,
+  type DiskLayerId,
 } from '../guests/disks.ts';
 import { availableBytes, freeHugePageBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore.ts';
-import { describeChange, readIdentity, type FileIdentity } from '../storage/identity.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
+import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import { putRight } from './afterwards.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget, requireImage } from './delete.ts';
@@ -75,8 +75,8 @@ interface RestorePlan {
   /** the new id of the guest's life; null when it just goes on where it was saved, and the image is gone then */
   readonly generation: string | null;
   readonly saveCurrent: string | null;
-  /** new heads over the image's layers */
-  readonly heads: readonly PlannedHead[];
+  /** new heads made from the image's layers */
+  readonly heads: readonly PlannedLayer[];
   /** layers of the image that are simply written to again: the image goes, and nothing else stands on them */
   readonly reused: readonly ReusedLayer[];
   /** the present machine, which is given up */
@@ -110,7 +110,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         supervisor.get(guest.uuid, guest.name);
       }
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
-      await checkSeals(catalog, pins);
+      await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
       const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
@@ -126,7 +126,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         method: await chooseRestoreMethod(image, memory, args.method),
         generation: stopped && args.delete === true ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),
+        heads: await planHeads(host, { definition: manifest.definition, data: host.paths.data }, over),
         reused,
         replaces: guest.instance,
         alone,
@@ -143,9 +143,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           plan.saveCurrent,
         );
       }
-      await operation.step('lay-heads', () =>
-        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
-      );
+      await operation.step('lay-heads', () => makeLayers(host, plan.heads, operation.signal));
       if (plan.alone) await operation.step('stop-present', () => supervisor.end(plan.guest));
       await operation.step('load', async () => {
         await unseal(
@@ -172,7 +170,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
-      await removeHeads(plan.heads);
+      await removeLayers(host, plan.heads);
       for (const { layer, identity } of plan.reused) await setIdentity(catalog, layer, identity);
     },
 
@@ -225,7 +223,7 @@ async function bringBack(
   operation: OperationHandle,
 ): Promise<Outcome> {
   if ((await host.supervisor.attach(plan.instance, plan.guest)) === undefined) {
-    if (await untouched(host, plan))
+    if (await untouched(host, plan, operation))
       return { failure: await giveBack(host, plan, image, operation), imageIsSpent: false };
     const failure = operation.reached('run') ? undefined : await loadAgain(host, plan, image, operation);
     if (failure !== undefined) return { failure, imageIsSpent: false };
@@ -311,11 +309,13 @@ async function giveBack(
   );
 }
 
-async function untouched(host: Host, plan: RestorePlan): Promise<boolean> {
+async function untouched(host: Host, plan: RestorePlan, operation: OperationHandle): Promise<boolean> {
   for (const { layer, identity } of plan.reused) {
-    const now = await readIdentity((await getLayer(host.catalog, layer)).path);
-    if (identity === null || describeChange(fromStored<FileIdentity>(identity), now) !== undefined)
-      return false;
+    if (identity === null) return false;
+    const record = await getLayer(host.catalog, layer);
+    const now = await host.drivers.get(record.driver).identity(record);
+    if (describeChange(fromStored<FileIdentity>(identity), now) !== undefined) return false;
+    if (!provesContent(now) && operation.reached('run')) return false;
   }
   return plan.reused.length > 0;
 }
@@ -346,14 +346,15 @@ async function restoredDefinition(
 async function reusable(
   host: Host,
   guest: string,
-  pins: readonly { disk: string; layer: string }[],
+  pins: readonly DiskLayerId[],
 ): Promise<readonly ReusedLayer[]> {
-  const forest = await loadForest(host.catalog, await rootsOfGuest(host.catalog, guest));
+  const forest = await loadForest(host, await rootsOfGuest(host.catalog, guest));
   const heads = await headIds(host.catalog, guest);
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
     const hasChild = forest.layers.some(({ parent }) => parent === layer);
-    if (!isHead || hasChild || (await pinnedBy(host.catalog, layer)).length > 1) return [];
+    const isRead = (await host.readers.layers()).has(layer);
+    if (!isHead || hasChild || isRead || (await pinnedBy(host.catalog, layer)).length > 1) return [];
   }
   return Promise.all(
     pins.map(async ({ disk, layer }) => ({

@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { listGuests } from '../catalog/guests.ts';
 import { listLayers } from '../catalog/layers.ts';
 import { errnoOf } from '../errors.ts';
-import { guestDirectory } from '../guests/disks.ts';
+import { storedDefinition } from '../guests/definition.ts';
+import { guestDirectory, placeOf } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { forget } from './delete.ts';
 
@@ -27,12 +28,18 @@ export async function tidy(host: Host): Promise<string[]> {
   const known = new Set(images.filter((image) => image.state !== 'deleting').map((image) => image.id));
   for (const uuid of await entries(join(host.paths.data, 'guests'))) {
     const directory = guestDirectory(host.paths.data, uuid);
-    if (!guests.some((guest) => guest.uuid === uuid)) {
+    const guest = guests.find((candidate) => candidate.uuid === uuid);
+    if (guest === undefined) {
       await remove(directory.root);
       continue;
     }
-    for (const name of await entries(directory.layers))
-      if (!layers.has(join(directory.layers, name))) await remove(join(directory.layers, name));
+    const definition = storedDefinition(guest);
+    const places = definition.disks.map(({ name }) =>
+      placeOf(host, { definition, data: host.paths.data }, name),
+    );
+    for (const place of new Set([directory.layers, ...places.map((each) => each.directory)]))
+      for (const name of await entries(place))
+        if (!layers.has(join(place, name))) await remove(join(place, name));
     for (const id of await entries(directory.images))
       if (!known.has(id)) await remove(join(directory.images, id));
   }

@@ -22,6 +22,8 @@ export interface Procedure<Args, Plan> {
   readonly name: string;
   /** may a user cancel it while it is not committed? */
   readonly cancellable: boolean;
+  /** it can wait: while it can be cancelled it is, when something else is to be done to the guest */
+  readonly givesWay?: boolean;
   plan(args: Args, subject: Subject): Promise<Plan>;
   run(plan: Plan, operation: OperationHandle): Promise<void>;
   undo(plan: Plan, operation: OperationHandle): Promise<void>;

@@ -25,16 +25,29 @@ export async function findPagerProcesses(runDirectory: string): Promise<readonly
   return findProcesses(runDirectory, (argv) => argv.some((arg) => parse(arg).name === PAGER_PROGRAM));
 }
 
+/** The living processes that have this very argument: something that nobody else's has, such as a path of ours. */
+export async function findByArgument(argument: string): Promise<readonly number[]> {
+  const pids = await allPids();
+  const have = await Promise.all(
+    pids.map(async (pid) => (await argumentsOf(pid)).includes(argument) && !(await hasEnded(pid))),
+  );
+  return pids.filter((_pid, index) => have[index]);
+}
+
 async function findProcesses(
   runDirectory: string,
   isWanted: (argv: readonly string[]) => boolean,
 ): Promise<readonly number[]> {
   const directory = await realpath(runDirectory).catch(() => runDirectory);
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const pids = await allPids();
   const areOurs = await Promise.all(
     pids.map(async (pid) => (await isIn(pid, directory)) && isWanted(await argumentsOf(pid))),
   );
   return pids.filter((_pid, index) => areOurs[index]);
+}
+
+async function allPids(): Promise<readonly number[]> {
+  return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
 async function isIn(pid: number, directory: string): Promise<boolean> {

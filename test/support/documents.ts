@@ -49,6 +49,8 @@ export function anImage(fields: Partial<Image> = {}): Image {
     memoryBytes: 1024 ** 3,
     diskBytes: 8 * 1024 ** 3,
     storedBytes: 327_155_712,
+    freesBytes: 327_155_712,
+    freesAtMostBytes: 327_155_712,
     description: '',
     parent: null,
     disks: [],

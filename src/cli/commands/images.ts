@@ -11,7 +11,7 @@ import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { howTaken, renderTree } from '../tree.ts';
+import { formatGain, howTaken, renderTree } from '../tree.ts';
 import { formatAge, formatBytes } from '../units.ts';
 
 export function register(program: Command): void {
@@ -149,6 +149,7 @@ const IMAGE_COLUMNS: readonly Column[] = [
   { title: 'MEMORY', align: 'right', spare: true },
   { title: 'DISKS', align: 'right', spare: true },
   { title: 'STORED', align: 'right' },
+  { title: 'FREES', align: 'right' },
   { title: 'HOW', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
@@ -182,6 +183,7 @@ function imageRow(image: Image): Cell[] {
     formatBytes(image.memoryBytes),
     formatBytes(image.diskBytes),
     formatBytes(image.storedBytes),
+    formatGain(image),
     howTaken(image),
     { text: image.description, style: 'dim' },
   ];
