@@ -93,6 +93,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     readers,
     events,
     log: logger,
+    policy: settings.policy,
   };
   const engine = new OperationEngine({
     catalog,

@@ -10,13 +10,7 @@ import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
-import {
-  policyOf,
-  storedDefinition,
-  pinDefinition,
-  type Definition,
-  type DiskDefinition,
-} from './definition.ts';
+import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
 
 interface RootLayer {
@@ -103,7 +97,7 @@ export function policyProcedure(): Procedure<Partial<Policy>, { guest: string; c
         await setDefinition(
           transaction,
           plan.guest,
-          JSON.stringify({ ...definition, policy: { ...policyOf(definition), ...plan.change } }),
+          JSON.stringify({ ...definition, policy: { ...definition.policy, ...plan.change } }),
         );
       }),
     undo: () => Promise.resolve(),

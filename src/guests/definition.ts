@@ -123,7 +123,8 @@ export interface Definition {
   readonly graphics: 'none' | 'vnc';
   readonly serial: boolean;
   readonly agent: boolean;
-  readonly policy: Policy;
+  /** what the guest has of its own: policy.ts says what holds where it has none */
+  readonly policy: Partial<Policy>;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
   /** the image of another guest that this one was made from: its disks stand on that guest's */
@@ -140,20 +141,6 @@ export function storedDefinition(guest: { readonly definition: string }): Defini
 export interface HostChoices {
   resolveMachine(machine: string): Promise<string>;
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
-}
-
-const DEFAULT_POLICY: Policy = {
-  onBoot: 'none',
-  onShutdown: 'save',
-  order: 100,
-  delaySeconds: 0,
-  timeLimitSeconds: 300,
-  fallback: 'none',
-};
-
-/** A guest's host policy; what a definition of before a key was known does not say is as by default. */
-export function policyOf({ policy }: { readonly policy: Partial<Policy> }): Policy {
-  return { ...DEFAULT_POLICY, ...policy };
 }
 
 /**
@@ -202,7 +189,7 @@ export async function pinDefinition(
     graphics: read.graphics ?? 'none',
     serial: read.serial ?? true,
     agent: read.agent ?? false,
-    policy: policyOf({ policy: read.policy ?? {} }),
+    policy: read.policy ?? {},
     generation: randomUUID(),
     qemu: { args: read.qemu?.args ?? [] },
   };

@@ -7,7 +7,7 @@ import type { Outcome } from '../api/schemas.ts';
 import { hasGuest, listGuests } from '../catalog/guests.ts';
 import { lastBoot, setBootOutcomes, settleBoot } from '../catalog/host-boots.ts';
 import { StasisError } from '../errors.ts';
-import { policyOf, storedDefinition } from '../guests/definition.ts';
+import { policyOf } from '../guests/policy.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationEngine } from '../operations/engine.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
@@ -37,7 +37,7 @@ export function restoreAllProcedure(
       const done = boot === null ? [] : (await bootOutcomes(host)).map(({ name }) => name);
       const guests = (await listGuests(catalog))
         .filter(({ name }) => !done.includes(name))
-        .map((guest) => ({ uuid: guest.uuid, ...policyOf(storedDefinition(guest)) }))
+        .map((guest) => ({ uuid: guest.uuid, ...policyOf(host, guest) }))
         // Who asks is told of those that stay stopped.
         .filter(({ onBoot }) => boot === null || onBoot !== 'none')
         .toSorted((a, b) => a.order - b.order)

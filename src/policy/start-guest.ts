@@ -7,7 +7,7 @@ import { findImage } from '../catalog/images.ts';
 import { headsOf, pinsOf } from '../catalog/layers.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
-import { policyOf, storedDefinition } from '../guests/definition.ts';
+import { policyOf } from '../guests/policy.ts';
 import type { Host } from '../guests/host.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import type { OperationEngine } from '../operations/engine.ts';
@@ -30,7 +30,7 @@ export async function startGuest(
 ): Promise<{ readonly outcome: Outcome; readonly isStarted: boolean }> {
   const startedMs = performance.now();
   const guest = await getGuestByUuid(start.host.catalog, uuid);
-  const { onBoot: wanted } = policyOf(storedDefinition(guest));
+  const { onBoot: wanted } = policyOf(start.host, guest);
   const told = (outcome: Outcome['outcome'], message: string): Outcome => {
     const tookMs = Math.round(performance.now() - startedMs);
     return { name: guest.name, outcome, message, wanted, tookMs };
@@ -58,7 +58,7 @@ async function fallBack(
   start: Start,
   guest: GuestRecord,
 ): Promise<{ readonly message: string; readonly isStarted: boolean }> {
-  const { fallback } = policyOf(storedDefinition(guest));
+  const { fallback } = policyOf(start.host, guest);
   if (fallback === 'none') return { message: 'its image is kept, and it stays stopped', isStarted: false };
   try {
     await carryOut(start, guest, 'start');
@@ -77,7 +77,7 @@ async function carryOut(
   guest: GuestRecord,
   action: Exclude<BootChoice['action'], 'nothing'>,
 ): Promise<void> {
-  const { timeLimitSeconds } = policyOf(storedDefinition(guest));
+  const { timeLimitSeconds } = policyOf(host, guest);
   const timeout = timeoutWith(
     timeLimitSeconds * 1000,
     new StasisError('timeout', `it did not run within its time limit of ${timeLimitSeconds} s`),

@@ -4,7 +4,8 @@ import { availableParallelism } from 'node:os';
 import type { Outcome, SaveAllPlan } from '../api/schemas.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { messageOf } from '../errors.ts';
-import { policyOf, storedDefinition } from '../guests/definition.ts';
+import { storedDefinition } from '../guests/definition.ts';
+import { policyOf } from '../guests/policy.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { saveProcedure } from '../images/save.ts';
@@ -63,8 +64,7 @@ export async function freeBytes(host: Host): Promise<number> {
 }
 
 async function look(host: Host, guest: GuestRecord): Promise<Candidate | LeftAlone> {
-  const definition = storedDefinition(guest);
-  const { onShutdown: wanted, order, timeLimitSeconds } = policyOf(definition);
+  const { onShutdown: wanted, order, timeLimitSeconds } = policyOf(host, guest);
   const leave = (isRunning: boolean, outcome: Outcome['outcome'], message: string): LeftAlone => ({
     guest: guest.uuid,
     isRunning,

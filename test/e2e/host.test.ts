@@ -12,10 +12,10 @@ import { checkHousekeeping, contentOf } from '../support/rules.ts';
 describe('three guests on a host that reboots', () => {
   let host: HostLab;
   before(async () => {
-    host = await HostLab.create();
+    host = await HostLab.create('policy: {onBoot: restore, timeLimitSeconds: 200}');
     await Promise.all([
-      host.running('web', { onBoot: 'restore', order: 20 }, 1),
-      host.running('db', { onBoot: 'restore', order: 10, delaySeconds: 1 }, 2),
+      host.running('web', {}, 1),
+      host.running('db', { order: 10, delaySeconds: 1 }, 2),
       host.running('lazy', { onBoot: 'skip-if-saved' }, 3),
     ]);
   });
@@ -28,6 +28,18 @@ describe('three guests on a host that reboots', () => {
   });
   const states = async () =>
     Object.fromEntries((await host.lab.client.listGuests()).map(({ name, state }) => [name, state]));
+
+  test('what a guest does not say of its policy, the host does', async () => {
+    const { policy } = await host.lab.client.getGuest('lazy');
+    assert.deepEqual(policy, {
+      onBoot: 'skip-if-saved',
+      onShutdown: 'save',
+      order: 100,
+      delaySeconds: 0,
+      timeLimitSeconds: 200,
+      fallback: 'none',
+    });
+  });
 
   test('a plan is only a plan', async () => {
     const plan = await host.lab.client.planSaveAll({ budgetSeconds: 90 });

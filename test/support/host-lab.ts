@@ -1,6 +1,6 @@
 /** A lab whose host can reboot: all processes end, and the next daemon reads another boot id. */
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Outcome, Policy } from '../../src/api/schemas.ts';
@@ -17,8 +17,11 @@ export class HostLab implements AsyncDisposable {
     this.#bootIdFile = bootIdFile;
   }
 
-  static async create(): Promise<HostLab> {
+  /** @param settings of its `stasis.yaml` */
+  static async create(settings = ''): Promise<HostLab> {
     const home = await mkdtemp(join(tmpdir(), 'stasis-host-'));
+    await mkdir(join(home, 'config'));
+    await writeFile(join(home, 'config/stasis.yaml'), settings);
     const bootIdFile = join(home, 'boot_id');
     await writeFile(bootIdFile, `${randomUUID()}\n`);
     return new HostLab(await Lab.open(home, { STASIS_BOOT_ID_FILE: bootIdFile }), bootIdFile);
