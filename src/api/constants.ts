@@ -8,6 +8,9 @@ export const DEFAULT_IMAGE = 'default';
 export const ON_BOOT = ['restore', 'start', 'skip-if-saved', 'none'] as const;
 export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
 
+/** What becomes of a guest that can't be restored when the host boots. */
+export const FALLBACKS = ['none', 'start'] as const;
+
 /** The ways to capture a guest that runs on. */
 export const LIVE_METHODS = ['precopy', 'background'] as const;
 export type LiveMethod = (typeof LIVE_METHODS)[number];

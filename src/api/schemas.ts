@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, DRIVER_NAMES, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -17,15 +17,26 @@ export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 export const GuestState = Literals('stopped', 'running', 'paused', 'saving', 'restoring', 'crashed');
 export type GuestState = Static<typeof GuestState>;
 
-export const OnBoot = Literals(...ON_BOOT);
-export const OnShutdown = Literals(...ON_SHUTDOWN);
-
 export const Policy = Type.Object(
   {
-    onBoot: OnBoot,
-    onShutdown: OnShutdown,
-    order: Type.Integer({ minimum: 0, maximum: 10_000 }),
-    delaySeconds: Type.Integer({ minimum: 0, maximum: 3600 }),
+    onBoot: Literals(...ON_BOOT),
+    onShutdown: Literals(...ON_SHUTDOWN),
+    order: Type.Integer({
+      minimum: 0,
+      maximum: 10_000,
+      description: 'lower ones are started first, and begin to end last',
+    }),
+    delaySeconds: Type.Integer({ minimum: 0, maximum: 3600, description: 'waited after starting it' }),
+    timeLimitSeconds: Type.Integer({
+      minimum: 1,
+      maximum: 86_400,
+      description: 'for its start, and for each step of its end',
+    }),
+    fallback: Type.Unsafe<(typeof FALLBACKS)[number]>({
+      type: 'string',
+      enum: [...FALLBACKS],
+      description: 'when it can not be restored on boot: leave it stopped, or start it from its disks',
+    }),
   },
   { additionalProperties: false, $id: 'Policy' },
 );
@@ -245,6 +256,8 @@ export const OperationKind = Literals(
   'export',
   'compact',
   'collect',
+  'save-all',
+  'restore-all',
 );
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
@@ -253,12 +266,15 @@ export type OperationState = Static<typeof OperationState>;
 export const Outcome = Type.Object(
   {
     name: Type.String({
-      description: 'thaw, clock, network, generation, agent, identity, space, layers, compact DISK',
+      description:
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
+    wanted: Type.Optional(Type.String({ description: 'of a guest: what its policy says' })),
+    tookMs: Type.Optional(Type.Integer({ description: 'of a guest: how long that took' })),
   },
-  { $id: 'Outcome', description: 'what was done for the guest besides the work itself' },
+  { $id: 'Outcome', description: 'what was done besides the work itself, or for each guest' },
 );
 export type Outcome = Static<typeof Outcome>;
 
@@ -296,7 +312,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined · image: created, deleted, broken · operation: its state',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),
@@ -319,6 +335,25 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    boot: Type.Object(
+      {
+        id: Type.String({ description: "the kernel's own name for it" }),
+        seenAt: Type.String({ description: 'when a daemon first saw it' }),
+        after: Literals('first', 'clean', 'crash'),
+        ran: Type.Array(Type.String(), { description: 'guests that ran when the host went down before' }),
+        settledAt: Nullable(Type.String(), "when every guest's policy had been carried out"),
+        guests: Type.Array(Ref<Outcome>('Outcome'), { description: 'how that went so far' }),
+      },
+      { description: 'the boot of the host that this is' },
+    ),
+    shutdown: Nullable(
+      Type.Object({
+        at: Type.String(),
+        clean: Type.Boolean({ description: 'every guest ended as its policy says, or was left as it says' }),
+        guests: Type.Array(Ref<Outcome>('Outcome')),
+      }),
+      'how the guests were last ended for a shutdown of the host',
+    ),
   },
   { $id: 'HostStatus' },
 );
@@ -335,6 +370,27 @@ const DoctorCheck = Type.Object({
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 export type Doctor = Static<typeof Doctor>;
+
+export const SaveAllPlan = Type.Object(
+  {
+    budgetSeconds: Nullable(Type.Number()),
+    bytesPerSecond: Type.Integer({ description: 'reckoned with, for all saves together' }),
+    basis: Type.String({ description: 'where that speed is from' }),
+    parallel: Type.Integer({ description: 'so many saves at once' }),
+    guests: Type.Array(
+      Type.Object({
+        guest: Type.String(),
+        wanted: Literals(...ON_SHUTDOWN),
+        action: Literals(...ON_SHUTDOWN),
+        bytes: Type.Integer({ description: 'to be written at most' }),
+        endsAfterSeconds: Nullable(Type.Number(), 'expected, from now'),
+        why: Type.String(),
+      }),
+    ),
+  },
+  { $id: 'SaveAllPlan' },
+);
+export type SaveAllPlan = Static<typeof SaveAllPlan>;
 
 // Requests ------------------------------------------------------------------------------------------------------
 
@@ -452,3 +508,15 @@ export const ShutdownRequest = Type.Object(
   { additionalProperties: false },
 );
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });
+export const SaveAllRequest = Type.Object(
+  {
+    budgetSeconds: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 86_400,
+        description: 'all guests have ended after so long; none: as long as it takes',
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);

@@ -128,6 +128,38 @@ export interface ChecksumTable {
   sha256: string;
 }
 
+/** A boot of the host, as far as a daemon saw it: how it found things, and how it ended. */
+export interface HostBootTable {
+  id: Generated<number>;
+  /** the kernel's own name for it */
+  bootId: string;
+  seenAt: string;
+  /** how the boot before it ended; `first` when none is known */
+  after: 'first' | 'clean' | 'crash';
+  /** names of the guests that ran when the host went down, JSON */
+  ran: string;
+  /** since when every guest's policy for a boot has been carried out; null while some are left */
+  settledAt: string | null;
+  /** how that went for each guest so far, JSON */
+  outcomes: string;
+  /** when the guests were last ended for a shutdown of the host, to the end … */
+  shutdownAt: string | null;
+  /** … with each as its policy wants it, or safe otherwise … */
+  shutdownClean: Flag;
+  /** … the guests that it left running, UUIDs as JSON, and how it went for each, JSON */
+  shutdownLeft: string;
+  shutdownOutcomes: string;
+}
+
+/** How fast many saves at once were written: what the next shutdown of the host reckons with. */
+export interface SaveRunTable {
+  id: Generated<number>;
+  at: string;
+  bytes: number;
+  /** while at least one of them was under way */
+  durationMs: number;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -138,6 +170,8 @@ export interface Tables {
   checksums: ChecksumTable;
   operations: OperationTable;
   events: EventTable;
+  hostBoots: HostBootTable;
+  saveRuns: SaveRunTable;
 }
 
 const initial: Migration = {
@@ -206,6 +240,20 @@ const frozen: Migration = {
   },
 };
 
+const hostBoots: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table hostBoots (
+      id integer primary key autoincrement, bootId text not null, seenAt text not null,
+      after text not null check (after in ('first', 'clean', 'crash')), ran text not null, settledAt text,
+      outcomes text not null, shutdownAt text, shutdownClean integer not null, shutdownLeft text not null,
+      shutdownOutcomes text not null) strict`.execute(db);
+    await sql`create table saveRuns (
+      id integer primary key autoincrement, at text not null, bytes real not null, durationMs real not null) strict`.execute(
+      db,
+    );
+  },
+};
+
 /** Until now there were overlays only, in their guests' directories, and every tree hung together. */
 const storageDrivers: Migration = {
   async up(db: Kysely<unknown>) {
@@ -255,4 +303,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0005-frozen': frozen,
   '0006-checksums': checksums,
   '0007-tpm': tpm,
+  '0008-host-boots': hostBoots,
 };

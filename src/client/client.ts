@@ -11,6 +11,7 @@ import type {
   Image,
   Operation,
   Policy,
+  SaveAllPlan,
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
@@ -285,6 +286,32 @@ export class StasisClient {
     return this.#get('/v1/host', options);
   }
 
+  /**
+   * Ends all guests as their policies say, as for a shutdown of the host. Resolves with how it went for each, rejects when one was
+   * not ended as it should (`details.guests` says the same then).
+   */
+  saveAll<O extends Waiting | NotWaiting = Waiting>(
+    request: { readonly budgetSeconds?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Operation['outcomes']>> {
+    return this.#mutate({ method: 'POST', path: '/v1/host/save-all', body: request }, outcomesOf, options);
+  }
+
+  /** What `saveAll` would do now. */
+  planSaveAll(
+    request: { readonly budgetSeconds?: number | undefined } = {},
+    options: CallOptions = {},
+  ): Promise<SaveAllPlan> {
+    return this.#get(`/v1/host/save-all/plan${queryOf(request)}`, options);
+  }
+
+  /** Starts all guests as their policies say, as for a boot of the host; resolves and rejects as `saveAll`. */
+  restoreAll<O extends Waiting | NotWaiting = Waiting>(
+    options?: O,
+  ): Promise<Outcome<O, Operation['outcomes']>> {
+    return this.#mutate({ method: 'POST', path: '/v1/host/restore-all' }, outcomesOf, options);
+  }
+
   /** What this host can do, what it can't, and how to enable it. */
   doctor(options: CallOptions = {}): Promise<Doctor> {
     return this.#get('/v1/doctor', options);
@@ -345,6 +372,10 @@ function guestOf(operation: Operation): Guest {
 
 function imageOf(operation: Operation): Image {
   return operation.result.image ?? missing(operation, 'image');
+}
+
+function outcomesOf(operation: Operation): Operation['outcomes'] {
+  return operation.outcomes;
 }
 
 function exportOf(operation: Operation): DiskExport {

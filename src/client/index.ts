@@ -40,6 +40,7 @@ export type {
   OperationKind,
   OperationState,
   Policy,
+  SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
 export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';

@@ -32,6 +32,10 @@ import { exportProcedure } from '../images/export.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
 import { lookOnce, watchLost } from '../images/lost.ts';
+import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
+import { recognizeBoot } from '../policy/host-boot.ts';
+import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
@@ -91,6 +95,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     readers,
     events,
     log: logger,
+    policy: settings.policy,
   };
   const engine = new OperationEngine({
     catalog,
@@ -101,7 +106,11 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   });
   registerProcedures(engine, host);
 
-  await supervisor.reconnect();
+  const bootId = await readBootId(process.env['STASIS_BOOT_ID_FILE'] ?? KERNEL_BOOT_ID);
+  const boot = await recognizeBoot(catalog, events, bootId);
+  await supervisor.reconnect(
+    boot.isNew ? 'the host went down while it ran' : 'its QEMU process ended while no daemon watched it',
+  );
   await readers.reconnect();
   await engine.recover();
   await thawAll(host);
@@ -119,6 +128,10 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
+  if (boot.isUnsettled) {
+    const args = { boot: boot.id };
+    await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
+  }
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');
@@ -163,6 +176,8 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(exportProcedure(host));
   engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(saveAllProcedure(host, engine));
+  engine.register(restoreAllProcedure(host, engine));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */

@@ -16,6 +16,7 @@ import {
   Operation,
   PauseParts,
   Policy,
+  SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
@@ -67,6 +68,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     PauseParts,
     Image,
     SavePrediction,
+    SaveAllPlan,
     DiskTree,
     DiskExport,
     ErrorBodySchema,

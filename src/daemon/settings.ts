@@ -5,6 +5,7 @@ import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { LineCounter, parseDocument } from 'yaml';
+import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 
 const strict = { additionalProperties: false } as const;
@@ -23,6 +24,7 @@ const SettingsFile = Type.Object(
         strict,
       ),
     ),
+    policy: Type.Optional(Type.Partial(Policy, strict)),
   },
   strict,
 );
@@ -36,6 +38,8 @@ export interface Settings {
     readonly compactAfterSeconds: number;
     readonly compactBytesPerSecond: number;
   };
+  /** of guests with none of their own */
+  readonly policy: Partial<Policy>;
 }
 
 const FILE = 'stasis.yaml';
@@ -57,7 +61,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {} } = checked(parseYaml(text, file), file);
+  const { disks = {}, policy = {} } = checked(parseYaml(text, file), file);
   const { compactAboveDepth = 30, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -65,6 +69,7 @@ export function parseSettings(text: string, file: string): Settings {
       compactAfterSeconds,
       compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
     },
+    policy,
   };
 }
 
@@ -85,7 +90,7 @@ function checked(input: unknown, file: string): SettingsFile {
     [file, ...(path === '' ? [] : [path.slice(1).replaceAll('/', '.')])].join(': ');
   if (misspelt?.keyword === 'additionalProperties') {
     const [unknown = ''] = misspelt.params.additionalProperties;
-    const known = Object.keys(misspelt.instancePath === '' ? SettingsFile.properties : DISK_KEYS);
+    const known = knownKeys(misspelt.instancePath);
     throw invalid(
       `${where(misspelt.instancePath)}: unknown key "${unknown}"; did you mean "${closest(unknown, known)}"? (known: ${known.join(', ')})`,
     );
@@ -94,7 +99,12 @@ function checked(input: unknown, file: string): SettingsFile {
   throw invalid(`${where(error?.instancePath ?? '')}: ${error?.message ?? 'it does not fit the schema'}`);
 }
 
-const DISK_KEYS = SettingsFile.properties.disks.properties;
+/** @param path of the part of the file, such as `/disks` */
+function knownKeys(path: string): string[] {
+  const { disks, policy } = SettingsFile.properties;
+  if (path === '/disks') return Object.keys(disks.properties);
+  return Object.keys(path === '/policy' ? policy.properties : SettingsFile.properties);
+}
 
 const SIZE = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?$/i;
 const UNITS = ['', 'K', 'M', 'G', 'T'];

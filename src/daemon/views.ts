@@ -7,6 +7,7 @@ import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers
 import type { OperationRecord } from '../catalog/operations.ts';
 import type { ErrorBody } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
+import { policyOf } from '../guests/policy.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { imageGains } from '../images/gains.ts';
@@ -62,7 +63,7 @@ export async function guestViews(
       lastImage: images?.lastName ?? null,
       lastImageAt: images?.lastAt ?? null,
       currentImage: names.get(record.currentImage ?? '') ?? null,
-      policy: definition.policy,
+      policy: policyOf(host, record),
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,

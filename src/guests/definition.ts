@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
-import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
+import { Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import type { UefiFirmware } from '../qemu/firmware.ts';
 import { fromStored } from '../stored.ts';
@@ -34,15 +34,7 @@ import { invalid, OneOf, strict } from './definition/schema.ts';
 export { VARIABLE_STORE };
 export type { DiskDefinition, NetworkDefinition, UefiWish };
 
-const PolicyInput = Type.Object(
-  {
-    onBoot: Type.Optional(OnBoot),
-    onShutdown: Type.Optional(OnShutdown),
-    order: Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000 })),
-    delaySeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 })),
-  },
-  strict,
-);
+const PolicyInput = Type.Partial(Policy, strict);
 
 const UUID = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 
@@ -91,7 +83,8 @@ export interface Definition extends Memory, MachineDetails, Devices {
   readonly agent: boolean;
   /** a TPM 2.0; absent in definitions of before there was one */
   readonly tpm?: boolean;
-  readonly policy: Policy;
+  /** what the guest has of its own: policy.ts says what holds where it has none */
+  readonly policy: Partial<Policy>;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
   /** the image of another guest that this one was made from: its disks stand on that guest's */
@@ -110,8 +103,6 @@ export interface HostChoices {
   resolveMachine(machine: string): Promise<string>;
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
-
-const DEFAULT_POLICY: Policy = { onBoot: 'none', onShutdown: 'save', order: 100, delaySeconds: 0 };
 
 /**
  * Reads what a user wrote and pins it.
@@ -148,7 +139,7 @@ export async function pinDefinition(
     serial: read.serial ?? true,
     agent: read.agent ?? false,
     tpm: read.tpm ?? false,
-    policy: { ...DEFAULT_POLICY, ...read.policy },
+    policy: read.policy ?? {},
     generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
   };

@@ -1,4 +1,5 @@
 /** What procedures work with on this host. */
+import type { Policy } from '../api/schemas.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import type { EventLog } from '../operations/event-log.ts';
 import type { Log } from '../log.ts';
@@ -19,4 +20,6 @@ export interface Host {
   readonly readers: DiskReaders;
   readonly events: EventLog;
   readonly log: Log;
+  /** of guests with none of their own, as the host's settings say */
+  readonly policy: Partial<Policy>;
 }

@@ -96,7 +96,7 @@ export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: numb
     async run(plan, operation) {
       await operation.step('press-power-button', async () => {
         const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
-        const timeout = AbortSignal.timeout(plan.timeoutSeconds * 1000);
+        const timeout = AbortSignal.timeout(Math.ceil(plan.timeoutSeconds * 1000));
         const ended = host.supervisor.whenEnded(plan.guest, AbortSignal.any([timeout, operation.signal]));
         // A paused guest can't react to its power button.
         const { status } = await qmp.execute('query-status');

@@ -249,18 +249,17 @@ export class Supervisor {
     await Promise.all(readers);
   }
 
-  /** Finds the processes of a former daemon again. Called once, at start. */
-  async reconnect(): Promise<void> {
+  /** Finds the processes of a former daemon again. Called once, at start. @param cause why those that are gone ended */
+  async reconnect(cause: string): Promise<void> {
     const guests = await listGuests(this.#options.catalog);
-    await Promise.all(guests.map((guest) => this.#reconnect(guest)));
+    await Promise.all(guests.map((guest) => this.#reconnect(guest, cause)));
   }
 
-  async #reconnect({ uuid, name, instance }: GuestRecord): Promise<void> {
+  async #reconnect({ uuid, name, instance }: GuestRecord, cause: string): Promise<void> {
     if (instance === null) return;
     try {
       const process = await this.attach(instance, uuid);
-      if (process === undefined)
-        return await this.end(uuid, 'its QEMU process ended while no daemon watched it');
+      if (process === undefined) return await this.end(uuid, cause);
       await setStateReason(this.#options.catalog, uuid, null);
       await this.adopt(uuid, instance, process);
     } catch (error) {

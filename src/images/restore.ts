@@ -71,6 +71,8 @@ export interface RestoreArgs {
   readonly method?: RestoreMethodName;
   /** name of the image that first takes what the guest is now */
   readonly saveCurrent?: string;
+  /** refuse when the guest runs: what it is then is not to be given up */
+  readonly ifStopped?: boolean;
 }
 
 interface RestorePlan {
@@ -109,6 +111,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      if (args.ifStopped === true && guest.instance !== null)
+        throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       await markLost(host);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
       const manifest = manifestOf(image);

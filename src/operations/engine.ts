@@ -177,6 +177,25 @@ export class OperationEngine {
     return () => this.#changes.off(id, listener);
   }
 
+  /** Resolves when an operation has ended and holds its guest no more; at once when it isn't under way. @throws the signal's reason */
+  async whenEnded(id: string, signal?: AbortSignal): Promise<void> {
+    const ended = Promise.withResolvers<void>();
+    const abort = () => ended.reject(signal?.reason);
+    const look = () => {
+      if (!this.#running.has(id)) ended.resolve();
+    };
+    const unlisten = this.listen(id, look);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      signal?.throwIfAborted();
+      look();
+      await ended.promise;
+    } finally {
+      unlisten();
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
   /** Calls back when an operation has ended and its guest is free. */
   onEnded(listener: (operation: OperationRecord) => void): void {
     this.#ended.on('ended', listener);
@@ -348,6 +367,9 @@ class RunningOperation implements LiveOperation, OperationHandle {
   get steps(): readonly Step[] {
     return this.#steps;
   }
+  get outcomes(): readonly Outcome[] {
+    return fromStored<Outcome[]>(this.record.outcomes);
+  }
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
@@ -491,7 +513,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
   }
 
   async outcome(outcome: Outcome): Promise<void> {
-    const others = fromStored<Outcome[]>(this.record.outcomes).filter(({ name }) => name !== outcome.name);
+    const others = this.outcomes.filter(({ name }) => name !== outcome.name);
     this.record = { ...this.record, outcomes: JSON.stringify([...others, outcome]) };
     await updateOperation(this.#shared.catalog, this.id, { outcomes: this.record.outcomes });
   }

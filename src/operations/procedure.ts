@@ -46,6 +46,8 @@ export interface OperationHandle extends Subject {
   readonly id: string;
   /** aborted when the user cancels */
   readonly signal: AbortSignal;
+  /** what was told by `outcome` so far */
+  readonly outcomes: readonly Outcome[];
   /** true after a crash: what ran before, and how far, only the world can tell */
   readonly recovering: boolean;
   /** Was this step's beginning journaled, by this process or one before it? */

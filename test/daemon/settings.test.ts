@@ -34,3 +34,14 @@ test('what is wrong is told with file, key and the nearest key', () => {
   refuses('disks: [', /stasis\.yaml:\d+:\d+: /);
   refuses('7', /stasis\.yaml: /);
 });
+
+test('a policy for guests with none of their own is read as strictly as theirs', () => {
+  const policy = (text: string) => parseSettings(text, 'stasis.yaml').policy;
+  assert.deepEqual(policy(''), {});
+  assert.deepEqual(policy('policy: {onBoot: restore, order: 5}'), { onBoot: 'restore', order: 5 });
+  assert.throws(
+    () => policy('policy: {onBot: restore}'),
+    /policy: unknown key "onBot"; did you mean "onBoot"/,
+  );
+  assert.throws(() => policy('policy: {onBoot: dance}'), /policy\.onBoot: /);
+});
