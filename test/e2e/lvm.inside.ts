@@ -57,21 +57,13 @@ async function write(disk: string, word: string, bytes = 4096): Promise<void> {
   await file.sync();
 }
 
+/** Also through an overlay. qemu-img counts the blocks that it skips. */
 async function read(disk: string): Promise<string> {
   const head = await headOf(disk);
   const copy = join(lab.home, 'block');
-  const input = [`if=${head}`, 'bs=4096', `skip=${AT / 4096}`, 'count=1'];
-  call(
-    'qemu-img',
-    'dd',
-    '-U',
-    '-f',
-    head.endsWith('.qcow2') ? 'qcow2' : 'raw',
-    '-O',
-    'raw',
-    ...input,
-    `of=${copy}`,
-  );
+  const format = head.endsWith('.qcow2') ? 'qcow2' : 'raw';
+  const blocks = ['bs=4096', `skip=${AT / 4096}`, `count=${AT / 4096 + 1}`];
+  call('qemu-img', 'dd', '-U', '-f', format, '-O', 'raw', ...blocks, `if=${head}`, `of=${copy}`);
   const [word = ''] = (await readFile(copy, 'latin1')).split('|');
   return word;
 }
