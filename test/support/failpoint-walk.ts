@@ -216,7 +216,7 @@ export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]
     after(() => bench.lab[Symbol.asyncDispose]());
 
     for (const action of scenario.actions) {
-      test(`${action} at every step`, { timeout: 300_000 }, async (context) => {
+      test(`${action} at every step`, { timeout: 1_200_000 }, async (context) => {
         const points = steps.flatMap((step) =>
           process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`],
         );

@@ -117,7 +117,7 @@ export const NO_REFLINKS: GroundKind = {
 };
 
 /** The first is what labs have when they ask for nothing. */
-export const GROUNDS = [
+export const GROUNDS: readonly [GroundKind, ...GroundKind[]] = [
   { name: 'overlays over qcow2', driver: 'overlay', skip: false, open: files('qcow2') },
   { name: 'overlays over raw files', driver: 'overlay', skip: false, open: files('raw') },
   { name: 'overlays over block devices', driver: 'overlay', skip: needs('losetup'), open: blockDevices },
@@ -146,7 +146,7 @@ export const GROUNDS = [
     skip: needs('mkfs.xfs'),
     open: files('qcow2', mounted(XFS), 'overlay'),
   },
-] satisfies readonly [GroundKind, ...GroundKind[]];
+];
 
 /** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
 export function kindsNamed(names: string | undefined): readonly GroundKind[] {

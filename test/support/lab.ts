@@ -4,6 +4,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -211,7 +212,9 @@ export class Lab implements AsyncDisposable {
 
   /** Every file under the home that is a layer or a memory file. */
   async files(): Promise<string[]> {
-    const entries = await readdir(join(this.paths.data, 'guests'), { recursive: true, withFileTypes: true });
+    const directory = join(this.paths.data, 'guests');
+    if (!existsSync(directory)) return []; // no guest has needed one yet
+    const entries = await readdir(directory, { recursive: true, withFileTypes: true });
     return entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name))
@@ -241,6 +244,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
     for (const pid of this.#adopted) {
@@ -252,6 +256,5 @@ export class Lab implements AsyncDisposable {
       await waitForEnd(pid, 10_000);
     }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
-    await this.#ground?.[Symbol.asyncDispose]();
   }
 }
