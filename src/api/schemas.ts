@@ -63,7 +63,9 @@ export const Guest = Type.Object(
     pid: Nullable(Type.Integer()),
     operation: Nullable(Type.String({ description: 'operation under way on this guest' })),
     createdAt: Type.String(),
-    stateReason: Nullable(Type.String({ description: 'why it crashed, when it did' })),
+    stateReason: Nullable(
+      Type.String({ description: 'why it is not as it should be: crashed, halted, frozen' }),
+    ),
     definition: Type.Unknown({ description: 'the pinned definition' }),
   },
   { $id: 'Guest' },

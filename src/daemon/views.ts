@@ -68,10 +68,20 @@ export async function guestViews(
       pid: host.supervisor.find(record.uuid)?.pid ?? null,
       operation: operation?.id ?? null,
       createdAt: record.createdAt,
-      stateReason: run?.reason ?? record.stateReason,
+      stateReason:
+        run?.reason ??
+        record.stateReason ??
+        (operation === undefined ? frozenReason(record, run?.state) : null),
       definition,
     };
   });
+}
+
+function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undefined): string | null {
+  if (frozen === 0 || run === undefined) return null;
+  return run === 'paused'
+    ? 'its file systems are frozen, and thawed when it is resumed'
+    : 'its file systems may be frozen: its agent has not answered that they are thawed';
 }
 
 function guestState(

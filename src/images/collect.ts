@@ -92,7 +92,7 @@ async function perform(
     case 'fold':
       return fold(host, layer, await getLayer(host.catalog, step.into), open, operation);
     case 'replace':
-      return replaceRoot(host, layer, await getLayer(host.catalog, step.into));
+      return replaceRoot(host, layer, await getLayer(host.catalog, step.into), operation);
     default:
       return step satisfies never;
   }
@@ -176,10 +176,16 @@ async function fold(
 }
 
 /** A copy that a guest stands on becomes the user's own disk; it is nobody's then, and the next step forgets it. */
-async function replaceRoot(host: Host, layer: LayerRecord, root: LayerRecord): Promise<void> {
+async function replaceRoot(
+  host: Host,
+  layer: LayerRecord,
+  root: LayerRecord,
+  operation: OperationHandle,
+): Promise<void> {
   if (layer.identity === null) await seal(host, [layer.id]);
   const { identity } = await getLayer(host.catalog, layer.id);
   await host.drivers.get(root.driver).replaceRoot(layer, root, fromStored<FileIdentity>(identity ?? ''));
+  await operation.failpoint('replace:moved');
   await setIdentity(host.catalog, root.id, identity);
   await becomeOne(host, layer, root, undefined);
 }

@@ -36,7 +36,7 @@ import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import { findTpmProcesses } from '../qemu/process-scan.ts';
 import { syncPath } from '../storage/durable.ts';
 import {
   captureOf,
@@ -110,7 +110,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const definition = storedDefinition(guest);
       const live = args.live ?? false;
       const heads = await headIds(catalog, guest.uuid);
-      await refuseUncapturable(qmp, definition, heads);
+      await refuseUncapturable(process, definition, heads);
       await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
       const { quiesce = false } = args;
@@ -425,7 +425,7 @@ async function describe(
 
 /** @throws StasisError `not-capturable` naming the disk or device and the reason, before the guest is touched */
 async function refuseUncapturable(
-  qmp: QmpClient,
+  { qmp, runDirectory }: QemuProcess,
   definition: Definition,
   heads: readonly { layer: string }[],
 ): Promise<void> {
@@ -437,6 +437,13 @@ async function refuseUncapturable(
       {
         details: { disk: disk.name, path: disk.path, reason: `format ${disk.format}` },
       },
+    );
+  }
+  if (definition.tpm === true && (await findTpmProcesses(runDirectory)).length === 0) {
+    throw new StasisError(
+      'not-capturable',
+      "this guest can't be saved: swtpm, the process that is its TPM, has ended, and its state with it; restore an image, or stop and start the guest",
+      { details: { reason: 'the TPM has ended' } },
     );
   }
   const excluded = definition.disks.filter(isNotCaptured).map(plainNodeName);

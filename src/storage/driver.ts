@@ -100,7 +100,7 @@ export interface StorageDriver {
 
   /**
    * How long `make` would now take of a copy of this head, in milliseconds: measured, as near to the truth as it can
-   * be without stopping the guest, who may write meanwhile. Leaves nothing behind. Absent when `capture` is `switch`.
+   * be without stopping the guest, whose writes may have to wait meanwhile. Leaves nothing behind. Absent when `capture` is `switch`.
    * @throws StasisError as `make`
    */
   rehearse?(head: LayerFile, signal?: AbortSignal): Promise<number>;

@@ -45,6 +45,7 @@ test('a live save of a frozen guest: its disks need no recovery, and the guest a
 
   // A guest that is restored paused stays frozen until it is let run, also in an image that is made of it meanwhile.
   await lab.client.restoreSaveImage(GUEST, 'precopy', { paused: true });
+  assert.match((await lab.client.getGuest(GUEST)).stateReason ?? '', /frozen, and thawed when it is resumed/);
   await lab.client.createSaveImage(GUEST, { name: 'again', live: true });
   await lab.client.resume(GUEST);
   assert.match(await thawOf(lab, 'resume'), /^done/);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findTpmProcesses } from '../../src/qemu/process-scan.ts';
+import { findTpmProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
 import { Lab } from '../support/lab.ts';
 import type { TpmContent, Witness } from '../support/witness.ts';
 
@@ -54,6 +54,24 @@ test('a TPM is captured, restored and cloned with the rest, and ends with its gu
   );
   await lab.client.stop(GUEST);
   assert.deepEqual(await tpms(lab), []);
+});
+
+test('a guest whose TPM has died is not saved, runs on, and has it again after a restore', async () => {
+  await using lab = await Lab.create();
+  await using first = await lab.running(GUEST, { disks: 1, extra: { tpm: true } });
+  const saved = await first.changeTpm(1);
+  await first.close();
+  await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
+  const [pid = 0] = await tpms(lab);
+  process.kill(pid, 'SIGKILL');
+  await waitForEnd(pid, 10_000);
+  await assert.rejects(lab.client.createSaveImage(GUEST, { name: 'b', live: true }), {
+    code: 'not-capturable',
+    message: /swtpm, the process that is its TPM, has ended/,
+  });
+  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
+  await lab.client.restoreSaveImage(GUEST, 'a');
+  assert.deepEqual(await ask(lab, GUEST), saved);
 });
 
 test('the older machine has a TPM too', async () => {

@@ -22,7 +22,7 @@ const EVENTS = Number(process.env['STASIS_EVENTS'] ?? 10);
 const KINDS = kindsNamed(
   process.env['STASIS_GROUND'] ??
     (process.env['STASIS_EVENTS'] === undefined
-      ? 'overlays over qcow2, reflinks of qcow2 on XFS'
+      ? 'overlays over qcow2, reflinks beside overlays'
       : undefined),
 );
 const LONGEST_DELAY_MS = 500;

@@ -39,7 +39,8 @@ walkFailpoints(
       await bench.lab.client.restoreSaveImage(GUEST, 'base');
       bench.expected.set('default', await bench.change());
     },
-    ...(isCampaign ? {} : { steps: ['replace-layer', 'remove-layer'] }),
+    ...(isCampaign ? {} : { steps: ['replace-layer'] }),
+    inPause: ['replace:moved'],
     actions: ['kill'],
   }),
   BTRFS,
@@ -55,12 +56,10 @@ walkFailpoints(
 );
 
 describe('undefine, reflinks of raw files on Btrfs', { skip: BTRFS.skip }, () => {
-  for (const step of [
-    'replace-layer',
-    'forget-guest',
-    ...(isCampaign ? ['remove-memory', 'remove-layer'] : []),
-  ])
-    test(`kill at ${step}`, { timeout: 120_000 }, () => undefineWithFault(`undefine/${step}:before=kill`));
+  const points = ['replace:moved', 'forget-guest:before'];
+  if (isCampaign) points.push('remove-memory:before', 'replace-layer:before', 'remove-layer:before');
+  for (const point of points)
+    test(`kill at ${point}`, { timeout: 300_000 }, () => undefineWithFault(`undefine/${point}=kill`));
 });
 
 /** The guest is gone afterwards, and what it wrote on a copy is in the file that the user brought. */

@@ -21,7 +21,7 @@ export interface Scenario {
   /** from a guest that runs on image `base` */
   readonly prepare: (bench: Bench) => Promise<void>;
   readonly run: (bench: Bench) => Promise<unknown>;
-  /** failpoints inside the pause, where nothing is journaled */
+  /** failpoints inside a pause or a step, where nothing is journaled */
   readonly inPause?: readonly string[];
   readonly actions: readonly Action[];
   /** the steps that no other scenario walks already; all of them when absent */
@@ -195,7 +195,7 @@ export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]
     after(() => bench.lab[Symbol.asyncDispose]());
 
     for (const action of scenario.actions) {
-      test(`${action} at every step`, { timeout: 300_000 }, async (context) => {
+      test(`${action} at every step`, { timeout: 1_200_000 }, async (context) => {
         const points = steps.flatMap((step) =>
           process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`],
         );

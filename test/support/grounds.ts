@@ -27,13 +27,19 @@ export interface Ground extends AsyncDisposable {
 export interface GroundKind {
   readonly name: string;
   readonly driver: DriverName;
+  /** of every second disk, when it is another */
+  readonly second?: DriverName;
   /** why it can't be had here */
   readonly skip: string | false;
   open(): Promise<Ground>;
 }
 
 /** Files in a directory of their own, on whatever file system temporary files are. */
-function files(format: TestDisk['format'], mount?: (directory: string) => Promise<void>): GroundKind['open'] {
+function files(
+  format: TestDisk['format'],
+  mount?: (directory: string) => Promise<void>,
+  second?: DriverName,
+): GroundKind['open'] {
   return async () => {
     const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
     const disks = join(directory, 'disks');
@@ -48,12 +54,15 @@ function files(format: TestDisk['format'], mount?: (directory: string) => Promis
       await rm(directory, { recursive: true, force: true });
       throw error;
     }
+    let made = 0;
     return {
       async makeDisk(name, sizeMiB) {
+        made += 1;
         const path = join(disks, `${name}.${format}`);
         await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
         // Where temporary files are may be able to do more.
-        return { path, format, ...(mount === undefined ? { driver: 'overlay' } : {}) };
+        const driver = mount === undefined ? 'overlay' : made % 2 === 0 ? second : undefined;
+        return { path, format, ...(driver === undefined ? {} : { driver }) };
       },
       [Symbol.asyncDispose]: dispose,
     };
@@ -108,7 +117,7 @@ export const NO_REFLINKS: GroundKind = {
 };
 
 /** The first is what labs have when they ask for nothing. */
-export const GROUNDS = [
+export const GROUNDS: readonly [GroundKind, ...GroundKind[]] = [
   { name: 'overlays over qcow2', driver: 'overlay', skip: false, open: files('qcow2') },
   { name: 'overlays over raw files', driver: 'overlay', skip: false, open: files('raw') },
   { name: 'overlays over block devices', driver: 'overlay', skip: needs('losetup'), open: blockDevices },
@@ -130,7 +139,14 @@ export const GROUNDS = [
     skip: needs('mkfs.btrfs'),
     open: files('raw', mounted(BTRFS)),
   },
-] as const satisfies readonly GroundKind[];
+  {
+    name: 'reflinks beside overlays',
+    driver: 'reflink',
+    second: 'overlay',
+    skip: needs('mkfs.xfs'),
+    open: files('qcow2', mounted(XFS), 'overlay'),
+  },
+];
 
 /** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
 export function kindsNamed(names: string | undefined): readonly GroundKind[] {

@@ -4,6 +4,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -210,7 +211,9 @@ export class Lab implements AsyncDisposable {
 
   /** Every file under the home that is a layer or a memory file. */
   async files(): Promise<string[]> {
-    const entries = await readdir(join(this.paths.data, 'guests'), { recursive: true, withFileTypes: true });
+    const guests = join(this.paths.data, 'guests');
+    if (!existsSync(guests)) return []; // made with the first layer or image
+    const entries = await readdir(guests, { recursive: true, withFileTypes: true });
     return entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name))
@@ -232,6 +235,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
     for (const pid of this.#adopted) {
@@ -243,6 +247,5 @@ export class Lab implements AsyncDisposable {
       await waitForEnd(pid, 10_000);
     }
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
-    await this.#ground?.[Symbol.asyncDispose]();
   }
 }

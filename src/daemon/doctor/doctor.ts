@@ -17,7 +17,11 @@ const CHECKS: readonly Row[] = [
   ['KVM', 'guests at full speed', kvm],
   ['userfaultfd', 'background capture, lazy restore', userfaultfd],
   ['direct I/O', 'stopped save at the speed of the disk', directIo],
-  ['shared blocks', 'copies of disks without overlays: not used yet', sharedBlocks],
+  [
+    'shared blocks',
+    'copies of disks without overlays: of this file system; each disk is tried when it is defined',
+    sharedBlocks,
+  ],
   ['LVM', 'disks on logical volumes: not used yet', lvm],
   ['UEFI firmware', 'guests with `firmware: uefi`', uefi],
   ['TPM', 'guests with `tpm: true`', tpm],
