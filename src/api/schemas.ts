@@ -282,7 +282,7 @@ export const Operation = Type.Object(
   {
     id: Type.String(),
     kind: OperationKind,
-    guest: Type.String(),
+    guest: Type.String({ description: '"(host)" for what concerns all guests' }),
     image: Nullable(Type.String()),
     state: OperationState,
     phase: Type.String({ description: 'the step under way, or the last one' }),

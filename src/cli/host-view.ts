@@ -50,7 +50,7 @@ export function renderGuestOutcomes(outcomes: readonly Outcome[]): string[] {
 const PLAN_COLUMNS: readonly Column[] = [
   { title: 'GUEST' },
   { title: 'POLICY', spare: true },
-  { title: 'DONE' },
+  { title: 'ACTION' },
   { title: 'BYTES', align: 'right', spare: true },
   { title: 'ENDS AFTER', align: 'right' },
   { title: 'WHY', flexible: true },
@@ -68,7 +68,7 @@ export function renderSaveAllPlan(plan: SaveAllPlan, width: number): string[] {
     guest.why,
   ]);
   return [
-    `${budget}, ${plan.parallel} saves at once, ${formatBytes(plan.bytesPerSecond)}/s for all (four fifths of what was ${plan.basis})`,
+    `${budget}, ${plan.parallel} saves at once, ${formatBytes(plan.bytesPerSecond)}/s for all of them: ${plan.basis}, less a fifth`,
     ...(rows.length === 0 ? ['no guests'] : ['', ...renderTable(PLAN_COLUMNS, rows, width)]),
   ];
 }

@@ -22,16 +22,16 @@ const LISTENED_TO = 9;
 export async function writeSpeed(catalog: CatalogDatabase): Promise<WriteSpeed> {
   const runs = (await saveRuns(catalog)).filter(({ bytes }) => bytes >= TELLING_BYTES).slice(0, LISTENED_TO);
   if (runs.length > 0)
-    return { bytesPerSecond: rate(runs), basis: `reached by the last ${runs.length} times all were saved` };
+    return { bytesPerSecond: rate(runs), basis: `reached when all were saved (${runs.length})` };
   const saves = await stoppingSaves(catalog);
   if (saves.length > 0)
-    return { bytesPerSecond: rate(saves), basis: `reached by ${saves.length} saves that stopped a guest` };
+    return { bytesPerSecond: rate(saves), basis: `reached by saves that stopped a guest (${saves.length})` };
   const captures = (await recentCaptures(catalog, 'precopy', LISTENED_TO))
     .map(({ bytesPerSecond }) => bytesPerSecond)
     .toSorted((a, b) => a - b);
   const median = captures[Math.floor(captures.length / 2)];
   if (median !== undefined && median > 0)
-    return { bytesPerSecond: median, basis: `reached by ${captures.length} live saves` };
+    return { bytesPerSecond: median, basis: `reached by live saves (${captures.length})` };
   return { bytesPerSecond: ASSUMED, basis: 'assumed, until there are saves to go by' };
 }
 
