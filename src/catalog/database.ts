@@ -34,9 +34,10 @@ function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
 
 /**
  * Opens (and migrates) the catalog, and owns it until it is closed.
+ * @param until the last migration to be made; without it all of them
  * @throws StasisError `busy` when another process owns it
  */
-export async function openCatalog(path: string): Promise<CatalogDatabase> {
+export async function openCatalog(path: string, until?: string): Promise<CatalogDatabase> {
   let connection: DatabaseSync;
   try {
     connection = new DatabaseSync(path, { enableForeignKeyConstraints: true, timeout: 0 });
@@ -55,7 +56,7 @@ export async function openCatalog(path: string): Promise<CatalogDatabase> {
     db: database,
     provider: { getMigrations: () => Promise.resolve(MIGRATIONS) },
   });
-  const { error } = await migrator.migrateToLatest();
+  const { error } = await (until === undefined ? migrator.migrateToLatest() : migrator.migrateTo(until));
   if (error !== undefined) {
     await database.destroy();
     throw new StasisError('storage-failed', `the catalog ${path} can't be migrated: ${messageOf(error)}`, {
