@@ -18,7 +18,7 @@
  *
  * @module
  */
-export { StasisClient, type ClientOptions } from './client.ts';
+export { StasisClient, type ClientOptions } from './stasis-client.ts';
 export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
 export type { EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
@@ -29,6 +29,7 @@ export type {
   Event,
   Guest,
   GuestDisk,
+  GuestOverview,
   GuestState,
   HostStatus,
   Image,
@@ -36,6 +37,7 @@ export type {
   Operation,
   OperationKind,
   OperationState,
+  Overview,
   Policy,
   SavePrediction,
 } from '../api/schemas.ts';

@@ -39,7 +39,7 @@ export const SERIAL_SOCKET = 'serial.sock';
 export const AGENT_SOCKET = 'agent.sock';
 /** The name under which QEMU knows the agent's channel. */
 export const AGENT_CHARDEV = 'agent0';
-const VNC_SOCKET = 'vnc.sock';
+export const VNC_SOCKET = 'vnc.sock';
 
 /** PCI slots, fixed for ever: an image taken by any version of Stasis must find its devices. */
 const SLOT = {
