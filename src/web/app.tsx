@@ -18,7 +18,7 @@ const LINKS = [
 export function App() {
   const { value: shown } = route;
   useEffect(() => {
-    document.title = titleOf(shown);
+    document.title = `${titleOf(shown)} · Stasis`;
   }, [shown]);
   if (connection.value === 'no-session') return <NoSession />;
   return (
@@ -41,7 +41,16 @@ export function App() {
         <Connection />
       </header>
       <main id="main" tabIndex={-1}>
-        {failure.value === undefined ? <Page shown={shown} /> : <Failure error={failure.value} />}
+        {failure.value === undefined ? (
+          <Page shown={shown} />
+        ) : (
+          <>
+            <div class="title">
+              <h1>{titleOf(shown)}</h1>
+            </div>
+            <Failure error={failure.value} />
+          </>
+        )}
       </main>
       <DialogHost />
       <Notices />
@@ -113,6 +122,6 @@ function isUnder(shown: Route, page: Route['page']): boolean {
 }
 
 function titleOf(shown: Route): string {
-  if (shown.page === 'guest') return `${shown.guest} · Stasis`;
-  return `${{ guests: 'Guests', host: 'Host', events: 'Events' }[shown.page]} · Stasis`;
+  if (shown.page === 'guest') return shown.guest;
+  return { guests: 'Guests', host: 'Host', events: 'Events' }[shown.page];
 }

@@ -28,7 +28,7 @@ export function ConsoleView({ guest }: { guest: Guest }) {
             Connect
           </button>
         )}
-        <span class="muted">Ctrl-Shift-Tab leaves the terminal</span>
+        <span class="muted">Shift-Tab leaves the terminal</span>
       </div>
       <div class="console" ref={place} />
     </section>
@@ -46,7 +46,7 @@ function attach(place: HTMLElement, url: string, onOpen: (isOpen: boolean) => vo
   });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
-  terminal.attachCustomKeyEventHandler((event) => !(event.key === 'Tab' && event.shiftKey && event.ctrlKey));
+  terminal.attachCustomKeyEventHandler((event) => !(event.key === 'Tab' && event.shiftKey));
   terminal.open(place);
   fit.fit();
   const sizes = new ResizeObserver(() => fit.fit());

@@ -2,9 +2,13 @@
 import { signal } from '@preact/signals';
 import type { ComponentChildren, JSX } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { NAME_PATTERN } from '../api/constants.ts';
 import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { begin } from './store.ts';
+
+/** As browsers want it: anchored by itself, and with a dash of a class escaped. */
+const NAME_INPUT = NAME_PATTERN.slice(1, -1).replaceAll('-]', '\\-]');
 
 const open = signal<JSX.Element | undefined>(undefined);
 
@@ -103,7 +107,8 @@ export function TextField(props: {
   onInput: (value: string) => void;
   hint?: string;
   required?: boolean;
-  pattern?: string;
+  /** of a guest or an image */
+  isName?: boolean;
 }) {
   return (
     <label class="field">
@@ -114,7 +119,9 @@ export function TextField(props: {
         spellcheck={false}
         value={props.value}
         required={props.required ?? false}
-        {...(props.pattern === undefined ? {} : { pattern: props.pattern, title: 'letters, digits, . _ - ' })}
+        {...(props.isName === true
+          ? { pattern: NAME_INPUT, title: 'letters, digits, dots, dashes, underscores' }
+          : {})}
         onInput={(event) => props.onInput(event.currentTarget.value)}
       />
       {props.hint !== undefined && <small>{props.hint}</small>}

@@ -1,6 +1,6 @@
 /** What can be done with an image, each with what will be lost by it. */
 import { useState } from 'preact/hooks';
-import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Guest, Image } from '../api/schemas.ts';
 import { count, formatAge, formatBytes, formatDate } from '../units.ts';
 import { Check, Question, TextField } from './dialog.tsx';
@@ -72,13 +72,7 @@ export function CloneDialog({ guest, image }: { guest: Guest; image: Image }) {
         It begins where {guest.name} was at {formatDate(image.createdAt)}. {guest.name} and its images are
         left alone; what both have in common is stored once.
       </p>
-      <TextField
-        label="Name of the new guest"
-        value={name}
-        onInput={setName}
-        required
-        pattern={NAME_PATTERN.slice(1, -1)}
-      />
+      <TextField label="Name of the new guest" value={name} onInput={setName} required isName />
       <Check label="Let it stand still at first" checked={paused} onChange={setPaused} />
     </Question>
   );

@@ -16,7 +16,7 @@ window.addEventListener('hashchange', () => {
   route.value = parseRoute(location.hash);
 });
 
-export function parseRoute(fragment: string): Route {
+function parseRoute(fragment: string): Route {
   const [first, second, third] = fragment.replace(/^#\/?/, '').split('/').map(decode);
   if (first === 'guests' && second !== undefined && second !== '') {
     return { page: 'guest', guest: second, tab: TABS.find((tab) => tab === third) ?? 'images' };

@@ -1,6 +1,6 @@
 /** Saving a guest: under which name, and what it will cost. */
 import { useEffect, useState } from 'preact/hooks';
-import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
+import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Guest, SavePrediction } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { formatBytes, formatDuration } from '../units.ts';
@@ -30,7 +30,7 @@ export function SaveDialog({ guest, live }: { guest: Guest; live: boolean }) {
         label="Name"
         value={name}
         onInput={setName}
-        pattern={NAME_PATTERN.slice(1, -1)}
+        isName
         hint="Without a name it is the default image, which Start restores."
       />
       {name === '' && <Replaced />}

@@ -20,7 +20,7 @@ export const host = signal<{ readonly status: HostStatus; readonly doctor: Docto
 export const events = signal<readonly Event[] | undefined>(undefined);
 /** why the present page could not be had */
 export const failure = signal<ErrorBody | undefined>(undefined);
-export const operations = signal<ReadonlyMap<string, Operation>>(new Map());
+const operations = signal<ReadonlyMap<string, Operation>>(new Map());
 
 /** Operations under way, by guest. */
 export const running = computed(() => {
