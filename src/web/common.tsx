@@ -1,9 +1,16 @@
 /** Small things that every view is made of. */
 import type { ComponentChildren } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { signal } from '@preact/signals';
 import type { GuestState, Operation } from '../api/schemas.ts';
 import type { ErrorBody } from '../errors.ts';
 import { formatAge, formatBytes, formatDate } from '../units.ts';
+
+/** One clock for all ages that are shown. */
+const now = signal(Date.now());
+const CLOCK_MS = 10_000;
+setInterval(() => {
+  now.value = Date.now();
+}, CLOCK_MS);
 
 export function State({ state }: { state: GuestState }) {
   return (
@@ -16,14 +23,9 @@ export function State({ state }: { state: GuestState }) {
 
 /** How long ago, which goes on while one looks at it. */
 export function Age({ at }: { at: string }) {
-  const [, again] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => again((n) => n + 1), 10_000);
-    return () => clearInterval(timer);
-  }, []);
   return (
     <time dateTime={at} title={formatDate(at)}>
-      {formatAge(at)}
+      {formatAge(at, Math.max(now.value, Date.parse(at)))}
     </time>
   );
 }

@@ -1,5 +1,6 @@
 /** All guests: how they are, how old their newest image is, what goes on. */
 import { computed, signal } from '@preact/signals';
+import { useEffect, useState } from 'preact/hooks';
 import type { Guest, Operation } from '../api/schemas.ts';
 import { count, formatBytes } from '../units.ts';
 import { Age, Empty, Loading, Progress, State } from './common.tsx';
@@ -52,6 +53,25 @@ export function GuestsView() {
   );
 }
 
+/** Rows that are drawn first: more than a screen shows; and how many more with each frame after that. */
+const FIRST_ROWS = 40;
+const NEXT_ROWS = 80;
+
+/**
+ * A long list is drawn from its beginning on, so that what is seen is there at once.
+ * @param order what it is listed by: another begins anew, the same with other contents stays as long as it is
+ */
+function useGradually<T>(all: readonly T[], order: string): readonly T[] {
+  const [drawn, setDrawn] = useState({ order, count: FIRST_ROWS });
+  const count = drawn.order === order ? drawn.count : FIRST_ROWS;
+  useEffect(() => {
+    if (count >= all.length) return undefined;
+    const frame = requestAnimationFrame(() => setDrawn({ order, count: count + NEXT_ROWS }));
+    return () => cancelAnimationFrame(frame);
+  }, [all.length, order, count]);
+  return all.slice(0, count);
+}
+
 function Summary({ all }: { all: readonly Guest[] }) {
   const runs = all.filter(({ state }) => state !== 'stopped' && state !== 'crashed').length;
   const crashed = all.filter(({ state }) => state === 'crashed').length;
@@ -64,6 +84,7 @@ function Summary({ all }: { all: readonly Guest[] }) {
 }
 
 function Table() {
+  const rows = useGradually(shown.value, `${sorting.value} ${search.value}`);
   if (shown.value.length === 0) return <Empty title="No guest is called that" />;
   return (
     <table class="guests">
@@ -87,7 +108,7 @@ function Table() {
         </tr>
       </thead>
       <tbody>
-        {shown.value.map((guest) => (
+        {rows.map((guest) => (
           <Row key={guest.uuid} guest={guest} operation={running.value.get(guest.name)} />
         ))}
       </tbody>
