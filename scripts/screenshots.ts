@@ -22,7 +22,7 @@ await page.locator('.screen-shot').waitFor();
 await take('images');
 
 await page.emulateMedia({ colorScheme: 'dark' });
-await page.getByRole('button', { name: 'Restore …' }).click();
+await page.getByRole('button', { name: 'Restore…' }).click();
 await page.getByText('nothing is lost').waitFor();
 await take('restore-dark');
 await page.keyboard.press('Escape');

@@ -78,7 +78,7 @@ function Connection() {
   const { value } = connection;
   return (
     <p class={`connection ${value}`} role="status">
-      {value === 'lost' && 'Connection lost, trying again …'}
+      {value === 'lost' && 'Connection lost, trying again…'}
       {value === 'live' && busy > 0 && `${busy} running`}
     </p>
   );

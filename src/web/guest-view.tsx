@@ -107,7 +107,7 @@ function Buttons({ guest }: { guest: Guest }) {
           disabled={busy}
           onClick={() => openDialog(<StartDialog guest={guest} />)}
         >
-          Start …
+          Start…
         </button>
       </div>
     );
@@ -122,14 +122,14 @@ function Buttons({ guest }: { guest: Guest }) {
         disabled={busy}
         onClick={() => openDialog(<SaveDialog guest={guest} live />)}
       >
-        Live save …
+        Live save…
       </button>
       <button
         type="button"
         disabled={busy}
         onClick={() => openDialog(<SaveDialog guest={guest} live={false} />)}
       >
-        Save and stop …
+        Save and stop…
       </button>
       {state === 'running' ? (
         <button type="button" disabled={busy} onClick={() => press(name, 'pause')}>
@@ -142,20 +142,25 @@ function Buttons({ guest }: { guest: Guest }) {
       )}
       <details class="more">
         <summary role="button">More</summary>
-        <div>
+        <div onClick={closeMenu}>
           <button type="button" disabled={busy} onClick={() => power('shutdown')}>
-            Shut down …
+            Shut down…
           </button>
           <button type="button" disabled={busy} onClick={() => power('reset')}>
-            Reset …
+            Reset…
           </button>
           <button type="button" disabled={busy} onClick={() => power('stop')}>
-            Pull the plug …
+            Pull the plug…
           </button>
         </div>
       </details>
     </div>
   );
+}
+
+function closeMenu(event: MouseEvent): void {
+  const { currentTarget } = event;
+  if (currentTarget instanceof HTMLElement) currentTarget.closest('details')?.removeAttribute('open');
 }
 
 /** What loses nothing needs no question. */

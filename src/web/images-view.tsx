@@ -200,21 +200,21 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
           disabled={busy || image.state !== 'ready'}
           onClick={() => openDialog(<RestoreDialog guest={guest} image={image} />)}
         >
-          Restore …
+          Restore…
         </button>
         <button
           type="button"
           disabled={busy || image.state !== 'ready'}
           onClick={() => openDialog(<CloneDialog guest={guest} image={image} />)}
         >
-          Clone …
+          Clone…
         </button>
         <button
           type="button"
           disabled={busy}
           onClick={() => openDialog(<DeleteDialog guest={guest} image={image} children={children} />)}
         >
-          Delete …
+          Delete…
         </button>
       </div>
       <Fields

@@ -62,7 +62,7 @@ function Prediction({ guest }: { guest: string }) {
   }, [guest]);
   if (refusal !== undefined) return <p class="loss">{refusal}</p>;
   if (prediction === undefined)
-    return <p class="prediction muted">Looking at how fast the guest changes its memory …</p>;
+    return <p class="prediction muted">Looking at how fast the guest changes its memory…</p>;
   const chosen = prediction.methods.find(({ method }) => method === prediction.method);
   if (chosen === undefined) return <p class="prediction">It stands still already: nothing is interrupted.</p>;
   return (

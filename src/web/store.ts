@@ -57,7 +57,7 @@ export function followDaemon(): void {
   effect(() => {
     const { value } = route;
     if (first) void follow();
-    else void reload(value);
+    else void goTo(value);
     first = false;
   });
 }
@@ -78,6 +78,11 @@ async function follow(): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, RECONNECT_AFTER_MS));
   }
+}
+
+async function goTo(wanted: Route): Promise<void> {
+  failure.value = undefined;
+  await reload(wanted);
 }
 
 /** Shows a page that is gone to. Errors are shown where the page would be. */
@@ -170,10 +175,7 @@ let refreshing: ReturnType<typeof setTimeout> | undefined;
 
 function refreshSoon(guest: string): void {
   changed.add(guest);
-  refreshing ??= setTimeout(() => {
-    refreshing = undefined;
-    void refresh();
-  }, RELOAD_AFTER_MS);
+  refreshing ??= setTimeout(() => void refresh(), RELOAD_AFTER_MS);
 }
 
 async function refresh(): Promise<void> {
@@ -181,6 +183,8 @@ async function refresh(): Promise<void> {
   const names = [...changed];
   changed.clear();
   if (shown.page === 'guests' || (shown.page === 'guest' && names.includes(shown.guest))) await reload(shown);
+  // One at a time: what changed meanwhile is read after that.
+  refreshing = changed.size === 0 ? undefined : setTimeout(() => void refresh(), RELOAD_AFTER_MS);
 }
 
 // What is asked for ----------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ describe('the web page', () => {
     await page.getByRole('link', { name: 'web1' }).click();
     await page.getByRole('heading', { name: 'No images yet' }).waitFor();
     await witness.fill(1, 8);
-    await page.getByRole('button', { name: 'Live save …' }).click();
+    await page.getByRole('button', { name: 'Live save…' }).click();
     await dialog()
       .getByText(/It will stand still for about [\d.]+ m?s/)
       .waitFor();
@@ -65,7 +65,7 @@ describe('the web page', () => {
   });
 
   test('a refusal is told in the dialog, which stays', async () => {
-    await page.getByRole('button', { name: 'Live save …' }).click();
+    await page.getByRole('button', { name: 'Live save…' }).click();
     await dialog().getByLabel('Name').fill('first');
     await dialog().getByRole('button', { name: 'Save' }).click();
     await dialog().getByRole('alert').getByText('first').waitFor();
@@ -77,7 +77,7 @@ describe('the web page', () => {
     const { checksum } = await witness.checksum();
     await witness.fill(2, 8);
     await witness.close();
-    await page.getByRole('button', { name: 'Restore …' }).click();
+    await page.getByRole('button', { name: 'Restore…' }).click();
     await dialog().getByText('nothing is lost').waitFor();
     await dialog().getByLabel('Save the present first').uncheck();
     await dialog()
@@ -148,7 +148,7 @@ describe('the web page', () => {
     await row('first').focus();
     await page.keyboard.press('Enter'); // let go of it, and choose it again
     await page.keyboard.press('Enter');
-    await page.getByRole('button', { name: 'Clone …' }).press('Enter');
+    await page.getByRole('button', { name: 'Clone…' }).press('Enter');
     await dialog().getByLabel('Name of the new guest').press('Tab');
     await dialog().getByLabel('Name of the new guest').fill('copy');
     await page.keyboard.press('Enter');
@@ -160,7 +160,7 @@ describe('the web page', () => {
     await row('first').focus();
     await page.keyboard.press('ArrowUp');
     assert.match(String(await page.evaluate('document.activeElement.textContent')), /^before-restore/);
-    await page.getByRole('button', { name: 'Delete …' }).press('Enter');
+    await page.getByRole('button', { name: 'Delete…' }).press('Enter');
     await dialog().getByText("web1 can't be put back to").waitFor();
     await dialog().getByRole('button', { name: 'Delete' }).press('Enter');
     await notice('first is deleted');
@@ -205,7 +205,7 @@ describe('the web page', () => {
   const openDetails = async () => {
     const image = page.locator('.image-row').first();
     if ((await image.getAttribute('aria-pressed')) === 'false') await image.click();
-    await page.getByRole('button', { name: 'Restore …' }).waitFor();
+    await page.getByRole('button', { name: 'Restore…' }).waitFor();
   };
 
   const violations = async (): Promise<unknown> => {
