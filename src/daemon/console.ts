@@ -74,13 +74,16 @@ export class SerialLine {
   join(viewer: Duplex): void {
     this.#viewers.add(viewer);
     viewer.on('data', (data: Buffer) => this.#line.write(data));
-    viewer.on('close', () => {
-      this.#viewers.delete(viewer);
-      if (this.#viewers.size > 0) return;
-      this.#giveUp();
-      this.#line.destroy();
-    });
+    viewer.on('close', () => this.#leave(viewer));
     viewer.on('end', () => viewer.end());
+    if (viewer.destroyed) this.#leave(viewer);
+  }
+
+  #leave(viewer: Duplex): void {
+    this.#viewers.delete(viewer);
+    if (this.#viewers.size > 0) return;
+    this.#giveUp();
+    this.#line.destroy();
   }
 
   /** Told once: after that another line may stand in this one's place. */

@@ -28,6 +28,10 @@ export function openDisplay({ host }: ViewContext, guest: GuestRecord): Promise<
 
 /** Joins a viewer and a display for as long as both are there; a slow one holds the other back. */
 export function joinDisplay(display: Socket, viewer: Duplex): void {
+  if (viewer.destroyed) {
+    display.destroy();
+    return;
+  }
   display.on('error', () => display.destroy());
   display.on('close', () => viewer.destroy());
   viewer.on('close', () => display.destroy());

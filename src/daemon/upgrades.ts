@@ -32,7 +32,7 @@ export function channelUpgrades(server: Server, context: ViewContext): () => voi
     client.on('error', () => client.destroy());
     const serve = async () => {
       const { protocol, join } = await openChannel(context, lines, request);
-      if (protocol === 'websocket') sockets.handleUpgrade(request, client, head, wrapped(join));
+      if (protocol === 'websocket') joinWebSocket(sockets, { request, client, head }, join);
       else join(switched(client, protocol));
     };
     serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
@@ -67,12 +67,22 @@ function switched(client: Duplex, protocol: string): Duplex {
   return client;
 }
 
-function wrapped(join: Join): (socket: Parameters<typeof createWebSocketStream>[0]) => void {
-  return (socket) => {
+/** A handshake that is none, or whose client has gone, leaves a channel that nobody will look at: it is let go of. */
+function joinWebSocket(
+  sockets: WebSocketServer,
+  { request, client, head }: { request: IncomingMessage; client: Duplex; head: Buffer },
+  join: Join,
+): void {
+  let joined = false;
+  sockets.handleUpgrade(request, client, head, (socket) => {
+    joined = true;
     const stream = createWebSocketStream(socket);
     stream.on('error', () => stream.destroy());
     join(stream);
-  };
+  });
+  if (joined) return;
+  client.destroy();
+  join(client);
 }
 
 function refuse(client: Duplex, error: StasisError): void {
