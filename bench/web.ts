@@ -3,7 +3,7 @@
  * interaction takes to the next frame that shows it. In Chromium without a screen, on the same machine as the daemon.
  */
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Browser, Page } from 'playwright-core';
@@ -24,7 +24,9 @@ try {
   await using lab = await Lab.open(home);
   await using gateway = await Gateway.open(lab.paths.socket, 0);
   await using browser = await startChromium();
-  print(`${GUESTS} guests, ${IMAGES} images; ${ROUNDS} rounds: median (least–most), limit`);
+  print(
+    `${GUESTS} guests, ${IMAGES} images; ${ROUNDS} rounds: median (least–most), limit; load ${loadavg()[0]?.toFixed(1)} on ${availableParallelism()} cores`,
+  );
   await paints(browser, gateway, 'guests', '', 'table.guests tbody tr');
   await paints(browser, gateway, 'a guest', '#/guests/guest7', '.image-row');
   await interactions(browser, gateway);

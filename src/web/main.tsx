@@ -5,6 +5,6 @@ import { followDaemon, login } from './store.ts';
 
 const root = document.getElementById('app');
 if (root === null) throw new Error('index.html has no #app');
-await login();
 render(<App />, root);
+await login();
 followDaemon();
