@@ -53,6 +53,7 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
     {
       resolveMachine: () => Promise.resolve('pc-q35-10.0'),
       resolveAccelerator: () => Promise.resolve('tcg'),
+      resolveFirmware: () => Promise.reject(new Error('no guest of this crowd has UEFI')),
     },
   );
   const { uuid } = definition;
@@ -66,8 +67,9 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
     currentImage: null,
     createdAt: new Date().toISOString(),
   });
-  const heads = new Map<string, ManifestDisk['layer']>();
-  for (const { name: disk, path } of definition.disks) heads.set(disk, await addLayer(catalog, path, null));
+  const heads = new Map<string, CrowdLayer>();
+  for (const { name: disk, path } of definition.disks)
+    heads.set(disk, await addLayer(catalog, { guest: uuid, path }, null));
   let parent: string | null = null;
   for (let number = 0; number < images; number += 1) {
     const id = newId();
@@ -115,7 +117,7 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
     for (const [disk, layer] of heads) {
       await insertPin(catalog, id, disk, layer.id);
       const path = join(guestDirectory(data, uuid).layers, `${disk}-${newId()}.qcow2`);
-      heads.set(disk, await addLayer(catalog, path, layer.id));
+      heads.set(disk, await addLayer(catalog, { guest: uuid, path }, layer));
     }
     parent = id;
   }
@@ -123,13 +125,16 @@ async function addGuest(catalog: Transaction, data: string, name: string, images
   await setCurrentImage(catalog, uuid, parent);
 }
 
+type CrowdLayer = ManifestDisk['layer'] & { readonly tree: string };
+
 /** A layer over another, or a root. */
 async function addLayer(
   catalog: Transaction,
-  path: string,
-  parent: string | null,
-): Promise<ManifestDisk['layer']> {
+  { guest, path }: { readonly guest: string; readonly path: string },
+  below: CrowdLayer | null,
+): Promise<CrowdLayer> {
   const id = newId();
+  const tree = below?.tree ?? id;
   const identity: FileIdentity = {
     inode: '1',
     sizeBytes: '196616',
@@ -141,10 +146,13 @@ async function addLayer(
     id,
     path,
     format: 'qcow2',
-    parent,
-    root: parent === null ? 1 : 0,
+    parent: below?.id ?? null,
+    root: below === null ? 1 : 0,
+    driver: 'overlay',
+    tree,
+    guest,
     sizeBytes: 40 * GIB,
     identity: JSON.stringify(identity),
   });
-  return { id, path, format: 'qcow2' };
+  return { id, tree, path, format: 'qcow2' };
 }

@@ -10,6 +10,7 @@ import { drawCharts } from './charts.ts';
 import { Figures, type Results } from './figures.ts';
 import { prepare } from './load.ts';
 import { describeMachine } from './machine.ts';
+import { measureChain } from './measure/chain.ts';
 import { measureClones } from './measure/clones.ts';
 import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
 import { measureLazy } from './measure/lazy.ts';
@@ -28,7 +29,9 @@ import { Roster } from './roster.ts';
 const ROOT = join(import.meta.dirname, '..');
 const DOCS = join(ROOT, 'docs/bench');
 const STALLS_DIRTY_MBPS = 200;
-const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped', 'lazy'] as const;
+/** All of its images are kept, so this guest is a small one. */
+const CHAIN_MEMORY_MIB = 128;
+const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped', 'lazy', 'chain'] as const;
 
 const { values: options } = parseArgs({
   options: {
@@ -76,8 +79,14 @@ async function measure(): Promise<Results> {
   if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
   const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    for (const memoryMiB of memories)
-      await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    if (FIGURES.some((figure) => figure !== 'chain' && wanted.has(figure)))
+      for (const memoryMiB of memories)
+        await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    if (wanted.has('chain')) {
+      say('a chain of live saves');
+      const marks = options.quick ? [1, 10] : [1, 10, 50, 100];
+      await measureChain(directory, { memoryMiB: CHAIN_MEMORY_MIB }, marks, figures, interruption.signal);
+    }
     return {
       measuredAt: new Date().toISOString(),
       command: ['npm run bench --', ...process.argv.slice(2)].join(' '),

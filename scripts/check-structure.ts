@@ -12,16 +12,18 @@ const LEAVES = ['errors', 'ids', 'log', 'paths', 'socket-path', 'stored', 'units
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   api: [],
   qemu: [],
-  storage: [],
+  storage: ['api', 'qemu'],
   catalog: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
+  libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
-  daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu', 'storage'],
-  client: ['api'],
+  policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
+  daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage'],
+  client: ['api', 'qemu'],
   gateway: ['client'],
   web: ['api', 'client'],
-  cli: ['api', 'client', 'gateway'],
+  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu'],
   main: ['daemon', 'cli'],
 };
 

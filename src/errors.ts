@@ -29,6 +29,7 @@ export const ERRORS = {
   'no-space': { http: 507, exit: 4 },
   'no-memory': { http: 507, exit: 4 },
   'pause-too-long': { http: 422, exit: 4 },
+  'quiesce-failed': { http: 422, exit: 4 },
   'disk-missing': { http: 422, exit: 4 },
   'qemu-missing': { http: 422, exit: 4 },
   'qemu-too-old': { http: 422, exit: 4 },

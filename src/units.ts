@@ -14,6 +14,17 @@ export function formatBytes(bytes: number): string {
   return `${threeDigits(value, unit > 0)} ${BYTE_UNITS[unit]}`;
 }
 
+/** What deleting an image would free: `312 MiB`, or `8.0 MiB–1.2 GiB` when that isn't known better; a fiftieth is no matter. */
+export function formatGain(image: {
+  readonly freesBytes: number;
+  readonly freesAtMostBytes: number;
+}): string {
+  const least = formatBytes(image.freesBytes);
+  return image.freesAtMostBytes <= image.freesBytes * 1.02
+    ? least
+    : `${least}–${formatBytes(image.freesAtMostBytes)}`;
+}
+
 /** `0.4 ms`, `13 ms`, `1.4 s`, `2 min 05 s`, `3 h 07 min` */
 export function formatDuration(durationMs: number): string {
   if (durationMs < 999.5) return `${threeDigits(durationMs, !Number.isInteger(durationMs))} ms`;

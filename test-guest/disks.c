@@ -134,10 +134,11 @@ static void adopt_counter(void) {
   restarts_apart = least == UINT64_MAX ? 0 : counter - least;
 }
 
-void disks_start(bool count, unsigned interval) {
+void disks_start(bool count, unsigned interval, const char *mounted) {
   struct dirent **found;
   int n = scandir("/sys/block", &found, is_disk, alphasort);
-  for (int i = 0; i < n && disk_count < MAX_DISKS; i++) open_disk(found[i]->d_name);
+  for (int i = 0; i < n && disk_count < MAX_DISKS; i++)
+    if (strcmp(found[i]->d_name, mounted) != 0) open_disk(found[i]->d_name);
   block = aligned_alloc(PAGE_BYTES, sizeof *block);
   adopt_counter();
   counting = count;

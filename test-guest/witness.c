@@ -14,10 +14,14 @@
  *   stalls                            the longest of them since the last `stalls`
  *   write DISK OFFSET_MIB MIB SEED    durable, past the guest's cache
  *   read DISK OFFSET_MIB MIB          past the guest's cache
+ *   files                             what was written to the mounted disk
+ *   setvar VALUE, getvar              a variable of UEFI
+ *   extend VALUE, store VALUE, tpm    a register and a non-volatile index of the TPM; what both hold
  *   sync, poweroff, crash
  *
  * What fails answers `@error {"command":…,"message":…}`. Kernel arguments preset some of it:
- * fill=SEED:MIB interval=MS hammer=off noacpi (the power button is ignored) agent (QEMU's guest agent is started).
+ * fill=SEED:MIB interval=MS hammer=off noacpi (the power button is ignored) agent (QEMU's guest agent is started)
+ * mount=DISK (an ext4 file system, written to all the time; that disk holds no counter).
  */
 #define _GNU_SOURCE
 #include "witness.h"
@@ -187,6 +191,22 @@ static void run(char *line) {
   } else if (IS("read", 3) && parse_numbers(arguments, 2, 2, n)) {
     problem = disks_read(arguments[1], n[0], n[1], &sum);
     if (!problem) reply("read", "{\"checksum\":\"%016" PRIx64 "\"}", sum);
+  } else if (IS("files", 0)) {
+    problem = files_reply();
+  } else if (IS("setvar", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = variable_write(n[0]);
+    if (!problem) reply("setvar", "{}");
+  } else if (IS("getvar", 0)) {
+    problem = variable_read(&sum);
+    if (!problem) reply("getvar", "{\"value\":%" PRIu64 "}", sum);
+  } else if (IS("extend", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = tpm_extend(n[0]);
+    if (!problem) reply("extend", "{}");
+  } else if (IS("store", 1) && parse_numbers(arguments, 1, 1, n)) {
+    problem = tpm_store(n[0]);
+    if (!problem) reply("store", "{}");
+  } else if (IS("tpm", 0)) {
+    problem = tpm_reply();
   } else if (IS("sync", 0)) {
     sync();
     reply("sync", "{}");
@@ -239,7 +259,7 @@ static void open_console(void) {
 }
 
 int main(void) {
-  char cmdline[2048] = "", *rest = NULL;
+  char cmdline[2048] = "", mounted[32] = "", *rest = NULL;
   bool counting = true, button = true, agent = false;
   unsigned interval_ms = 50;
   unsigned long long seed = 0, mib = 0;
@@ -251,6 +271,7 @@ int main(void) {
   for (char *word = strtok_r(cmdline, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
     sscanf(word, "fill=%llu:%llu", &seed, &mib);
     sscanf(word, "interval=%u", &interval_ms);
+    sscanf(word, "mount=%31s", mounted);
     if (strcmp(word, "hammer=off") == 0) counting = false;
     if (strcmp(word, "noacpi") == 0) button = false;
     if (strcmp(word, "agent") == 0) agent = true;
@@ -261,7 +282,8 @@ int main(void) {
   if (problem) reply_error("fill", problem);
   memory_start();
   stalls_start();
-  disks_start(counting, interval_ms);
+  disks_start(counting, interval_ms, mounted);
+  if (mounted[0]) files_start(mounted);
   if (button) power_watch_button();
   if (agent) agent_start();
   reply_ready();

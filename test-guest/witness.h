@@ -6,6 +6,9 @@
  *   disks.c    a counter that lives in memory and on every disk at once, and may never differ between them
  *   power.c    the power button
  *   stalls.c   how long the guest could not run
+ *   files.c    a file system that is always written to
+ *   variable.c a variable of UEFI
+ *   tpm.c      what the TPM holds
  *   agent.c    QEMU's guest agent beside it
  *   boot.c     what comes before all of it
  */
@@ -93,7 +96,8 @@ uint64_t memory_dirtied_mib(void);
 void memory_start(void);
 
 /* disks.c */
-void disks_start(bool counting, unsigned interval_ms);
+/* The disk that is mounted, if any, is left alone. */
+void disks_start(bool counting, unsigned interval_ms, const char *mounted);
 void disks_names_json(char *out, size_t size);
 void disks_status_json(char *out, size_t size);
 void disks_count(bool on);
@@ -106,6 +110,19 @@ enum watch { WATCH_OFF, WATCH_ON, WATCH_BEATS };
 void stalls_start(void);
 void stalls_watch(enum watch how);
 void stalls_reply(void);
+
+/* files.c */
+void files_start(const char *disk);
+const char *files_reply(void);
+
+/* variable.c: the functions return NULL, or what went wrong. */
+const char *variable_write(uint64_t value);
+const char *variable_read(uint64_t *value);
+
+/* tpm.c, likewise */
+const char *tpm_extend(uint64_t value);
+const char *tpm_store(uint64_t value);
+const char *tpm_reply(void);
 
 /* agent.c */
 void agent_start(void);

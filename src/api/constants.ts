@@ -8,9 +8,16 @@ export const DEFAULT_IMAGE = 'default';
 export const ON_BOOT = ['restore', 'start', 'skip-if-saved', 'none'] as const;
 export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
 
+/** What becomes of a guest that can't be restored when the host boots. */
+export const FALLBACKS = ['none', 'start'] as const;
+
 /** The ways to capture a guest that runs on. */
 export const LIVE_METHODS = ['precopy', 'background'] as const;
 export type LiveMethod = (typeof LIVE_METHODS)[number];
 
 /** Names of guests and images: never paths. */
 export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
+
+/** How a disk's layers are made; see src/storage/driver.ts. */
+export const DRIVER_NAMES = ['overlay', 'reflink', 'lvm', 'zfs', 'rbd'] as const;
+export type DriverName = (typeof DRIVER_NAMES)[number];

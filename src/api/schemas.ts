@@ -4,7 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import { DEFAULT_IMAGE, DRIVER_NAMES, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -17,15 +17,26 @@ export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 export const GuestState = Literals('stopped', 'running', 'paused', 'saving', 'restoring', 'crashed');
 export type GuestState = Static<typeof GuestState>;
 
-export const OnBoot = Literals(...ON_BOOT);
-export const OnShutdown = Literals(...ON_SHUTDOWN);
-
 export const Policy = Type.Object(
   {
-    onBoot: OnBoot,
-    onShutdown: OnShutdown,
-    order: Type.Integer({ minimum: 0, maximum: 10_000 }),
-    delaySeconds: Type.Integer({ minimum: 0, maximum: 3600 }),
+    onBoot: Literals(...ON_BOOT),
+    onShutdown: Literals(...ON_SHUTDOWN),
+    order: Type.Integer({
+      minimum: 0,
+      maximum: 10_000,
+      description: 'lower ones are started first, and begin to end last',
+    }),
+    delaySeconds: Type.Integer({ minimum: 0, maximum: 3600, description: 'waited after starting it' }),
+    timeLimitSeconds: Type.Integer({
+      minimum: 1,
+      maximum: 86_400,
+      description: 'for its start, and for each step of its end',
+    }),
+    fallback: Type.Unsafe<(typeof FALLBACKS)[number]>({
+      type: 'string',
+      enum: [...FALLBACKS],
+      description: 'when it can not be restored on boot: leave it stopped, or start it from its disks',
+    }),
   },
   { additionalProperties: false, $id: 'Policy' },
 );
@@ -38,6 +49,7 @@ export const GuestDisk = Type.Object({
   bus: Type.String(),
   readonly: Type.Boolean(),
   sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
@@ -62,7 +74,9 @@ export const Guest = Type.Object(
     pid: Nullable(Type.Integer()),
     operation: Nullable(Type.String({ description: 'operation under way on this guest' })),
     createdAt: Type.String(),
-    stateReason: Nullable(Type.String({ description: 'why it crashed, when it did' })),
+    stateReason: Nullable(
+      Type.String({ description: 'why it is not as it should be: crashed, halted, frozen' }),
+    ),
     definition: Type.Unknown({ description: 'the pinned definition' }),
   },
   { $id: 'Guest' },
@@ -82,6 +96,16 @@ const ImageDisk = Type.Object({
   sizeBytes: Type.Integer(),
   storedBytes: Type.Integer({ description: 'what the pinned layer itself occupies' }),
 });
+
+const ImageMedium = Type.Object(
+  {
+    disk: Type.String(),
+    path: Type.String(),
+    kind: Literals('read-only', 'excluded'),
+    sha256: Nullable(Type.String({ description: 'of a read-only one, which must be the same at a restore' })),
+  },
+  { description: 'a disk of the machine that the image does not hold' },
+);
 
 export const PauseParts = Type.Object(
   {
@@ -116,13 +140,27 @@ export const Image = Type.Object(
     storedBytes: Type.Integer({
       description: 'really occupied by memory file, picture of the screen and pinned layers inside Stasis',
     }),
+    freesBytes: Type.Integer({
+      description:
+        'what deleting this image alone frees for certain: memory file, picture, layers that only it needs',
+    }),
+    freesAtMostBytes: Type.Integer({
+      description:
+        'the most that it may free: also what merged layers hold twice, what shares blocks, memory that a guest runs on',
+    }),
     description: Type.String(),
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
+    media: Type.Array(ImageMedium),
     verifiedAt: Nullable(Type.String()),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
+    quiesce: Literals('frozen', 'skipped', 'failed'),
+    quiesceReason: Nullable(Type.String({ description: 'why its file systems were not frozen' })),
+    frozenMs: Nullable(
+      Type.Number({ description: 'from the request to freeze until it was thawed; null when it was not' }),
+    ),
     qemuVersion: Type.String(),
     machine: Type.String(),
     memoryFile: Type.String(),
@@ -134,6 +172,57 @@ export const Image = Type.Object(
   { $id: 'Image' },
 );
 export type Image = Static<typeof Image>;
+
+const DiskLayer = Type.Object({
+  id: Type.String(),
+  parent: Nullable(Type.String({ description: 'the layer below; null when it stands alone' })),
+  root: Type.Boolean({ description: "the user's own file" }),
+  path: Type.String(),
+  format: Type.String(),
+  driver: Type.String({ description: 'who made it' }),
+  sizeBytes: Type.Integer({ description: 'size the guest sees' }),
+  storedBytes: Nullable(Type.Integer({ description: 'really occupied; null when the file is not there' })),
+  writers: Type.Array(Type.String(), { description: 'the guest that writes to it, or will when it starts' }),
+  images: Type.Array(Type.Object({ guest: Type.String(), name: Type.String() }), {
+    description: 'the images that pin it',
+  }),
+  readers: Type.Integer({ description: 'how many exports and mounts read it, as what they serve' }),
+});
+
+export const DiskTree = Type.Object(
+  {
+    guest: Type.String(),
+    disk: Type.String(),
+    path: Type.String({ description: "the user's own file" }),
+    format: Type.String(),
+    driver: Nullable(Literals(...DRIVER_NAMES), 'how its layers are made; null when it has none'),
+    bus: Type.String(),
+    readonly: Type.Boolean(),
+    layers: Type.Array(DiskLayer, {
+      description: 'parents first; with those of clones of the guest; none for a disk that is not captured',
+    }),
+  },
+  { $id: 'DiskTree' },
+);
+export type DiskTree = Static<typeof DiskTree>;
+
+export const DiskExport = Type.Object(
+  {
+    id: Type.String({ description: 'that of the operation which opened it' }),
+    guest: Type.String(),
+    image: Type.String(),
+    disk: Type.String(),
+    sizeBytes: Type.Integer(),
+    socket: Type.String({ description: 'unix socket on the host of the daemon' }),
+    uri: Type.String({ description: 'the same for NBD clients' }),
+  },
+  {
+    $id: 'DiskExport',
+    description:
+      'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
+  },
+);
+export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
   {
@@ -164,7 +253,11 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'export',
+  'compact',
   'collect',
+  'save-all',
+  'restore-all',
 );
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
@@ -172,11 +265,16 @@ export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
   {
-    name: Type.String({ description: 'clock, network, generation, agent, identity, space' }),
+    name: Type.String({
+      description:
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
+    }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
+    wanted: Type.Optional(Type.String({ description: 'of a guest: what its policy says' })),
+    tookMs: Type.Optional(Type.Integer({ description: 'of a guest: how long that took' })),
   },
-  { $id: 'Outcome', description: 'what was done for the guest besides the work itself' },
+  { $id: 'Outcome', description: 'what was done besides the work itself, or for each guest' },
 );
 export type Outcome = Static<typeof Outcome>;
 
@@ -184,7 +282,7 @@ export const Operation = Type.Object(
   {
     id: Type.String(),
     kind: OperationKind,
-    guest: Type.String(),
+    guest: Type.String({ description: '"(host)" for what concerns all guests' }),
     image: Nullable(Type.String()),
     state: OperationState,
     phase: Type.String({ description: 'the step under way, or the last one' }),
@@ -198,6 +296,7 @@ export const Operation = Type.Object(
     result: Type.Object({
       guest: Type.Optional(Ref<Guest>('Guest')),
       image: Type.Optional(Ref<Image>('Image')),
+      export: Type.Optional(Ref<DiskExport>('DiskExport')),
     }),
     warnings: Type.Array(Type.String()),
     outcomes: Type.Array(Ref<Outcome>('Outcome')),
@@ -213,7 +312,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined · image: created, deleted, broken · operation: its state',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),
@@ -236,6 +335,25 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    boot: Type.Object(
+      {
+        id: Type.String({ description: "the kernel's own name for it" }),
+        seenAt: Type.String({ description: 'when a daemon first saw it' }),
+        after: Literals('first', 'clean', 'crash'),
+        ran: Type.Array(Type.String(), { description: 'guests that ran when the host went down before' }),
+        settledAt: Nullable(Type.String(), "when every guest's policy had been carried out"),
+        guests: Type.Array(Ref<Outcome>('Outcome'), { description: 'how that went so far' }),
+      },
+      { description: 'the boot of the host that this is' },
+    ),
+    shutdown: Nullable(
+      Type.Object({
+        at: Type.String(),
+        clean: Type.Boolean({ description: 'every guest ended as its policy says, or was left as it says' }),
+        guests: Type.Array(Ref<Outcome>('Outcome')),
+      }),
+      'how the guests were last ended for a shutdown of the host',
+    ),
   },
   { $id: 'HostStatus' },
 );
@@ -276,6 +394,27 @@ const DoctorCheck = Type.Object({
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 export type Doctor = Static<typeof Doctor>;
 
+export const SaveAllPlan = Type.Object(
+  {
+    budgetSeconds: Nullable(Type.Number()),
+    bytesPerSecond: Type.Integer({ description: 'reckoned with, for all saves together' }),
+    basis: Type.String({ description: 'where that speed is from' }),
+    parallel: Type.Integer({ description: 'so many saves at once' }),
+    guests: Type.Array(
+      Type.Object({
+        guest: Type.String(),
+        wanted: Literals(...ON_SHUTDOWN),
+        action: Literals(...ON_SHUTDOWN),
+        bytes: Type.Integer({ description: 'to be written at most' }),
+        endsAfterSeconds: Nullable(Type.Number(), 'expected, from now'),
+        why: Type.String(),
+      }),
+    ),
+  },
+  { $id: 'SaveAllPlan' },
+);
+export type SaveAllPlan = Static<typeof SaveAllPlan>;
+
 // Requests ------------------------------------------------------------------------------------------------------
 
 /** A definition is checked by its own strict reader (guests/definition.ts), which names unknown keys. */
@@ -291,7 +430,12 @@ export const SaveRequest = Type.Object(
   {
     name: Type.Optional(Type.String({ description: 'none: the default image' })),
     live: Type.Optional(Type.Boolean()),
-    quiesce: Type.Optional(Type.Boolean()),
+    quiesce: Type.Optional(
+      Type.Union([Type.Boolean(), Type.Literal('require')], {
+        description:
+          "freeze the guest's file systems for that instant, through its agent; when that fails it is saved all the same, unless required",
+      }),
+    ),
     method: Type.Optional(LiveMethodName),
     maxPauseMs: Type.Optional(
       Type.Number({ exclusiveMinimum: 0, description: 'a live save that would take longer is refused' }),
@@ -321,6 +465,15 @@ export const SavePrediction = Type.Object(
     residentBytes: Type.Integer({ description: 'of it, what the guest has ever touched' }),
     hostPageBytes: Type.Integer(),
     disks: Type.Integer(),
+    copies: Type.Array(
+      Type.Object({
+        disk: Type.String(),
+        driver: Literals(...DRIVER_NAMES),
+        copyMs: Type.Number({ description: 'what a copy of it takes, measured' }),
+        copied: Type.Boolean({ description: 'false: it takes too long, an overlay is laid instead' }),
+      }),
+      { description: 'disks whose driver copies them in the pause' },
+    ),
     methods: Type.Array(
       Type.Object({
         method: LiveMethodName,
@@ -335,6 +488,21 @@ export const SavePrediction = Type.Object(
   { $id: 'SavePrediction' },
 );
 export type SavePrediction = Static<typeof SavePrediction>;
+
+export const CompactRequest = Type.Object(
+  {
+    disk: Type.Optional(Type.String({ description: 'none: all of them' })),
+    bytesPerSecond: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'of a running guest; none: as fast as it goes' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const ExportRequest = Type.Object(
+  { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },
+  { additionalProperties: false },
+);
 
 export const RestoreRequest = Type.Object(
   {
@@ -363,3 +531,15 @@ export const ShutdownRequest = Type.Object(
   { additionalProperties: false },
 );
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });
+export const SaveAllRequest = Type.Object(
+  {
+    budgetSeconds: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 86_400,
+        description: 'all guests have ended after so long; none: as long as it takes',
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);

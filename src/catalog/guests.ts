@@ -36,7 +36,10 @@ export async function hasGuest(catalog: Catalog, uuid: string): Promise<boolean>
   );
 }
 
-export async function insertGuest(catalog: Catalog, guest: GuestRecord): Promise<void> {
+export async function insertGuest(
+  catalog: Catalog,
+  guest: Omit<GuestRecord, 'frozen' | 'tpm'>,
+): Promise<void> {
   await catalog
     .insertInto('guests')
     .values({ ...guest, crashed: guest.crashed === 1 ? 1 : 0 })
@@ -60,7 +63,7 @@ export async function setInstance(catalog: Catalog, uuid: string, instance: stri
 export async function clearInstance(catalog: Catalog, uuid: string, crash: string | null): Promise<void> {
   await catalog
     .updateTable('guests')
-    .set({ instance: null, crashed: crash === null ? 0 : 1, stateReason: crash })
+    .set({ instance: null, crashed: crash === null ? 0 : 1, stateReason: crash, frozen: 0 })
     .where('uuid', '=', uuid)
     .execute();
 }
@@ -80,4 +83,18 @@ export async function setCurrentImage(catalog: Catalog, uuid: string, image: str
 
 export async function setDefinition(catalog: Catalog, uuid: string, definition: string): Promise<void> {
   await catalog.updateTable('guests').set({ definition }).where('uuid', '=', uuid).execute();
+}
+
+/** Whether a guest's file systems are, or may be, frozen. Kept, since nobody else would thaw them. */
+export async function setFrozen(catalog: Catalog, uuid: string, frozen: boolean): Promise<void> {
+  await catalog
+    .updateTable('guests')
+    .set({ frozen: frozen ? 1 : 0 })
+    .where('uuid', '=', uuid)
+    .execute();
+}
+
+/** Where the state of the guest's TPM is from now on. */
+export async function setTpm(catalog: Catalog, uuid: string, tpm: string): Promise<void> {
+  await catalog.updateTable('guests').set({ tpm }).where('uuid', '=', uuid).execute();
 }

@@ -1,5 +1,6 @@
 /** Layers, heads and pins as records. What they mean stands in storage/layers.ts. */
 import { sql, type Selectable, type SqlBool } from 'kysely';
+import type { DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { LayerTable } from './schema.ts';
@@ -37,44 +38,55 @@ export async function childrenOf(catalog: Catalog, id: string): Promise<LayerRec
   return catalog.selectFrom('layers').selectAll().where('parent', '=', id).execute();
 }
 
-/** The root layers of a guest's disks. */
+/** The trees of a guest's disks and images, each under the id of its root, which may be gone: see `LayerTable.tree`. */
 export async function rootsOfGuest(catalog: Catalog, guest: string): Promise<string[]> {
-  const { rows } = await sql<{ id: string }>`
-    with recursive chain (id, parent) as (
-      select layers.id, layers.parent from layers join heads on heads.layer = layers.id where heads.guest = ${guest}
-      union select layers.id, layers.parent from layers join chain on layers.id = chain.parent)
-    select id from chain where parent is null`.execute(catalog);
-  return rows.map(({ id }) => id);
+  const { rows } = await sql<{ tree: string }>`
+    select tree from layers join heads on heads.layer = layers.id where heads.guest = ${guest}
+    union
+    select tree from layers join pins on pins.layer = layers.id join images on images.id = pins.image
+    where images.guest = ${guest}`.execute(catalog);
+  return rows.map(({ tree }) => tree);
 }
 
 /** Ids of the given layers and of all that stand on them, whoever's they are. */
-const treesOver = (layers: readonly string[]) => sql<string>`
+const standingOn = (layers: readonly string[]) => sql<string>`
   with recursive tree (id) as (
     select id from layers where id in (${sql.join(layers)})
     union all select layers.id from layers join tree on layers.parent = tree.id)
   select id from tree`;
 
-/** All layers that stand on the given ones, these included, and what holds them. */
+/** All layers of the given trees, those that stand on no other too, and what holds them. */
 export async function treesOf(
   catalog: Catalog,
   roots: readonly string[],
-): Promise<{ layers: LayerRecord[]; heads: string[]; pinned: string[] }> {
+): Promise<{ layers: LayerRecord[]; heads: { guest: string; layer: string }[]; pinned: string[] }> {
   if (roots.length === 0) return { layers: [], heads: [], pinned: [] };
-  const inTrees = sql<SqlBool>`layer in (${treesOver(roots)})`;
   const layers = await catalog
     .selectFrom('layers')
     .selectAll()
-    .where(sql<SqlBool>`id in (${treesOver(roots)})`)
+    .where('tree', 'in', roots)
+    .orderBy(sql`rowid`) // in the order in which they were made
     .execute();
-  const heads = await catalog.selectFrom('heads').select('layer').where(inTrees).execute();
-  const pins = await catalog.selectFrom('pins').select('layer').distinct().where(inTrees).execute();
-  return { layers, heads: heads.map(({ layer }) => layer), pinned: pins.map(({ layer }) => layer) };
+  const heads = await catalog
+    .selectFrom('heads')
+    .innerJoin('layers', 'layers.id', 'heads.layer')
+    .select(['heads.guest', 'heads.layer'])
+    .where('tree', 'in', roots)
+    .execute();
+  const pins = await catalog
+    .selectFrom('pins')
+    .innerJoin('layers', 'layers.id', 'pins.layer')
+    .select('pins.layer')
+    .distinct()
+    .where('tree', 'in', roots)
+    .execute();
+  return { layers, heads, pinned: pins.map(({ layer }) => layer) };
 }
 
 /** The guests whose disks or images stand on any of the given layers. */
 export async function guestsOver(catalog: Catalog, layers: readonly string[]): Promise<string[]> {
   if (layers.length === 0) return [];
-  const inTrees = sql<SqlBool>`layer in (${treesOver(layers)})`;
+  const inTrees = sql<SqlBool>`layer in (${standingOn(layers)})`;
   const heads = await catalog.selectFrom('heads').select('guest').distinct().where(inTrees).execute();
   const pins = await catalog
     .selectFrom('pins')
@@ -187,15 +199,33 @@ export async function headSummaries(catalog: Catalog, guests: readonly string[])
   return rows;
 }
 
+/** The layers of one driver that images which can be restored have, each with its image. */
+export async function layersOfImages(
+  catalog: Catalog,
+  driver: DriverName,
+): Promise<(LayerRecord & { readonly image: string })[]> {
+  return catalog
+    .selectFrom('images')
+    .innerJoin('pins', 'pins.image', 'images.id')
+    .innerJoin('layers', 'layers.id', 'pins.layer')
+    .selectAll('layers')
+    .select('pins.image')
+    .where('images.state', '=', 'ready')
+    .where('driver', '=', driver)
+    .execute();
+}
+
 /** What an image holds of a disk. */
 export interface PinnedLayer {
   readonly image: string;
   readonly disk: string;
+  readonly layerId: string;
   readonly path: string;
   readonly format: string;
   readonly sizeBytes: number;
   readonly root: number;
-  readonly identity: string | null;
+  /** what it occupied when Stasis last let go of it */
+  readonly storedBytes: number | null;
 }
 
 /** The pinned layers of the given guests' images, in one query. */
@@ -204,7 +234,8 @@ export async function pinnedLayers(catalog: Catalog, guests: readonly string[]):
     .selectFrom('images')
     .innerJoin('pins', 'pins.image', 'images.id')
     .innerJoin('layers', 'layers.id', 'pins.layer')
-    .select(['image', 'disk', 'path', 'format', 'sizeBytes', 'root', 'identity'])
-    .where('guest', 'in', guests)
+    .select(['image', 'disk', 'layers.id as layerId', 'path', 'format', 'sizeBytes', 'root'])
+    .select(sql<number | null>`json_extract(identity, '$.storedBytes')`.as('storedBytes'))
+    .where('images.guest', 'in', guests)
     .execute();
 }

@@ -1,4 +1,5 @@
 /** The tables, as Kysely sees them, and the migrations that make them. JSON columns are text, checked by who writes them. */
+import type { DriverName } from '../api/constants.ts';
 import type { OperationKind } from '../api/schemas.ts';
 import { sql, type ColumnType, type Generated, type Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
@@ -17,6 +18,10 @@ export interface GuestTable {
   stateReason: string | null;
   /** the image that the guest's present derives from */
   currentImage: string | null;
+  /** name of the directory with the state of its TPM, if it has one and was ever started */
+  tpm: Generated<string | null>;
+  /** its file systems are frozen, or may be: whoever lets it run has to thaw them */
+  frozen: Generated<number>;
   createdAt: string;
 }
 
@@ -25,6 +30,12 @@ export interface LayerTable {
   path: string;
   format: 'qcow2' | 'raw';
   parent: string | null;
+  /** the driver that made it, and removes it; of a root: the driver of the disk */
+  driver: DriverName;
+  /** what all layers have in common that come from one disk of a user's: the id of its root, even when that is gone */
+  tree: string;
+  /** UUID of the guest that it was made for; of a root: whose user brought it */
+  guest: string;
   /** the file the user brought: never removed, other layers are folded into it */
   root: Flag;
   sizeBytes: number;
@@ -110,6 +121,45 @@ export interface EventTable {
   message: string;
 }
 
+/** What a file held that looked so. */
+export interface ChecksumTable {
+  path: string;
+  identity: string;
+  sha256: string;
+}
+
+/** A boot of the host, as far as a daemon saw it: how it found things, and how it ended. */
+export interface HostBootTable {
+  id: Generated<number>;
+  /** the kernel's own name for it */
+  bootId: string;
+  seenAt: string;
+  /** how the boot before it ended; `first` when none is known */
+  after: 'first' | 'clean' | 'crash';
+  /** names of the guests that ran when the host went down, JSON */
+  ran: string;
+  /** since when every guest's policy for a boot has been carried out; null while some are left */
+  settledAt: string | null;
+  /** how that went for each guest so far, JSON */
+  outcomes: string;
+  /** when the guests were last ended for a shutdown of the host, to the end … */
+  shutdownAt: string | null;
+  /** … with each as its policy wants it, or safe otherwise … */
+  shutdownClean: Flag;
+  /** … the guests that it left running, UUIDs as JSON, and how it went for each, JSON */
+  shutdownLeft: string;
+  shutdownOutcomes: string;
+}
+
+/** How fast many saves at once were written: what the next shutdown of the host reckons with. */
+export interface SaveRunTable {
+  id: Generated<number>;
+  at: string;
+  bytes: number;
+  /** while at least one of them was under way */
+  durationMs: number;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -117,8 +167,11 @@ export interface Tables {
   images: ImageTable;
   pins: PinTable;
   captures: CaptureTable;
+  checksums: ChecksumTable;
   operations: OperationTable;
   events: EventTable;
+  hostBoots: HostBootTable;
+  saveRuns: SaveRunTable;
 }
 
 const initial: Migration = {
@@ -181,9 +234,74 @@ const captures: Migration = {
   },
 };
 
+const frozen: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table guests add column frozen integer not null default 0`.execute(db);
+  },
+};
+
+const hostBoots: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table hostBoots (
+      id integer primary key autoincrement, bootId text not null, seenAt text not null,
+      after text not null check (after in ('first', 'clean', 'crash')), ran text not null, settledAt text,
+      outcomes text not null, shutdownAt text, shutdownClean integer not null, shutdownLeft text not null,
+      shutdownOutcomes text not null) strict`.execute(db);
+    await sql`create table saveRuns (
+      id integer primary key autoincrement, at text not null, bytes real not null, durationMs real not null) strict`.execute(
+      db,
+    );
+  },
+};
+
+/** Until now there were overlays only, in their guests' directories, and every tree hung together. */
+const storageDrivers: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table layers add column driver text not null default 'overlay'`,
+      `alter table layers add column tree text not null default ''`,
+      `alter table layers add column guest text not null default ''`,
+      `create index layersByTree on layers (tree)`,
+      `with recursive chain (id, root) as (
+        select id, id from layers where parent is null
+        union all select layers.id, chain.root from layers join chain on layers.parent = chain.id)
+        update layers set tree = (select root from chain where chain.id = layers.id)`,
+      `update layers set guest = coalesce((
+        select uuid from guests where instr(layers.path, '/guests/' || uuid || '/layers/') > 0), '')`,
+      `update layers set guest = coalesce((
+        select uuid from guests, json_each(guests.definition, '$.disks') as disk
+        where json_extract(guests.definition, '$.clone') is null
+          and json_extract(disk.value, '$.path') = layers.path limit 1), '') where root = 1`,
+      // What a crash interrupted before is settled by those who know layers of other drivers, too.
+      `update operations set plan = json_set(plan, '$.copies', json('[]'), '$.heads', (
+        select json_group_array(json_set(value, '$.driver', 'overlay', '$.format', 'qcow2', '$.from', json_extract(value, '$.parent')))
+        from json_each(plan, '$.heads'))) where settled = 0 and json_type(plan, '$.heads') = 'array'`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
+const checksums: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table checksums (
+      path text primary key, identity text not null, sha256 text not null) strict`.execute(db);
+  },
+};
+
+const tpm: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table guests add column tpm text`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
   '0003-captures': captures,
+  '0004-storage-drivers': storageDrivers,
+  '0005-frozen': frozen,
+  '0006-checksums': checksums,
+  '0007-tpm': tpm,
+  '0008-host-boots': hostBoots,
 };

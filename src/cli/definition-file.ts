@@ -9,20 +9,26 @@ import { StasisError, messageOf } from '../errors.ts';
 const LARGEST_FILE_BYTES = 1024 * 1024;
 
 export interface DefinitionFile {
-  readonly definition: unknown;
+  readonly text: string;
+  /** how messages call it */
+  readonly source: string;
   /** absolute directory that relative paths in the definition are relative to */
   readonly directory: string;
 }
 
 /**
  * @param file path, or `-` for stdin, whose paths are relative to the working directory
- * @throws `invalid-request` when it can't be read; `invalid-definition` with line and column when it is neither YAML
- *   nor JSON; `unsupported` for libvirt XML
+ * @throws `invalid-request` when it can't be read; `invalid-definition` when it is too large
  */
 export async function readDefinitionFile(file: string): Promise<DefinitionFile> {
   const text = await readText(file);
   const directory = file === '-' ? process.cwd() : dirname(resolve(file));
-  return { definition: parseDefinition(text, file === '-' ? 'stdin' : file), directory };
+  return { text, source: file === '-' ? 'stdin' : file, directory };
+}
+
+/** Whether a text is XML; YAML and JSON can't begin like that. */
+export function isXml(text: string): boolean {
+  return text.trimStart().startsWith('<');
 }
 
 async function readText(file: string): Promise<string> {
@@ -40,14 +46,12 @@ async function readText(file: string): Promise<string> {
   return bytes.toString('utf8');
 }
 
-/** @param source how the messages call the text */
+/**
+ * A definition in YAML or JSON.
+ * @param source how the messages call the text
+ * @throws `invalid-definition` with line and column when it is neither
+ */
 export function parseDefinition(text: string, source: string): unknown {
-  if (text.trimStart().startsWith('<')) {
-    throw new StasisError(
-      'unsupported',
-      `${source}: libvirt XML isn't read yet; write the definition in YAML or JSON`,
-    );
-  }
   const lineCounter = new LineCounter();
   const document = parseDocument(text, { lineCounter, prettyErrors: false });
   const [error] = document.errors;

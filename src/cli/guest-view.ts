@@ -3,16 +3,25 @@ import type { Guest, GuestDisk, Policy } from '../api/schemas.ts';
 import { renderFields } from './fields.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
-import { formatAge, formatBytes, formatDate } from './units.ts';
+import { count, formatAge, formatBytes, formatDate } from './units.ts';
 
 const DISK_COLUMNS: readonly Column[] = [
   { title: 'DISK' },
   { title: 'SIZE', align: 'right' },
   { title: 'FORMAT', spare: true },
   { title: 'BUS', spare: true },
+  { title: 'DRIVER', spare: true },
   { title: 'LAYERS', align: 'right' },
   { title: 'FILE', flexible: true, cut: 'start' },
 ];
+
+/** What `define` says. */
+export function describeDefined(guest: Guest): string {
+  return (
+    `defined ${guest.name}: ${formatBytes(guest.memoryBytes)} memory, ${count(guest.cpus, 'CPU')}, ` +
+    `${count(guest.disks.length, 'disk')}, ${guest.machine}`
+  );
+}
 
 export function renderGuest(guest: Guest, width: number): string[] {
   const state = guest.stateReason === null ? guest.state : `${guest.state}: ${guest.stateReason}`;
@@ -51,6 +60,7 @@ function diskRow(disk: GuestDisk): Cell[] {
     formatBytes(disk.sizeBytes),
     disk.format,
     disk.readonly ? `${disk.bus}, read-only` : disk.bus,
+    disk.driver ?? '–',
     String(disk.layers),
     disk.path,
   ];

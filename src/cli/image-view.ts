@@ -1,10 +1,10 @@
 /** One save image as a person reads it. */
 import type { Image } from '../api/schemas.ts';
-import { renderFields } from './fields.ts';
+import { renderFields, type Field } from './fields.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
 import { printable } from './text-width.ts';
-import { count, formatAge, formatBytes, formatDate, formatDuration } from './units.ts';
+import { count, formatAge, formatBytes, formatDate, formatDuration, formatGain } from './units.ts';
 
 const DISK_COLUMNS: readonly Column[] = [
   { title: 'DISK' },
@@ -35,16 +35,19 @@ export function renderImage(image: Image, width: number): string[] {
     ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
     ['how', describeCapture(image)],
     ['pause', describePause(image)],
+    ['file systems', describeQuiesce(image), image.quiesce === 'failed' ? 'yellow' : undefined],
     ['took', formatDuration(image.saveMs)],
     ['memory', formatBytes(image.memoryBytes)],
     ['disks', `${formatBytes(image.diskBytes)} as the guest sees them`],
     ['stored', formatBytes(image.storedBytes)],
+    ['deleting it frees', formatGain(image)],
     ['parent', image.parent ?? 'none'],
     ['restored', describeRestores(image)],
     ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
     ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
     ['memory file', image.memoryFile],
     ['screen', image.screenFile],
+    ...image.media.map(describeMedium),
   ]);
   return image.disks.length === 0
     ? fields
@@ -74,6 +77,19 @@ function describePause({ pauseMs, pauseParts, predictedPauseMs, maxPauseMs }: Im
   if (maxPauseMs !== null)
     facts.push(`${pauseMs > maxPauseMs ? 'MORE THAN' : 'within'} the ${formatDuration(maxPauseMs)} allowed`);
   return facts.join(' ');
+}
+
+function describeMedium({ disk, path, kind, sha256 }: Image['media'][number]): Field {
+  if (kind === 'excluded') return [`disk ${disk}`, `${path}, NOT in the image: used as it is`, 'yellow'];
+  return [`disk ${disk}`, `${path}, read-only, SHA-256 ${sha256}`];
+}
+
+function describeQuiesce({ quiesce, quiesceReason, frozenMs, live }: Image): string {
+  if (quiesce === 'frozen') {
+    if (frozenMs !== null) return `frozen, for ${formatDuration(frozenMs)}`;
+    return live ? 'frozen' : 'frozen, thawed when it is restored';
+  }
+  return `not frozen: ${quiesceReason}`;
 }
 
 function describeRestores(image: Image): string {

@@ -20,7 +20,7 @@ export function renderPrediction(prediction: SavePrediction, width: number): str
       ['guest', guest, 'bold'],
       ['memory', memory],
       ['dirties', `${formatBytes(dirtyBytesPerSecond)} a second`],
-      ['disks', String(disks)],
+      ['disks', [String(disks), ...prediction.copies.map(describeCopy)].join(', ')],
     ]),
     '',
     ...renderTable(
@@ -33,6 +33,11 @@ export function renderPrediction(prediction: SavePrediction, width: number): str
       ? `${guest} stands still already: a live save doesn't pause it`
       : `a live save would use ${method} and pause ${guest} for about ${formatDuration(prediction.predictedPauseMs)}; nothing was saved`,
   ];
+}
+
+function describeCopy({ disk, driver, copyMs, copied }: SavePrediction['copies'][number]): string {
+  const time = `${formatDuration(copyMs)} for a ${driver} copy`;
+  return copied ? `${disk} ${time}` : `${disk} an overlay instead of ${time}`;
 }
 
 type Method = SavePrediction['methods'][number];

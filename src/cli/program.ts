@@ -19,6 +19,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/guests.ts'),
   },
   {
+    heading: 'Guests:',
+    commands: ['import'],
+    load: () => import('./commands/import.ts'),
+  },
+  {
     heading: 'Running them:',
     commands: ['start', 'shutdown', 'stop', 'pause', 'resume', 'reset', 'console'],
     load: () => import('./commands/running.ts'),
@@ -27,6 +32,11 @@ const GROUPS: readonly Group[] = [
     heading: 'Save images:',
     commands: ['save', 'images', 'info', 'restore', 'delete'],
     load: () => import('./commands/images.ts'),
+  },
+  {
+    heading: 'Disks:',
+    commands: ['disk', 'export', 'mount'],
+    load: () => import('./commands/disks.ts'),
   },
   {
     heading: 'The host and its daemon:',

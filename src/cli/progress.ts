@@ -23,6 +23,12 @@ interface Sample {
   readonly bytes: number;
 }
 
+/** What a bar shows: an operation of the daemon's, or work of the command's own. */
+export type Shown = Pick<
+  Operation,
+  'kind' | 'guest' | 'image' | 'phase' | 'state' | 'bytesDone' | 'bytesTotal'
+>;
+
 export class Progress implements Disposable {
   readonly #stream: NodeJS.WriteStream;
   readonly #nowMs: () => number;
@@ -36,7 +42,7 @@ export class Progress implements Disposable {
     this.#nowMs = nowMs;
   }
 
-  update(operation: Operation): void {
+  update(operation: Shown): void {
     if (!this.#stream.isTTY || operation.state !== 'running') return;
     const atMs = this.#nowMs();
     const newPhase = operation.phase !== this.#phase;
@@ -72,7 +78,7 @@ export class Progress implements Disposable {
 }
 
 /** The bar as one line of at most `width` columns (colours not counted). What doesn't fit is left out, the bar first. */
-export function renderProgress(operation: Operation, bytesPerSecond: number, width: number): string {
+export function renderProgress(operation: Shown, bytesPerSecond: number, width: number): string {
   const subject = [operation.guest, operation.image].filter((name) => name !== null).join(' / ');
   const head = printable(`${operation.kind} ${subject}  ${operation.phase}`);
   const { bytesDone, bytesTotal } = operation;
@@ -89,7 +95,7 @@ export function renderProgress(operation: Operation, bytesPerSecond: number, wid
 }
 
 /** In the order of their worth. */
-function numbersOf({ bytesDone, bytesTotal }: Operation, fraction: number, bytesPerSecond: number): string[] {
+function numbersOf({ bytesDone, bytesTotal }: Shown, fraction: number, bytesPerSecond: number): string[] {
   const numbers = [
     `${String(Math.floor(fraction * 100)).padStart(3)} %`,
     `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`,

@@ -3,12 +3,13 @@ import type { Guest, Image } from '../api/schemas.ts';
 import { paint, styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
 import { printable } from './text-width.ts';
-import { formatAge, formatBytes, formatDuration } from './units.ts';
+import { formatAge, formatBytes, formatDuration, formatGain } from './units.ts';
 
 const COLUMNS: readonly Column[] = [
   { title: 'IMAGE', flexible: true },
   { title: 'TAKEN', align: 'right' },
   { title: 'STORED', align: 'right' },
+  { title: 'FREES', align: 'right', spare: true },
   { title: 'HOW', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
@@ -24,6 +25,7 @@ export function renderTree(
     { text: `${prefix}${image.current ? '●' : '○'} ${image.name}`, style: image.current ? 'bold' : [] },
     formatAge(image.createdAt, nowMs),
     formatBytes(image.storedBytes),
+    formatGain(image),
     howTaken(image),
     { text: image.description, style: 'dim' },
   ]);

@@ -1,6 +1,8 @@
 /** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  DiskExport,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -10,12 +12,13 @@ import type {
   Operation,
   Overview,
   Policy,
+  SaveAllPlan,
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { followEvents, queryOf, watch, type EventFilter, type News } from './event-stream.ts';
-import { sendForJson, type Exchange, type Transport } from './exchange.ts';
+import { readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
 import type {
@@ -190,6 +193,42 @@ export abstract class Client {
     );
   }
 
+  // Disks -------------------------------------------------------------------------------------------------------
+
+  /** Every disk of a guest with all its layers and what holds each: one round trip. */
+  listDisks(guest: string, options: CallOptions = {}): Promise<DiskTree[]> {
+    return this.#get(`${guestPath(guest)}/disks`, options);
+  }
+
+  /**
+   * Copies what a guest's disks lack up into the layers it writes to, so that reading goes through no others. The images
+   * stay as they are. It gives way to anything else that is to be done to the guest: it rejects with `cancelled` then.
+   */
+  compactDisks<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    request: { readonly disk?: string | undefined; readonly bytesPerSecond?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#act(guest, 'compact', request, options);
+  }
+
+  /** Has a disk of an image served on the daemon's host. It ends by itself when no client comes. */
+  protected serveDisk(
+    guest: string,
+    image: string,
+    request: { readonly disk?: string | undefined },
+    options: Waiting,
+  ): Promise<DiskExport> {
+    const exchange: Exchange = { method: 'POST', path: `${imagePath(guest, image)}/export`, body: request };
+    return this.#mutate(exchange, exportOf, options);
+  }
+
+  /** Tells that the first client of an export has connected: from then on it ends with its last one. */
+  protected async claimExport(id: string): Promise<void> {
+    const exchange: Exchange = { method: 'POST', path: `/v1/exports/${encodeURIComponent(id)}/claim` };
+    await readText(await send(this.#transport, exchange), exchange);
+  }
+
   // Operations and events ---------------------------------------------------------------------------------------
 
   /** Running ones first, then newest first. */
@@ -243,6 +282,32 @@ export abstract class Client {
 
   hostStatus(options: CallOptions = {}): Promise<HostStatus> {
     return this.#get('/v1/host', options);
+  }
+
+  /**
+   * Ends all guests as their policies say, as for a shutdown of the host. Resolves with how it went for each, rejects when one was
+   * not ended as it should (`details.guests` says the same then).
+   */
+  saveAll<O extends Waiting | NotWaiting = Waiting>(
+    request: { readonly budgetSeconds?: number | undefined } = {},
+    options?: O,
+  ): Promise<Outcome<O, Operation['outcomes']>> {
+    return this.#mutate({ method: 'POST', path: '/v1/host/save-all', body: request }, outcomesOf, options);
+  }
+
+  /** What `saveAll` would do now. */
+  planSaveAll(
+    request: { readonly budgetSeconds?: number | undefined } = {},
+    options: CallOptions = {},
+  ): Promise<SaveAllPlan> {
+    return this.#get(`/v1/host/save-all/plan${queryOf(request)}`, options);
+  }
+
+  /** Starts all guests as their policies say, as for a boot of the host; resolves and rejects as `saveAll`. */
+  restoreAll<O extends Waiting | NotWaiting = Waiting>(
+    options?: O,
+  ): Promise<Outcome<O, Operation['outcomes']>> {
+    return this.#mutate({ method: 'POST', path: '/v1/host/restore-all' }, outcomesOf, options);
   }
 
   /** What this host can do, what it can't, and how to enable it. */
@@ -305,6 +370,14 @@ function guestOf(operation: Operation): Guest {
 
 function imageOf(operation: Operation): Image {
   return operation.result.image ?? missing(operation, 'image');
+}
+
+function outcomesOf(operation: Operation): Operation['outcomes'] {
+  return operation.outcomes;
+}
+
+function exportOf(operation: Operation): DiskExport {
+  return operation.result.export ?? missing(operation, 'export');
 }
 
 function nothingOf(): void {}

@@ -20,11 +20,14 @@
  */
 export { StasisClient, type ClientOptions } from './stasis-client.ts';
 export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
+export type { HeldExport } from './disk-export.ts';
 export type { EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
 export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
+  DiskExport,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -39,6 +42,7 @@ export type {
   OperationState,
   Overview,
   Policy,
+  SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
 export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';

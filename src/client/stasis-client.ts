@@ -2,8 +2,9 @@
 import type { Duplex } from 'node:stream';
 import { Client, guestPath } from './client.ts';
 import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
+import { HeldExport } from './disk-export.ts';
 import type { Revive } from './reconnection.ts';
-import type { CallOptions } from './requests.ts';
+import type { CallOptions, Waiting } from './requests.ts';
 import { nodeTransport, upgrade } from './transport.ts';
 
 export interface ClientOptions {
@@ -32,5 +33,27 @@ export class StasisClient extends Client {
       signal: options.signal,
     } as const;
     return upgrade(this.endpoint, exchange, 'stasis-console');
+  }
+
+  /**
+   * Serves a disk of an image, as it was at that instant, to programs on the daemon's host, read-only, while the guest
+   * runs: `info.uri` is for NBD clients, and what they read is raw. It ends when the caller disposes it.
+   *
+   * @param request.disk may be left out when the image has only one
+   */
+  async exportDisk(
+    guest: string,
+    image: string,
+    request: { readonly disk?: string | undefined } = {},
+    options: Waiting = {},
+  ): Promise<HeldExport> {
+    const held = await HeldExport.hold(await this.serveDisk(guest, image, request, options));
+    try {
+      await this.claimExport(held.info.id);
+      return held;
+    } catch (error) {
+      held[Symbol.dispose]();
+      throw error;
+    }
   }
 }

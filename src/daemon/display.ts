@@ -4,26 +4,28 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
-import { VNC_SOCKET } from '../guests/command-line.ts';
 import { storedDefinition } from '../guests/definition.ts';
-import { connectTo } from './guest-socket.ts';
+import { vncServer } from '../guests/devices/graphics.ts';
+import { connectTo, connectToPort } from './guest-socket.ts';
 import type { ViewContext } from './views.ts';
 
 /**
  * A connection to the VNC server of a guest that runs.
- * @throws StasisError `unsupported` for a guest without a display, `invalid-state` for one that doesn't run
+ * @throws StasisError `unsupported` for a guest without one, `invalid-state` for one that doesn't run
  */
 export function openDisplay({ host }: ViewContext, guest: GuestRecord): Promise<Socket> {
-  if (storedDefinition(guest).graphics === 'none') {
+  const server = vncServer(storedDefinition(guest).graphics);
+  if (server === undefined) {
     throw new StasisError(
       'unsupported',
-      `guest ${guest.name} has no display; define it with \`graphics: vnc\``,
-      {
-        guest: guest.name,
-      },
+      `guest ${guest.name} has no VNC display; define it with \`graphics: vnc\``,
+      { guest: guest.name },
     );
   }
-  return connectTo(join(host.supervisor.get(guest.uuid, guest.name).runDirectory, VNC_SOCKET));
+  const { runDirectory } = host.supervisor.get(guest.uuid, guest.name);
+  return 'socket' in server
+    ? connectTo(join(runDirectory, server.socket))
+    : connectToPort(server.host, server.port);
 }
 
 /** Joins a viewer and a display for as long as both are there; a slow one holds the other back. */

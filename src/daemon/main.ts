@@ -8,10 +8,12 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import pino, { type Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
-import { listGuests } from '../catalog/guests.ts';
+import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
+import { DiskReaders } from '../guests/disk-readers.ts';
+import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import {
   pauseProcedure,
@@ -20,20 +22,30 @@ import {
   shutdownProcedure,
   stopProcedure,
 } from '../guests/power.ts';
+import { allDrivers } from '../storage/drivers.ts';
 import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
+import { compactProcedure } from '../images/compact.ts';
+import { exportProcedure } from '../images/export.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
+import { lookOnce, watchLost } from '../images/lost.ts';
+import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
+import { recognizeBoot } from '../policy/host-boot.ts';
+import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
-import { findQemu } from '../qemu/binary.ts';
+import { diskServerOf, findQemu } from '../qemu/binary.ts';
 import { ImageTool } from '../qemu/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { compactInBackground } from './compaction.ts';
+import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system]`. */
@@ -58,23 +70,32 @@ export async function main(args: readonly string[]): Promise<void> {
 
 async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<void> {
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
+  const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
   const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
   stack.defer(() => catalog.destroy());
   const qemu = await findQemu();
   const events = new EventLog(catalog);
+  const imageTool = new ImageTool(qemu.imageToolPath);
+  const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+  );
+  const readers = stack.use(
+    new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
   );
   const host: Host = {
     catalog,
     paths,
     qemu,
-    imageTool: new ImageTool(qemu.imageToolPath),
+    imageTool,
+    drivers,
     supervisor,
+    readers,
     events,
     log: logger,
+    policy: settings.policy,
   };
   const engine = new OperationEngine({
     catalog,
@@ -85,10 +106,20 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   });
   registerProcedures(engine, host);
 
-  await supervisor.reconnect();
+  const bootId = await readBootId(process.env['STASIS_BOOT_ID_FILE'] ?? KERNEL_BOOT_ID);
+  const boot = await recognizeBoot(catalog, events, bootId);
+  await supervisor.reconnect(
+    boot.isNew ? 'the host went down while it ran' : 'its QEMU process ended while no daemon watched it',
+  );
+  await readers.reconnect();
   await engine.recover();
+  await thawAll(host);
   await tidy(host);
-  await collectLeftovers(host, engine);
+  await lookOnce(host);
+  stack.use(watchLost(host));
+  await collectLeftovers(host, engine, await listGuests(catalog));
+  compactInBackground(host, engine, settings);
+  readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
   const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
   stack.defer(() => rm(paths.socket, { force: true }));
@@ -97,6 +128,10 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
+  if (boot.isUnsettled) {
+    const args = { boot: boot.id };
+    await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
+  }
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');
@@ -138,18 +173,41 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(restoreProcedure(host));
   engine.register(cloneProcedure(host));
   engine.register(deleteProcedure(host));
+  engine.register(exportProcedure(host));
+  engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(saveAllProcedure(host, engine));
+  engine.register(restoreAllProcedure(host, engine));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */
-async function collectLeftovers(host: Host, engine: OperationEngine): Promise<void> {
-  for (const guest of await listGuests(host.catalog)) {
+async function collectLeftovers(
+  host: Host,
+  engine: OperationEngine,
+  guests: readonly GuestRecord[],
+): Promise<void> {
+  for (const guest of guests) {
     if (!(await hasWork(host, guest.uuid))) continue;
     await engine.submit(collectProcedure(host), {
       kind: 'collect',
       subject: { guest: guest.uuid, guestName: guest.name, image: null },
       args: {},
     });
+  }
+}
+
+/** What was read may have been kept for that alone. A guest that is busy just now collects at the end of that itself. */
+async function collectAfterReader(host: Host, engine: OperationEngine, uuid: string): Promise<void> {
+  try {
+    const guests = await listGuests(host.catalog);
+    await collectLeftovers(
+      host,
+      engine,
+      guests.filter((guest) => guest.uuid === uuid),
+    );
+  } catch (error) {
+    if (StasisError.from(error).code !== 'busy')
+      host.log.error({ err: error, guest: uuid }, 'what was read could not be collected');
   }
 }
 

@@ -16,7 +16,7 @@ import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
 import { imageViews, type ViewContext } from './views.ts';
 
-const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
+export const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
 const ImageRef = Ref<Image>('Image');
 
 export function imageRoutes(routes: Routes, context: ViewContext): void {
@@ -97,14 +97,7 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
       },
     },
     async (request, reply) => {
-      const { quiesce = false, ...args } = request.body ?? {};
-      if (quiesce) {
-        throw new StasisError(
-          'unsupported',
-          "freezing the guest's file systems (--quiesce) is not there yet; save without it, the image is as consistent as a power cut",
-          { guest: request.params.guest },
-        );
-      }
+      const args = request.body ?? {};
       if (args.live !== true && (args.method ?? args.maxPauseMs) !== undefined) {
         throw new StasisError(
           'invalid-request',

@@ -6,6 +6,8 @@ import {
   ErrorBodySchema,
   Outcome,
   ErrorReply,
+  DiskExport,
+  DiskTree,
   Doctor,
   Event,
   Guest,
@@ -16,11 +18,13 @@ import {
   Overview,
   PauseParts,
   Policy,
+  SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
+import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
 import { hostRoutes } from './routes-host.ts';
@@ -67,6 +71,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     PauseParts,
     Image,
     SavePrediction,
+    SaveAllPlan,
+    DiskTree,
+    DiskExport,
     ErrorBodySchema,
     Outcome,
     ErrorReply,
@@ -96,6 +103,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   await server.register((routes, _options, done) => {
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

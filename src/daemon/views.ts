@@ -7,11 +7,13 @@ import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers
 import type { OperationRecord } from '../catalog/operations.ts';
 import type { ErrorBody } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
+import { policyOf } from '../guests/policy.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
-import type { FileIdentity } from '../storage/identity.ts';
+import { exportView } from './disk-view.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
@@ -54,6 +56,7 @@ export async function guestViews(
           format,
           bus,
           readonly,
+          driver: head === undefined ? null : (disk.driver ?? 'overlay'),
           sizeBytes: head?.sizeBytes ?? 0,
           layers: head?.layers ?? 0,
           head: head?.path ?? path,
@@ -63,17 +66,27 @@ export async function guestViews(
       lastImage: images?.lastName ?? null,
       lastImageAt: images?.lastAt ?? null,
       currentImage: names.get(record.currentImage ?? '') ?? null,
-      policy: definition.policy,
+      policy: policyOf(host, record),
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,
       pid: host.supervisor.find(record.uuid)?.pid ?? null,
       operation: operation?.id ?? null,
       createdAt: record.createdAt,
-      stateReason: run?.reason ?? record.stateReason,
+      stateReason:
+        run?.reason ??
+        record.stateReason ??
+        (operation === undefined ? frozenReason(record, run?.state) : null),
       definition,
     };
   });
+}
+
+function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undefined): string | null {
+  if (frozen === 0 || run === undefined) return null;
+  return run === 'paused'
+    ? 'its file systems are frozen, and thawed when it is resumed'
+    : 'its file systems may be frozen: its agent has not answered that they are thawed';
 }
 
 function guestState(
@@ -99,12 +112,16 @@ export async function imageViews(
   const uuids = [...byUuid.keys()];
   const pins = Map.groupBy(await pinnedLayers(host.catalog, uuids), ({ image }) => image);
   const names = await imageNames(host.catalog, uuids);
+  const gainOf = await imageGains(host, uuids);
   return records.map((record) => {
     const guest = byUuid.get(record.guest);
     const manifest = fromStored<Manifest>(record.manifest);
     const { memoryFile, screen } = manifest;
     const directory = join(guestDirectory(host.paths.data, record.guest).images, record.id);
-    const disks = (pins.get(record.id) ?? []).map((pin) => ({
+    const memory = join(directory, memoryFile.name);
+    const pinned = pins.get(record.id) ?? [];
+    const gain = gainOf({ memory, manifest, pinned: pinned.map(({ layerId }) => layerId) });
+    const disks = pinned.map((pin) => ({
       name: pin.disk,
       layer: pin.path,
       format: pin.format,
@@ -129,16 +146,22 @@ export async function imageViews(
         (sum, disk) => sum + disk.storedBytes,
         memoryFile.storedBytes + (screen?.storedBytes ?? 0),
       ),
+      freesBytes: gain.freesBytes,
+      freesAtMostBytes: gain.freesAtMostBytes,
       description: record.description,
       parent: names.get(record.parent ?? '') ?? null,
       disks,
+      media: (manifest.media ?? []).map(({ disk, path, kind, sha256 }) => ({ disk, path, kind, sha256 })),
       verifiedAt: record.verifiedAt,
       current: guest?.currentImage === record.id,
       saveMs: manifest.saveMs,
       guestWasPaused: manifest.guestWasPaused,
+      quiesce: manifest.quiesce?.outcome ?? 'skipped',
+      quiesceReason: manifest.quiesce === undefined ? 'not asked for' : manifest.quiesce.reason,
+      frozenMs: manifest.quiesce?.frozenMs ?? null,
       qemuVersion: manifest.qemuVersion,
       machine: manifest.definition.machine,
-      memoryFile: join(directory, memoryFile.name),
+      memoryFile: memory,
       screenFile: screen ? join(directory, screen.name) : null,
       restoredCount: record.restoredCount,
       restoreMethod: record.restoreMethod,
@@ -155,8 +178,8 @@ function partsOf({ pause }: Manifest): Image['pauseParts'] {
 }
 
 /** What a layer occupies inside Stasis; the user's own file counts nothing, it was there before. */
-function storedBytes({ root, identity }: PinnedLayer): number {
-  return root === 1 || identity === null ? 0 : fromStored<FileIdentity>(identity).storedBytes;
+function storedBytes({ root, storedBytes: bytes }: PinnedLayer): number {
+  return root === 1 || bytes === null ? 0 : bytes;
 }
 
 /** An operation from its record, or, while it runs here, from what only this process knows. */
@@ -196,6 +219,8 @@ export function operationSummary(record: OperationRecord, live?: LiveOperation):
 
 async function resultOf(context: ViewContext, record: OperationRecord): Promise<Operation['result']> {
   const { catalog } = context.host;
+  const reader = context.host.readers.find(record.id);
+  if (reader !== undefined) return { export: exportView(context.host, reader) };
   const guest = await catalog
     .selectFrom('guests')
     .selectAll()

@@ -1,36 +1,38 @@
 /** Starting a guest from its disks: the procedure behind `start`, when no image is restored. */
-import { getGuestByUuid, setInstance } from '../catalog/guests.ts';
+import { getGuestByUuid, setInstance, setTpm } from '../catalog/guests.ts';
 import { rootsOfGuest } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
 import { isWritable } from '../storage/layers.ts';
 import { commandLine } from './command-line.ts';
 import { storedDefinition } from './definition.ts';
 import {
   checkSeals,
-  createHeads,
-  guestDirectory,
   headIds,
   installHeads,
   loadForest,
   machineDisks,
+  makeLayers,
   planHeads,
-  removeHeads,
+  removeLayers,
   seal,
   unseal,
-  type PlannedHead,
+  type DiskLayerId,
 } from './disks.ts';
+import { letGo } from './frozen.ts';
 import { refuseWithoutHugePages } from './host-memory.ts';
 import type { Host } from './host.ts';
+import { removeOldTpms, tpmDirectory } from './tpm.ts';
 
 interface BootPlan {
   readonly guest: string;
   readonly instance: string;
-  readonly heads: readonly PlannedHead[];
+  readonly heads: readonly PlannedLayer[];
 }
 
-/** Boots a stopped guest. A head that an image pins is never written to: a fresh one is laid over it first. */
+/** Boots a stopped guest. A head that an image pins is never written to: a fresh one is made from it first. */
 export function bootProcedure(host: Host): Procedure<Record<string, never>, BootPlan> {
   const { catalog, supervisor } = host;
   return {
@@ -42,39 +44,42 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
       if (guest.instance !== null) {
         throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       }
-      await refuseWithoutHugePages(guest.name, storedDefinition(guest));
+      const definition = storedDefinition(guest);
+      await refuseWithoutHugePages(guest.name, definition);
       const heads = await headIds(catalog, guest.uuid);
-      await checkSeals(catalog, heads);
-      const forest = await loadForest(catalog, await rootsOfGuest(catalog, guest.uuid));
+      await checkSeals(host, heads);
+      const forest = await loadForest(host, await rootsOfGuest(catalog, guest.uuid));
       const held = heads.filter(({ layer }) => !isWritable(forest, layer));
       return {
         guest: guest.uuid,
         instance: newId(),
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), held),
+        heads: await planHeads(host, { definition, data: host.paths.data }, held),
       };
     },
 
     async run(plan, operation) {
       const guest = await getGuestByUuid(catalog, plan.guest);
       const heads = await headIds(catalog, plan.guest);
-      await operation.step('lay-heads', () =>
-        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
-      );
+      await operation.step('lay-heads', () => makeLayers(host, plan.heads, operation.signal));
       await operation.step('launch', async () => {
         await unseal(catalog, writtenDirectly(heads, plan.heads));
         const disks = await machineDisks(catalog, heads, plan.heads);
-        await supervisor.launch(plan.instance, commandLine(storedDefinition(guest), disks), operation.signal);
+        const definition = storedDefinition(guest);
+        const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
+        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
         await setInstance(transaction, plan.guest, plan.instance);
+        await setTpm(transaction, plan.guest, guest.tpm ?? plan.instance);
       });
     },
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
-      await removeHeads(plan.heads);
-      await seal(catalog, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
+      await removeOldTpms(host, plan.guest);
+      await removeLayers(host, plan.heads);
+      await seal(host, writtenDirectly(await headIds(catalog, plan.guest), plan.heads));
     },
 
     async finish(plan, operation) {
@@ -84,15 +89,12 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
 }
 
 /** Heads that get no new one over them. */
-function writtenDirectly(
-  heads: readonly { disk: string; layer: string }[],
-  planned: readonly PlannedHead[],
-): string[] {
+function writtenDirectly(heads: readonly DiskLayerId[], planned: readonly PlannedLayer[]): string[] {
   return heads.filter(({ disk }) => !planned.some((head) => head.disk === disk)).map((head) => head.layer);
 }
 
 /**
- * A process that has been committed as a guest's becomes it and runs. Repeatable: after a crash the process is found again.
+ * A process that has been committed as a guest's becomes it and runs, thawed if it was saved frozen. Repeatable: after a crash the process is found again.
  * @returns `guest-crashed` when the process is gone, which is recorded
  */
 export async function letRun(
@@ -110,6 +112,6 @@ export async function letRun(
     });
   }
   await host.supervisor.adopt(uuid, instance, process);
-  if (!paused) await host.supervisor.resume(uuid, operation.guestName);
+  if (!paused) await letGo(host, uuid, operation);
   return undefined;
 }

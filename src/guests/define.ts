@@ -1,17 +1,22 @@
 /** Making a guest known: `define`, and its host policy. */
-import { realpath } from 'node:fs/promises';
+import { readFile, realpath, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { DriverName } from '../api/constants.ts';
 import type { Policy } from '../api/schemas.ts';
 import { isDuplicate, type Catalog } from '../catalog/database.ts';
-import { getGuestByUuid, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
+import { getGuestByUuid, hasGuest, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
 import { insertLayer, listLayers, setHead } from '../catalog/layers.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { resolveAccelerator } from '../qemu/accelerator.ts';
+import { qemuTypes } from '../qemu/device-types.ts';
 import { resolveMachineType } from '../qemu/machine-types.ts';
-import { readIdentity } from '../storage/identity.ts';
+import { findTpmProgram } from '../qemu/tpm.ts';
+import { checkDevices } from './check-devices.ts';
 import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
 import type { Host } from './host.ts';
+import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
 interface RootLayer {
   readonly disk: string;
@@ -19,18 +24,26 @@ interface RootLayer {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
   readonly sizeBytes: number;
+  readonly driver: DriverName;
 }
 
 interface DefinePlan {
   readonly definition: Definition;
   readonly roots: readonly RootLayer[];
+  /** the variable store that is to be made; none when the guest has none, or the user's own */
+  readonly variables?: { readonly path: string; readonly template: string };
 }
 
-/** Formats whose disks can carry a layer. Others can be used, but their guest can't be saved while they are writable. */
+/** Disks that can carry a layer, by their format, and that images are to hold. Others can be used, but their guest can't be saved while they are writable. */
 export function isLayered(
   disk: DiskDefinition,
 ): disk is DiskDefinition & { readonly format: 'qcow2' | 'raw' } {
-  return !disk.readonly && (disk.format === 'qcow2' || disk.format === 'raw');
+  return !disk.readonly && disk.capture !== false && (disk.format === 'qcow2' || disk.format === 'raw');
+}
+
+/** Disks that no image holds: they can't change, or their definition says so. */
+export function isNotCaptured({ readonly, capture }: DiskDefinition): boolean {
+  return readonly || capture === false;
 }
 
 /** Reads, checks and pins a definition; the disks' files become the root layers. */
@@ -47,32 +60,60 @@ export function defineProcedure(
         resolveAccelerator: async (wanted) =>
           (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
             .accelerator,
+        resolveFirmware: (wanted) => resolveFirmware(host, wanted),
       });
+      checkDevices(pinned, await qemuTypes(host.qemu));
       await checkUnknown(host, pinned);
-      const disks = await Promise.all(
-        pinned.disks.map(async (disk) => ({ ...disk, path: await realDisk(pinned.name, disk) })),
+      if (pinned.tpm === true) await findTpmProgram();
+      const variables = newVariables(host, pinned);
+      const isNew = ({ path }: DiskDefinition) => path === variables?.path;
+      const real = await Promise.all(
+        pinned.disks.map(async (disk) =>
+          isNew(disk) ? disk : { ...disk, path: await realDisk(pinned.name, disk) },
+        ),
       );
-      const definition = { ...pinned, disks };
-      await checkDisksFree(host, definition);
+      await checkDisksFree(host, { ...pinned, disks: real });
+      const roots = await Promise.all(
+        real
+          .filter(isLayered)
+          .map((disk) =>
+            isNew(disk)
+              ? rootLayer(host, pinned.name, { ...disk, driver: 'overlay' }, variables?.template)
+              : rootLayer(host, pinned.name, disk),
+          ),
+      );
+      const disks = real.map((disk) => {
+        const root = roots.find((candidate) => candidate.disk === disk.name);
+        return root === undefined ? disk : { ...disk, driver: root.driver };
+      });
       return {
-        definition,
-        roots: await Promise.all(disks.filter(isLayered).map((disk) => rootLayer(host, definition, disk))),
+        definition: { ...pinned, disks },
+        roots,
+        ...(variables === undefined ? {} : { variables }),
       };
     },
 
-    async run({ definition, roots }, operation) {
+    async run({ definition, roots, variables }, operation) {
+      if (variables !== undefined)
+        await operation.step('make-variable-store', () => makeVariables(variables));
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
-        for (const { disk, id, path, format, sizeBytes } of roots) {
-          const identity = JSON.stringify(await readIdentity(path));
-          await insertLayer(transaction, { id, path, format, parent: null, root: 1, sizeBytes, identity });
+        for (const { disk, id, path, format, sizeBytes, driver } of roots) {
+          const identity = JSON.stringify(await host.drivers.get(driver).identity({ path, driver }));
+          await insertLayer(transaction, {
+            ...{ id, path, format, sizeBytes, driver, identity },
+            ...{ parent: null, root: 1, tree: id, guest: definition.uuid },
+          });
           await setHead(transaction, definition.uuid, disk, id);
         }
       });
       await operation.publish({ type: 'guest', action: 'defined', message: `${definition.name} defined` });
     },
 
-    undo: () => Promise.resolve(),
+    async undo({ definition, variables }) {
+      if (variables === undefined || (await hasGuest(host.catalog, definition.uuid))) return;
+      await rm(dirname(variables.path), { recursive: true, force: true });
+    },
     finish: () => Promise.resolve(),
   };
 }
@@ -145,7 +186,7 @@ async function checkUnknown(host: Host, definition: Definition): Promise<void> {
 
 async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   try {
-    return await realpath(disk.path);
+    return await lastingName(disk.path, await realpath(disk.path));
   } catch (error) {
     const reason =
       errnoOf(error) === 'ENOENT' ? 'does not exist' : `can not be read (${errnoOf(error) ?? 'unknown'})`;
@@ -161,6 +202,17 @@ async function realDisk(guest: string, disk: DiskDefinition): Promise<string> {
   }
 }
 
+/**
+ * Such devices are numbered anew at each start of the host. Those of the device mapper have another name that stays; of
+ * the others (ZFS, Ceph) the link that was given is the only one.
+ */
+async function lastingName(given: string, path: string): Promise<string> {
+  if (/^\/dev\/(zd|rbd)\d+/.test(path)) return given;
+  const [, device] = /^\/dev\/(dm-\d+)$/.exec(path) ?? [];
+  if (device === undefined) return path;
+  return `/dev/mapper/${(await readFile(`/sys/class/block/${device}/dm/name`, 'utf8')).trim()}`;
+}
+
 /** No file is ever written to by two guests, nor by one while another reads it. */
 async function checkDisksFree(host: Host, definition: Definition): Promise<void> {
   const layers = new Map((await listLayers(host.catalog)).map((layer) => [layer.path, layer]));
@@ -171,32 +223,36 @@ async function checkDisksFree(host: Host, definition: Definition): Promise<void>
         (other) => other.path === disk.path && !(other.readonly && disk.readonly),
       ),
     );
-    if (user !== undefined || layers.has(disk.path)) {
-      const by = user === undefined ? 'a layer of another guest' : `guest ${user.name}`;
-      throw new StasisError(
-        'disk-in-use',
-        `disk ${disk.name} of guest ${definition.name}: ${disk.path} already belongs to ${by}`,
-        {
-          guest: definition.name,
-          details: { disk: disk.name, path: disk.path },
-        },
-      );
-    }
+    const layer = layers.get(disk.path);
+    if (user === undefined && layer === undefined) continue;
+    const owner = user ?? others.find(({ uuid }) => uuid === layer?.guest);
+    const by = owner === undefined ? 'another guest' : `guest ${owner.name}`;
+    const what = user === undefined ? `is a layer of ${by}` : `already belongs to ${by}`;
+    throw new StasisError(
+      'disk-in-use',
+      `disk ${disk.name} of guest ${definition.name}: ${disk.path} ${what}; a disk that two guests share, of which one writes, can't be captured at one instant`,
+      {
+        guest: definition.name,
+        details: { disk: disk.name, path: disk.path, ...(owner === undefined ? {} : { usedBy: owner.name }) },
+      },
+    );
   }
 }
 
+/** @param path what it looks like, when it isn't there yet */
 async function rootLayer(
   host: Host,
-  definition: Definition,
+  guest: string,
   disk: DiskDefinition & { readonly format: 'qcow2' | 'raw' },
+  path: string = disk.path,
 ): Promise<RootLayer> {
-  const info = await host.imageTool.info(disk.path);
+  const info = await host.imageTool.info(path);
   if (info.format !== disk.format && disk.format !== 'raw') {
     throw new StasisError(
       'invalid-definition',
-      `disk ${disk.name} of guest ${definition.name}: ${disk.path} is ${info.format}, not ${disk.format}`,
+      `disk ${disk.name} of guest ${guest}: ${disk.path} is ${info.format}, not ${disk.format}`,
       {
-        guest: definition.name,
+        guest,
         details: { disk: disk.name, path: disk.path },
       },
     );
@@ -207,5 +263,9 @@ async function rootLayer(
     path: disk.path,
     format: disk.format,
     sizeBytes: info['virtual-size'],
+    driver:
+      path === disk.path
+        ? await host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver)
+        : (disk.driver ?? 'overlay'),
   };
 }

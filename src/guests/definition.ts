@@ -1,134 +1,90 @@
 /**
  * A guest's definition: what the user writes (YAML or JSON), read strictly, and what is pinned from it once and for
- * all, so that an image taken today finds the same machine in five years.
+ * all, so that an image taken today finds the same machine in five years. The parts are in the folder of this name.
  */
-import { randomBytes, randomUUID } from 'node:crypto';
-import { resolve } from 'node:path';
-import { closest } from 'fastest-levenshtein';
+import { randomUUID } from 'node:crypto';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
-import { OnBoot, OnShutdown, type Policy } from '../api/schemas.ts';
+import { Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
+import type { UefiFirmware } from '../qemu/firmware.ts';
 import { fromStored } from '../stored.ts';
+import { BootInput, pinBoot, type Boot } from './definition/boot.ts';
+import { DeviceInputs, pinDevices, type Devices } from './definition/devices.ts';
+import { checkDisks, DiskInput, pinDisk, VARIABLE_STORE, type DiskDefinition } from './definition/disks.ts';
+import { refusal } from './definition/explain.ts';
+import { FirmwareInput, pinUefi, type Uefi, type UefiWish } from './definition/firmware.ts';
+import {
+  checkTopology,
+  MachineInputs,
+  pinMachineDetails,
+  type MachineDetails,
+} from './definition/machine.ts';
+import { MemoryInput, pinMemory, type Memory } from './definition/memory.ts';
+import {
+  checkNetwork,
+  MAX_NETWORKS,
+  NetworkInput,
+  pinNetwork,
+  type NetworkDefinition,
+} from './definition/networks.ts';
+import { invalid, OneOf, strict } from './definition/schema.ts';
 
-const strict = { additionalProperties: false } as const;
-const OneOf = <const T extends readonly string[]>(...values: T) =>
-  Type.Unsafe<T[number]>({ type: 'string', enum: [...values] });
+export { VARIABLE_STORE };
+export type { DiskDefinition, NetworkDefinition, UefiWish };
 
-const DISK_NAME = '^[A-Za-z0-9][A-Za-z0-9_-]{0,14}$';
-/** Slots of the PCI bus set aside for disks and for networks: fixed, so that addresses never move. */
-const MAX_VIRTIO_DISKS = 14;
-const MAX_SATA_DISKS = 6;
-const MAX_NETWORKS = 6;
+const PolicyInput = Type.Partial(Policy, strict);
 
-const DiskInput = Type.Object(
-  {
-    name: Type.String({ pattern: DISK_NAME }),
-    path: Type.String({ minLength: 1 }),
-    format: OneOf('qcow2', 'raw', 'vmdk', 'vdi', 'vhdx', 'vpc', 'qed'),
-    bus: Type.Optional(OneOf('virtio', 'sata', 'scsi', 'ide')),
-    readonly: Type.Optional(Type.Boolean()),
-  },
-  strict,
-);
-
-const NetworkInput = Type.Object(
-  {
-    type: OneOf('user', 'bridge', 'tap'),
-    mac: Type.Optional(Type.String({ pattern: '^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$' })),
-    bridge: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.-]{1,15}$' })),
-    tap: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.-]{1,15}$' })),
-  },
-  strict,
-);
-
-const PolicyInput = Type.Object(
-  {
-    onBoot: Type.Optional(OnBoot),
-    onShutdown: Type.Optional(OnShutdown),
-    order: Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000 })),
-    delaySeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 })),
-  },
-  strict,
-);
-
-const MemoryInput = Type.Object(
-  {
-    size: Type.Union([Type.String(), Type.Integer()]),
-    hugepages: Type.Optional(Type.Union([Type.Boolean(), OneOf('2MiB', '1GiB')])),
-  },
-  strict,
-);
+const UUID = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 
 /** What the user writes. */
 const DefinitionInput = Type.Object(
   {
     name: Type.String({ pattern: NAME_PATTERN }),
-    uuid: Type.Optional(Type.String({ pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' })),
-    memory: Type.Union([Type.String(), Type.Integer(), MemoryInput]),
+    uuid: Type.Optional(Type.String({ pattern: UUID })),
+    memory: MemoryInput,
     cpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 255 })),
     machine: Type.Optional(Type.String({ pattern: '^[a-z0-9.-]{1,40}$' })),
-    cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,200}$' })),
+    cpu: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_.,+=-]{1,2000}$' })),
+    ...MachineInputs,
     accelerator: Type.Optional(OneOf('auto', 'kvm', 'tcg')),
-    firmware: Type.Optional(OneOf('bios', 'uefi')),
-    boot: Type.Optional(
-      Type.Object(
-        {
-          kernel: Type.String({ minLength: 1 }),
-          initrd: Type.Optional(Type.String({ minLength: 1 })),
-          cmdline: Type.Optional(Type.String()),
-        },
-        strict,
-      ),
-    ),
-    disks: Type.Optional(Type.Array(DiskInput, { maxItems: 20 })),
+    firmware: Type.Optional(FirmwareInput),
+    boot: Type.Optional(BootInput),
+    disks: Type.Optional(Type.Array(DiskInput, { maxItems: 40 })),
     networks: Type.Optional(Type.Array(NetworkInput, { maxItems: MAX_NETWORKS })),
-    graphics: Type.Optional(OneOf('none', 'vnc')),
+    ...DeviceInputs,
     serial: Type.Optional(Type.Boolean()),
     agent: Type.Optional(Type.Boolean()),
+    tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
+    /** when the guest has had one elsewhere */
+    generation: Type.Optional(Type.String({ pattern: UUID })),
     qemu: Type.Optional(Type.Object({ args: Type.Array(Type.String()) }, strict)),
   },
   strict,
 );
-type DefinitionInput = Static<typeof DefinitionInput>;
-
-export interface DiskDefinition {
-  readonly name: string;
-  readonly path: string;
-  readonly format: Static<typeof DiskInput>['format'];
-  readonly bus: 'virtio' | 'sata' | 'scsi' | 'ide';
-  readonly readonly: boolean;
-}
-
-export interface NetworkDefinition {
-  readonly type: 'user' | 'bridge' | 'tap';
-  readonly mac: string;
-  readonly bridge?: string;
-  readonly tap?: string;
-}
+export type DefinitionInput = Static<typeof DefinitionInput>;
 
 /** The pinned definition: every choice made, every path absolute. */
-export interface Definition {
+export interface Definition extends Memory, MachineDetails, Devices {
   readonly name: string;
   readonly uuid: string;
-  readonly memoryBytes: number;
-  /** size of the huge pages that its memory is made of, when it is */
-  readonly hugePageBytes?: number;
   readonly cpus: number;
   /** exact and versioned, such as `pc-q35-10.0` */
   readonly machine: string;
   readonly cpu: string;
   readonly accelerator: 'kvm' | 'tcg';
-  readonly firmware: 'bios';
-  readonly boot: { readonly kernel: string; readonly initrd?: string; readonly cmdline: string } | null;
+  readonly firmware: 'bios' | UefiFirmware;
+  readonly boot: Boot | null;
   readonly disks: readonly DiskDefinition[];
   readonly networks: readonly NetworkDefinition[];
-  readonly graphics: 'none' | 'vnc';
   readonly serial: boolean;
   readonly agent: boolean;
-  readonly policy: Policy;
+  /** a TPM 2.0; absent in definitions of before there was one */
+  readonly tpm?: boolean;
+  /** what the guest has of its own: policy.ts says what holds where it has none */
+  readonly policy: Partial<Policy>;
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
   /** the image of another guest that this one was made from: its disks stand on that guest's */
@@ -143,11 +99,10 @@ export function storedDefinition(guest: { readonly definition: string }): Defini
 
 /** What only the host can answer when a definition is pinned. */
 export interface HostChoices {
+  resolveFirmware(wanted: UefiWish): Promise<Uefi>;
   resolveMachine(machine: string): Promise<string>;
   resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
 }
-
-const DEFAULT_POLICY: Policy = { onBoot: 'none', onShutdown: 'save', order: 100, delaySeconds: 0 };
 
 /**
  * Reads what a user wrote and pins it.
@@ -162,60 +117,45 @@ export async function pinDefinition(
 ): Promise<Definition> {
   const read = readDefinition(input);
   const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto');
+  const uuid = (read.uuid ?? randomUUID()).toLowerCase();
+  const machine = await host.resolveMachine(read.machine ?? 'q35');
+  const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, (wanted) =>
+    host.resolveFirmware(wanted),
+  );
   const definition: Definition = {
     name: read.name,
-    uuid: (read.uuid ?? randomUUID()).toLowerCase(),
+    uuid,
     ...pinMemory(read.memory),
     cpus: read.cpus ?? 1,
-    machine: await host.resolveMachine(read.machine ?? 'q35'),
+    machine,
     cpu: pinCpu(read.cpu ?? 'host-model', accelerator),
     accelerator,
-    firmware: 'bios',
-    boot: read.boot
-      ? {
-          kernel: resolve(directory, read.boot.kernel),
-          ...(read.boot.initrd === undefined ? {} : { initrd: resolve(directory, read.boot.initrd) }),
-          cmdline: read.boot.cmdline ?? '',
-        }
-      : null,
-    disks: (read.disks ?? []).map((disk) => ({
-      name: disk.name,
-      path: resolve(directory, disk.path),
-      format: disk.format,
-      bus: disk.bus ?? 'virtio',
-      readonly: disk.readonly ?? false,
-    })),
-    networks: (read.networks ?? []).map((network) => ({
-      type: network.type,
-      mac: (network.mac ?? randomMac()).toLowerCase(),
-      ...(network.bridge === undefined ? {} : { bridge: network.bridge }),
-      ...(network.tap === undefined ? {} : { tap: network.tap }),
-    })),
-    graphics: read.graphics ?? 'none',
+    firmware: uefi?.firmware ?? 'bios',
+    boot: read.boot === undefined ? null : pinBoot(read.boot, directory),
+    disks: (read.disks ?? []).map((disk) => pinDisk(disk, directory)),
+    networks: (read.networks ?? []).map(pinNetwork),
+    ...pinMachineDetails(read),
+    ...pinDevices(read),
     serial: read.serial ?? true,
     agent: read.agent ?? false,
-    policy: { ...DEFAULT_POLICY, ...read.policy },
-    generation: randomUUID(),
+    tpm: read.tpm ?? false,
+    policy: read.policy ?? {},
+    generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
   };
   checkWhole(definition);
-  return definition;
+  // Last: the order of the others is the order in which they are booted from.
+  return uefi === undefined ? definition : { ...definition, disks: [...definition.disks, uefi.store] };
 }
 
 function readDefinition(input: unknown): DefinitionInput {
-  if (!Value.Check(DefinitionInput, input)) {
-    const errors = Value.Errors(DefinitionInput, input).filter(({ keyword }) => keyword !== 'boolean');
-    // A key that is misspelt is also one that is missing: the misspelling is what the user wants to hear of.
-    const error = errors.find(({ keyword }) => keyword === 'additionalProperties') ?? errors[0];
-    throw invalid(error === undefined ? 'it does not fit the schema' : explain(error, input), {
-      path: error?.instancePath,
-    });
-  }
-  if (input.firmware === 'uefi') {
+  if (!Value.Check(DefinitionInput, input)) throw refusal(DefinitionInput, input);
+  const shared = input.disks?.find(({ shareable, readonly }) => shareable === true && readonly !== true);
+  if (shared !== undefined) {
     throw new StasisError(
       'unsupported',
-      `guest ${input.name}: firmware uefi is not supported yet; use bios`,
-      { guest: input.name },
+      `disk ${shared.name} of guest ${input.name} is shareable: a disk that other guests write to can't be captured at one instant with this one; share it read-only, or give each guest its own`,
+      { guest: input.name, details: { disk: shared.name, path: shared.path } },
     );
   }
   return input;
@@ -223,103 +163,15 @@ function readDefinition(input: unknown): DefinitionInput {
 
 /** What the parts can't say alone. */
 function checkWhole(definition: Definition): void {
-  const names = definition.disks.map((disk) => disk.name);
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined) throw invalid(`two disks are called "${twice}"`);
-  const paths = definition.disks.filter((disk) => !disk.readonly).map((disk) => disk.path);
-  const samePath = paths.find((path, index) => paths.indexOf(path) !== index);
-  if (samePath !== undefined) throw invalid(`two disks use the file ${samePath}`);
-  const count = (bus: string) => definition.disks.filter((disk) => disk.bus === bus).length;
-  if (count('virtio') > MAX_VIRTIO_DISKS)
-    throw invalid(`more than ${MAX_VIRTIO_DISKS} virtio disks; use bus scsi for some`);
-  if (count('sata') > MAX_SATA_DISKS) throw invalid(`more than ${MAX_SATA_DISKS} sata disks`);
-  const isPc = definition.machine.startsWith('pc-i440fx');
-  if (isPc && count('sata') > 0)
-    throw invalid(`machine ${definition.machine} has no SATA controller: use bus ide, or machine q35`);
-  if (!isPc && count('ide') > 0)
-    throw invalid(`machine ${definition.machine} has no IDE controller: use bus sata, or machine pc`);
-  if (count('ide') > 4) throw invalid('more than 4 ide disks');
-  if (!isPc && !definition.machine.startsWith('pc-q35'))
-    throw invalid(`machine ${definition.machine} is not supported: use q35 or pc`);
-  for (const network of definition.networks) {
-    if (network.type === 'bridge' && network.bridge === undefined)
-      throw invalid('a bridge network needs `bridge: NAME`');
-    if (network.type === 'tap' && network.tap === undefined) throw invalid('a tap network needs `tap: NAME`');
-  }
-}
-
-const MEMORY = /^(\d+(?:\.\d+)?)\s*(K|M|G|T|Ki|Mi|Gi|Ti)?B?$/i;
-const EXPONENTS: Record<string, number> = { k: 1, m: 2, g: 3, t: 4 };
-const MIB = 1024 ** 2;
-
-/**
- * Memory sizes are binary whatever the unit's spelling, as everybody's memory is: `2GiB`, `2G`, `512 MB`; a plain number is bytes.
- * @throws StasisError `invalid-definition`
- */
-export function parseMemory(memory: string | number): number {
-  const [, amount = '', unit = ''] = MEMORY.exec(String(memory).trim()) ?? [];
-  const bytes = Number(amount) * 1024 ** (EXPONENTS[unit.charAt(0).toLowerCase()] ?? 0);
-  if (amount === '' || !Number.isSafeInteger(bytes))
-    throw invalid(`memory "${memory}" is not a size; write it like 2GiB or 512MiB`);
-  if (bytes < 16 * MIB || bytes % MIB !== 0)
-    throw invalid(`memory "${memory}" must be whole MiB, and at least 16 MiB`);
-  return bytes;
-}
-
-const HUGE_PAGE_BYTES = { '2MiB': 2 * MIB, '1GiB': 1024 * MIB } as const;
-
-/** @throws StasisError `invalid-definition` */
-function pinMemory(memory: DefinitionInput['memory']): Pick<Definition, 'memoryBytes' | 'hugePageBytes'> {
-  const { size, hugepages = false } = typeof memory === 'object' ? memory : { size: memory };
-  const memoryBytes = parseMemory(size);
-  if (hugepages === false) return { memoryBytes };
-  const hugePageBytes = HUGE_PAGE_BYTES[hugepages === true ? '2MiB' : hugepages];
-  if (memoryBytes % hugePageBytes !== 0)
-    throw invalid(`memory "${size}" is no whole number of huge pages of ${hugePageBytes / MIB} MiB`);
-  return { memoryBytes, hugePageBytes };
+  const { machine, disks, networks } = definition;
+  if (!machine.startsWith('pc-i440fx') && !machine.startsWith('pc-q35'))
+    throw invalid(`machine ${machine} is not supported: use q35 or pc`);
+  checkDisks(disks, definition.emptyDrives ?? [], machine);
+  networks.forEach(checkNetwork);
+  checkTopology(definition.cpus, definition);
 }
 
 /** An image needs the same CPU when it comes back, so `host-model` becomes a name that QEMU keeps. */
 function pinCpu(cpu: string, accelerator: 'kvm' | 'tcg'): string {
-  if (cpu !== 'host-model') return cpu;
-  return accelerator === 'kvm' ? 'host' : 'max';
-}
-
-/** In QEMU's own range, locally administered by assignment. */
-export function randomMac(): string {
-  return ['52', '54', '00', ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, '0'))].join(
-    ':',
-  );
-}
-
-type SchemaError = ReturnType<typeof Value.Errors>[number];
-
-function explain(error: SchemaError, input: unknown): string {
-  const where = error.instancePath === '' ? '' : `${error.instancePath.slice(1).replaceAll('/', '.')}: `;
-  if (error.keyword === 'additionalProperties') {
-    const [unknown = ''] = error.params.additionalProperties;
-    const known = knownKeys(error.schemaPath);
-    return `${where}unknown key "${unknown}"; did you mean "${closest(unknown, known)}"? (known: ${known.join(', ')})`;
-  }
-  if (error.keyword === 'required')
-    return `${where}the key "${error.params.requiredProperties[0]}" is missing`;
-  if (error.keyword === 'enum') return `${where}must be one of ${error.params.allowedValues.join(', ')}`;
-  if (input === null || typeof input !== 'object')
-    return 'a guest definition is a YAML or JSON mapping with at least `name` and `memory`';
-  return `${where}${error.message}`;
-}
-
-/** The keys that the schema at a path such as `#/properties/disks/items` knows. */
-function knownKeys(schemaPath: string): string[] {
-  let schema: object = DefinitionInput;
-  for (const part of [...schemaPath.split('/').slice(1), 'properties']) {
-    const inner: unknown = Reflect.get(schema, part);
-    if (typeof inner !== 'object' || inner === null) return [];
-    schema = inner;
-  }
-  return Object.keys(schema);
-}
-
-function invalid(message: string, details?: Record<string, unknown>): StasisError {
-  return new StasisError('invalid-definition', `the definition is not valid: ${message}`, { details });
+  return cpu.replace(/^host-model(?=,|$)/, accelerator === 'kvm' ? 'host' : 'max');
 }

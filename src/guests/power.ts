@@ -5,6 +5,7 @@ import type { OperationHandle, Procedure, Subject } from '../operations/procedur
 import { contactAgent } from './agent.ts';
 import { setClock, type Finding } from './clock.ts';
 import { storedDefinition } from './definition.ts';
+import { letGo } from './frozen.ts';
 import type { Host } from './host.ts';
 
 /** Who resumes a guest waits for its agent no longer than this. */
@@ -51,7 +52,7 @@ export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
 /** The guest's clock stood still as well. Where its agent can set it, it is right again. */
 export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
   return simple('resume', host, true, async (plan, operation) => {
-    await host.supervisor.resume(plan.guest, operation.guestName);
+    await letGo(host, plan.guest, operation);
     const { agent } = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
     if (agent) await operation.outcome({ name: 'clock', ...(await clockFinding(host, plan, operation)) });
   });
@@ -95,11 +96,11 @@ export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: numb
     async run(plan, operation) {
       await operation.step('press-power-button', async () => {
         const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
-        const timeout = AbortSignal.timeout(plan.timeoutSeconds * 1000);
+        const timeout = AbortSignal.timeout(Math.ceil(plan.timeoutSeconds * 1000));
         const ended = host.supervisor.whenEnded(plan.guest, AbortSignal.any([timeout, operation.signal]));
         // A paused guest can't react to its power button.
         const { status } = await qmp.execute('query-status');
-        if (status === 'paused') await qmp.execute('cont');
+        if (status === 'paused') await letGo(host, plan.guest, operation);
         await qmp.execute('system_powerdown');
         try {
           await ended;

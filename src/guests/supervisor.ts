@@ -22,7 +22,9 @@ import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.
 import { readPagerRequest } from '../qemu/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore-mapped.ts';
 import { resumeGuest } from '../qemu/run-state.ts';
+import { startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
+import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 
 export type RunState = 'running' | 'paused';
@@ -44,6 +46,7 @@ interface LiveGuest {
 
 export interface SupervisorOptions {
   readonly catalog: CatalogDatabase;
+  readonly drivers: Drivers;
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
@@ -110,10 +113,19 @@ export class Supervisor {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
 
-  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
-  async launch(instance: string, args: readonly string[], signal: AbortSignal): Promise<QemuProcess> {
+  /**
+   * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
+   * @param tpmDirectory where the state of its TPM is, when it has one
+   */
+  async launch(
+    instance: string,
+    args: readonly string[],
+    signal: AbortSignal,
+    tpmDirectory?: string,
+  ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+    if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
     const process = await launchQemu({ binary: this.#options.binary, args, runDirectory, signal });
     this.#candidates.set(instance, process);
     return process;
@@ -181,7 +193,7 @@ export class Supervisor {
     const heads = await headIds(this.#options.catalog, uuid);
     try {
       await seal(
-        this.#options.catalog,
+        this.#options,
         heads.map((head) => head.layer),
       );
     } catch (error) {
@@ -237,18 +249,17 @@ export class Supervisor {
     await Promise.all(readers);
   }
 
-  /** Finds the processes of a former daemon again. Called once, at start. */
-  async reconnect(): Promise<void> {
+  /** Finds the processes of a former daemon again. Called once, at start. @param cause why those that are gone ended */
+  async reconnect(cause: string): Promise<void> {
     const guests = await listGuests(this.#options.catalog);
-    await Promise.all(guests.map((guest) => this.#reconnect(guest)));
+    await Promise.all(guests.map((guest) => this.#reconnect(guest, cause)));
   }
 
-  async #reconnect({ uuid, name, instance }: GuestRecord): Promise<void> {
+  async #reconnect({ uuid, name, instance }: GuestRecord, cause: string): Promise<void> {
     if (instance === null) return;
     try {
       const process = await this.attach(instance, uuid);
-      if (process === undefined)
-        return await this.end(uuid, 'its QEMU process ended while no daemon watched it');
+      if (process === undefined) return await this.end(uuid, cause);
       await setStateReason(this.#options.catalog, uuid, null);
       await this.adopt(uuid, instance, process);
     } catch (error) {

@@ -74,6 +74,7 @@ function generation({ definition, savedDefinition }: Restored): Outcome {
 /** What a clone can't be rid of from outside. */
 function sameAsBefore({ definition, savedDefinition }: Restored): Outcome {
   const addresses = savedDefinition.networks.map(({ mac }) => mac);
+  const tpm = definition.tpm === true ? ', the keys of its TPM' : '';
   const network =
     addresses.length === 0
       ? ''
@@ -81,7 +82,7 @@ function sameAsBefore({ definition, savedDefinition }: Restored): Outcome {
   return {
     name: 'identity',
     outcome: 'skipped',
-    message: `inside, it is ${savedDefinition.name} still: hostname, machine-id, host keys${network}. Change them in the guest; a shutdown and start of ${definition.name} gives it the addresses and the UUID of its own definition`,
+    message: `inside, it is ${savedDefinition.name} still: hostname, machine-id, host keys${tpm}${network}. Change them in the guest; a shutdown and start of ${definition.name} gives it the addresses and the UUID of its own definition`,
   };
 }
 

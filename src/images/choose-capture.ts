@@ -15,6 +15,7 @@ import { measureDirtyRate } from '../qemu/dirty-rate.ts';
 import { isArriving } from '../qemu/migration.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { isRunning } from '../qemu/run-state.ts';
+import { rehearseCopies, type CopyTime } from './capture-disks.ts';
 import {
   better,
   longestLastPass,
@@ -24,13 +25,18 @@ import {
   type MethodPrediction,
 } from './prediction.ts';
 
+/** What copies of disks may add to a pause for which the user has set no limit: an overlay takes a millisecond. */
+const COPY_BUDGET_MS = 50;
 /** So many of a guest's latest saves are looked at: the machine may have changed since earlier ones. */
 const EXPERIENCE = 50;
 
 /** What a live save of a guest would be like, by each method. */
 export interface Assessment {
   readonly load: GuestLoad;
+  /** without the copies of disks */
   readonly methods: readonly (MethodPrediction & { readonly obstacle: string | null })[];
+  /** what copies of disks would add to the pause */
+  readonly copies: readonly CopyTime[];
 }
 
 export interface Wish {
@@ -48,6 +54,10 @@ export interface CaptureChoice {
   readonly predictedMs: number;
   /** the most that may be left to write when precopy stops the guest; null: whatever it takes */
   readonly lastPassMs: number | null;
+  /** disks that could be copied, which would take too long: they are switched to overlays this time */
+  readonly switched: readonly CopyTime[];
+  /** how long a copy may take, of all disks together */
+  readonly copyBudgetMs: number;
   /** what to do when precopy gets nowhere */
   readonly fallback: { readonly modelMs: number; readonly predictedMs: number } | null;
 }
@@ -75,14 +85,14 @@ export async function assess(
     const experience = own.length > 0 ? own : await recentCaptures(host.catalog, method, EXPERIENCE);
     methods.push({ ...predict(method, load, experience), obstacle: obstacles[method] });
   }
-  return { load, methods };
+  return { load, methods, copies: await rehearseCopies(host, definition, signal) };
 }
 
 /**
  * The best way that is possible and within what is wished.
  * @throws StasisError `pause-too-long` with what each method would cost; `unsupported` when the wished one isn't possible
  */
-export function choose({ load, methods }: Assessment, wish: Wish, guestName: string): CaptureChoice {
+export function choose({ load, methods, copies }: Assessment, wish: Wish, guestName: string): CaptureChoice {
   const { maxPauseMs = Infinity } = wish;
   const wanted = methods.filter(({ method }) => wish.method === undefined || method === wish.method);
   const possible = wanted.filter(({ obstacle }) => obstacle === null);
@@ -92,22 +102,46 @@ export function choose({ load, methods }: Assessment, wish: Wish, guestName: str
   }
   const best = better(possible.filter(({ pauseMs }) => pauseMs <= maxPauseMs));
   if (best === undefined) throw tooLong(guestName, methods, maxPauseMs);
+  const copyBudgetMs = wish.maxPauseMs === undefined ? COPY_BUDGET_MS : maxPauseMs - best.pauseMs;
+  const { copied, switched } = withinBudget(copies, copyBudgetMs);
+  const copyMs = sum(copied);
   const fallback = possible.find(
-    ({ method, pauseMs }) => method === 'background' && method !== best.method && pauseMs <= maxPauseMs,
+    ({ method, pauseMs }) =>
+      method === 'background' && method !== best.method && pauseMs + copyMs <= maxPauseMs,
   );
   const lastPassMs = Math.min(
     // What is written in so long at full speed takes longer when it lies scattered.
-    Math.max(1, (maxPauseMs - best.fixedMs) / SCATTERED),
+    Math.max(1, (maxPauseMs - best.fixedMs - copyMs) / SCATTERED),
     fallback === undefined ? Infinity : longestLastPass(fallback),
   );
   return {
     method: best.method,
     dirtyBytesPerSecond: load.dirtyBytesPerSecond,
-    modelMs: best.modelMs,
-    predictedMs: best.pauseMs,
+    modelMs: best.modelMs + copyMs,
+    predictedMs: best.pauseMs + copyMs,
     lastPassMs: lastPassMs === Infinity ? null : lastPassMs,
-    fallback: fallback === undefined ? null : { modelMs: fallback.modelMs, predictedMs: fallback.pauseMs },
+    switched,
+    copyBudgetMs,
+    fallback:
+      fallback === undefined
+        ? null
+        : { modelMs: fallback.modelMs + copyMs, predictedMs: fallback.pauseMs + copyMs },
   };
+}
+
+/** The quickest first, as many as fit: they are made one beside the other, but on one file system one after the other. */
+function withinBudget(
+  copies: readonly CopyTime[],
+  budgetMs: number,
+): { readonly copied: readonly CopyTime[]; readonly switched: readonly CopyTime[] } {
+  const quickestFirst = copies.toSorted((a, b) => a.copyMs - b.copyMs);
+  let count = 0;
+  while (count < copies.length && sum(quickestFirst.slice(0, count + 1)) <= budgetMs) count += 1;
+  return { copied: quickestFirst.slice(0, count), switched: quickestFirst.slice(count) };
+}
+
+function sum(copies: readonly CopyTime[]): number {
+  return copies.reduce((total, { copyMs }) => total + copyMs, 0);
 }
 
 /**
@@ -124,8 +158,10 @@ export async function predictSave(host: Host, guest: GuestRecord, wish: Wish): P
     );
   }
   const assessment = await assess(host, { uuid: guest.uuid, definition: storedDefinition(guest) }, process);
-  const { load, methods } = assessment;
+  const { load, methods, copies } = assessment;
   const choice = (await isRunning(process.qmp)) ? choose(assessment, wish, guest.name) : null;
+  const isCopied = ({ disk }: CopyTime) => !choice?.switched.some((switched) => switched.disk === disk);
+  const copyMs = sum(copies.filter(isCopied));
   return {
     guest: guest.name,
     method: choice?.method ?? null,
@@ -135,9 +171,10 @@ export async function predictSave(host: Host, guest: GuestRecord, wish: Wish): P
     residentBytes: load.residentBytes,
     hostPageBytes: load.hostPageBytes,
     disks: load.diskCount,
+    copies: copies.map((copy) => ({ ...copy, copied: isCopied(copy) })),
     methods: methods.map(({ method, pauseMs, captureMs, writtenBytes, basedOn, obstacle }) => ({
       method,
-      predictedPauseMs: pauseMs,
+      predictedPauseMs: pauseMs + copyMs,
       predictedSaveMs: captureMs,
       predictedBytes: Math.round(writtenBytes),
       basedOn,

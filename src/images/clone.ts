@@ -1,35 +1,40 @@
 /**
  * A new guest from an image of another: with its memory, running at once. It has a name, a UUID, network addresses
- * and a generation id of its own, and heads of its own over the image's layers; memory and disks are shared until
- * it writes to them. Any number at once: the guest the image is of, and the image, are only read.
+ * and a generation id of its own, and heads of its own made from the image's layers; memory and disks are shared
+ * until it writes to them. Any number at once: the guest the image is of, and the image, are only read.
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
-import { getGuestByUuid, listGuests } from '../catalog/guests.ts';
+import { getGuestByUuid, listGuests, setFrozen, setTpm } from '../catalog/guests.ts';
 import { countRestore, getImageById } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
 import { alreadyDefined, insertDefined } from '../guests/define.ts';
-import { randomMac, type Definition } from '../guests/definition.ts';
+import type { Definition } from '../guests/definition.ts';
+import { randomMac } from '../guests/definition/networks.ts';
 import {
   checkSeals,
-  createHeads,
   guestDirectory,
   installHeads,
+  leaveDisks,
   machineDisks,
+  makeLayers,
   planHeads,
-  type PlannedHead,
+  removeLayers,
 } from '../guests/disks.ts';
 import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
 import { putRight } from './afterwards.ts';
 import { requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
+import { markLost } from './lost.ts';
+import { checkMedia, refuseExcluded } from './media.ts';
 
 export interface CloneArgs {
   /** UUID of the guest the image is of */
@@ -45,7 +50,7 @@ interface ClonePlan {
   readonly definition: Definition;
   readonly paused: boolean;
   readonly method: RestoreMethodName;
-  readonly heads: readonly PlannedHead[];
+  readonly heads: readonly PlannedLayer[];
 }
 
 export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
@@ -59,11 +64,13 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
     async plan(args, subject) {
       await checkNewName(host, subject.guestName);
       const source = await getGuestByUuid(catalog, args.source);
+      await markLost(host);
       const image = await requireImage(catalog, source, args.name ?? DEFAULT_IMAGE);
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
-      await checkSeals(catalog, pins);
+      await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
-      const { definition: saved, guestWasPaused } = manifestOf(image);
+      const { definition: saved, guestWasPaused, media = [] } = manifestOf(image);
+      refuseExcluded(media, source.name);
       await refuseWithoutHugePages(subject.guestName, saved);
       const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
       return {
@@ -72,20 +79,24 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         definition,
         paused: args.paused ?? guestWasPaused,
         method: await chooseRestoreMethod(image, memory, args.method),
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, definition.uuid), pins),
+        heads: await planHeads(host, { definition, data: host.paths.data }, pins),
       };
     },
 
     async run(plan, operation) {
       const { definition, heads, image: id, instance, method } = plan;
       const image = await getImageById(catalog, id);
-      await operation.step('lay-heads', () => createHeads(catalog, host.imageTool, directoryOf(plan), heads));
+      const { media = [] } = manifestOf(image);
+      if (media.length > 0) await operation.step('check-media', () => checkMedia(host, media, operation));
+      await operation.step('lay-heads', () => makeLayers(host, heads, operation.signal));
       await operation.step('load', async () => {
         const disks = await machineDisks(catalog, [], heads);
         await loadMachine(host, image, { instance, definition, method, disks }, operation);
       });
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, instance);
+        await setTpm(transaction, definition.uuid, instance);
+        await setFrozen(transaction, definition.uuid, manifestOf(image).quiesce?.isInMemory === true);
         await installHeads(transaction, definition.uuid, heads);
         await countRestore(transaction, id, method);
       });
@@ -93,6 +104,8 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
+      await removeLayers(host, plan.heads);
+      await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
       await rm(directoryOf(plan).root, { recursive: true, force: true });
     },
 

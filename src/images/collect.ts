@@ -2,7 +2,6 @@
  * Collecting layers that nothing holds any more: the model's steps (storage/layers.ts) done to files, with a block
  * job when a guest has them open and with qemu-img when none has. Every step may be begun again after any crash.
  */
-import { rm } from 'node:fs/promises';
 import {
   chainOf,
   childrenOf,
@@ -12,6 +11,7 @@ import {
   guestsOver,
   moveHolds,
   rootsOfGuest,
+  setIdentity,
   setParent,
   writerOf,
   type LayerRecord,
@@ -25,7 +25,9 @@ import { backingChain, headNodes, removeNode } from '../qemu/block-graph.ts';
 import { commitActive, commitIntermediate, streamInto } from '../qemu/block-merge.ts';
 import { cancelJobs } from '../qemu/interrupted-jobs.ts';
 import type { QmpClient } from '../qemu/qmp.ts';
+import type { FileIdentity } from '../storage/identity.ts';
 import { collectSteps, type CollectStep } from '../storage/layers.ts';
+import { fromStored } from '../stored.ts';
 
 /** The one running guest that has a layer open. */
 interface OpenDisk {
@@ -52,7 +54,7 @@ export async function collectTrees(
   await settleInterrupted(host, roots, operation);
   const deferred = new Set<string>();
   for (;;) {
-    const steps = collectSteps(await loadForest(host.catalog, roots));
+    const steps = collectSteps(await loadForest(host, roots));
     const step = steps.find(({ layer }) => !deferred.has(layer));
     if (step === undefined) return;
     if (!(await tryStep(host, step, operation))) deferred.add(step.layer);
@@ -65,7 +67,11 @@ async function tryStep(host: Host, step: CollectStep, operation: OperationHandle
   await operation.whileHolding(await guestsOver(host.catalog, [step.layer]), async () => {
     const [user, ...others] = await openDisks(host, step.layer);
     const foldsAnothersHead = user?.head === step.layer && user.guest !== operation.guest;
-    if (others.length > 0 || foldsAnothersHead) return;
+    // A file that QEMU or a reader has open under its name can't become another.
+    const isOpen = user !== undefined || (await host.readers.layers()).has(step.layer);
+    const replacesOpenFile = step.action === 'replace' && isOpen;
+    if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return;
+    if (!(await canReplace(host, step))) return;
     await operation.step(`${step.action}-layer`, () => perform(host, step, user, operation));
     done = true;
   });
@@ -87,6 +93,8 @@ async function perform(
       return absorb(host, layer, await getLayer(host.catalog, step.into), open, operation);
     case 'fold':
       return fold(host, layer, await getLayer(host.catalog, step.into), open, operation);
+    case 'replace':
+      return replaceRoot(host, layer, await getLayer(host.catalog, step.into), operation);
     default:
       return step satisfies never;
   }
@@ -100,7 +108,7 @@ async function remove(host: Host, layer: LayerRecord): Promise<void> {
     const qmp = host.supervisor.find(guest)?.qmp;
     if (qmp !== undefined) await removeNode(qmp, nodeName(layer.id));
   }
-  await rm(layer.path, { force: true });
+  await host.drivers.get(layer.driver).remove(layer);
   await deleteLayer(host.catalog, layer.id);
 }
 
@@ -167,6 +175,28 @@ async function fold(
     await becomeOne(host, layer, into, open);
   }
   await sealUnlessWritten(host, into.id);
+}
+
+/** Its driver may have to wait until something else is gone. */
+async function canReplace(host: Host, { action, layer: id }: CollectStep): Promise<boolean> {
+  const layer = action === 'replace' ? await findLayer(host.catalog, id) : undefined;
+  if (layer === undefined) return true;
+  return (await host.drivers.get(layer.driver).whyNotReplace?.(layer)) === undefined;
+}
+
+/** A copy that a guest stands on becomes the user's own disk; it is nobody's then, and the next step forgets it. */
+async function replaceRoot(
+  host: Host,
+  layer: LayerRecord,
+  root: LayerRecord,
+  operation: OperationHandle,
+): Promise<void> {
+  if (layer.identity === null) await seal(host, [layer.id]);
+  const { identity } = await getLayer(host.catalog, layer.id);
+  await host.drivers.get(root.driver).replaceRoot(layer, root, fromStored<FileIdentity>(identity ?? ''));
+  await operation.failpoint('replace:moved');
+  await setIdentity(host.catalog, root.id, identity);
+  await becomeOne(host, layer, root, undefined);
 }
 
 /**
@@ -244,7 +274,7 @@ async function openDisks(host: Host, layer: string): Promise<OpenDisk[]> {
 
 async function sealUnlessWritten(host: Host, layer: string): Promise<void> {
   const writer = await writerOf(host.catalog, layer);
-  if (writer === undefined || host.supervisor.find(writer) === undefined) await seal(host.catalog, [layer]);
+  if (writer === undefined || host.supervisor.find(writer) === undefined) await seal(host, [layer]);
 }
 
 /** Everything that stood on or held `layer` stands on or holds `into`, in the files' headers and in the catalog. */
@@ -274,10 +304,14 @@ async function becomeOne(
   for (const child of children) await sealUnlessWritten(host, child.id);
 }
 
-/** Is there anything to collect of a guest's layers? */
+/** Is there anything to collect of a guest's layers now? */
 export async function hasWork(host: Host, guest: string): Promise<boolean> {
   const roots = await rootsOfGuest(host.catalog, guest);
-  return collectSteps(await loadForest(host.catalog, roots)).length > 0;
+  for (const step of collectSteps(await loadForest(host, roots))) {
+    if (step.action !== 'replace') return true;
+    if ((await openDisks(host, step.layer)).length === 0 && (await canReplace(host, step))) return true;
+  }
+  return false;
 }
 
 /** Collecting as an operation of its own: what an interrupted one left. */

@@ -91,6 +91,7 @@ export function deleteProcedure(host: Host): Procedure<{ name?: string }, Delete
     async finish(plan, operation) {
       await tellWhoKeepsMemory(host, plan, operation);
       await operation.step('remove-memory', () => forget(host, plan.guest, plan.image));
+      await tellWhoReads(host, plan, operation);
       await collect(host, plan.guest, operation);
     },
   };
@@ -108,4 +109,15 @@ async function tellWhoKeepsMemory(host: Host, plan: DeletePlan, operation: Opera
       outcome: 'skipped',
       message: `the memory of ${users.toSorted().join(', ')} is mapped from this image: its memory file leaves the disk when ${users.length === 1 ? 'it stops' : 'they stop'}`,
     });
+}
+
+/** A reader goes on with the layers of a deleted image; they go when it has ended. */
+async function tellWhoReads(host: Host, plan: DeletePlan, operation: OperationHandle): Promise<void> {
+  const readers = await host.readers.list();
+  if (!readers.some(({ guest, image }) => guest === plan.guest && image === plan.name)) return;
+  await operation.outcome({
+    name: 'layers',
+    outcome: 'skipped',
+    message: 'somebody reads a disk of this image: its layers leave the disk when that has ended',
+  });
 }

@@ -6,6 +6,7 @@ import { commandLine, type MachineDisks } from '../guests/command-line.ts';
 import type { Definition } from '../guests/definition.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { tpmDirectory } from '../guests/tpm.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { verifyMemoryFile, type MemoryFile } from '../qemu/memory-file.ts';
 import { eager } from '../qemu/restore-eager.ts';
@@ -99,7 +100,12 @@ export async function loadMachine(
   const request = { ...saved, hostPageBytes: plan.definition.hugePageBytes };
   // A pager is for those that have one: it gets ready while QEMU does.
   const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), request);
-  const process = await host.supervisor.launch(plan.instance, args, operation.signal);
+  const process = await host.supervisor.launch(
+    plan.instance,
+    args,
+    operation.signal,
+    tpmDirectory(host, plan.definition, plan.instance),
+  );
   try {
     await method.load(process, {
       ...request,

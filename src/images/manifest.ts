@@ -5,11 +5,16 @@
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
+import type { QuiesceReport } from '../guests/quiesce.ts';
 import type { Pause } from '../qemu/capture.ts';
+import { syncPath } from '../storage/durable.ts';
+import type { Medium } from './media.ts';
 
 export interface ManifestDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** how the layer came to be the image's; absent in images of before there were drivers, all taken by `switch` or `stop` */
+  readonly takenBy?: 'copy' | 'switch' | 'stop';
   /** the pinned layer as it was named then; what it stands on says its own header */
   readonly layer: { readonly id: string; readonly path: string; readonly format: string };
 }
@@ -51,11 +56,15 @@ export interface Manifest {
     readonly storedBytes: number;
   } | null;
   readonly guestWasPaused: boolean;
+  /** whether its file systems were at rest; absent in images of before that could be */
+  readonly quiesce?: QuiesceReport;
   readonly qemuVersion: string;
   /** every device with state in the memory file: a machine with others is not the one that was saved */
   readonly devices: readonly string[];
   readonly definition: Definition;
   readonly disks: readonly ManifestDisk[];
+  /** disks of the machine that the image doesn't hold; absent in images of before they were recorded */
+  readonly media?: readonly Medium[];
 }
 
 export const MEMORY_FILE = 'memory';
@@ -73,10 +82,4 @@ export async function writeManifest(directory: string, manifest: Manifest): Prom
   await rename(draft, path);
   await syncPath(directory);
   await syncPath(dirname(directory));
-}
-
-/** Makes what was written to a file, or named in a directory, durable. */
-export async function syncPath(path: string): Promise<void> {
-  await using file = await open(path, 'r');
-  await file.sync();
 }

@@ -6,7 +6,14 @@
 import { randomUUID } from 'node:crypto';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
-import { getGuestByUuid, setCurrentImage, setDefinition, setInstance } from '../catalog/guests.ts';
+import {
+  getGuestByUuid,
+  setCurrentImage,
+  setDefinition,
+  setFrozen,
+  setInstance,
+  setTpm,
+} from '../catalog/guests.ts';
 import {
   countRestore,
   findImageById,
@@ -29,27 +36,30 @@ import { letRun } from '../guests/boot.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
-  createHeads,
-  guestDirectory,
   headIds,
   installHeads,
   loadForest,
   machineDisks,
+  makeLayers,
   planHeads,
-  removeHeads,
+  removeLayers,
   unseal,
-  type PlannedHead,
+  type DiskLayerId,
 } from '../guests/disks.ts';
 import { availableBytes, freeHugePageBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
+import { removeOldTpms } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore.ts';
-import { describeChange, readIdentity, type FileIdentity } from '../storage/identity.ts';
+import type { PlannedLayer } from '../storage/driver.ts';
+import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import { putRight } from './afterwards.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget, requireImage } from './delete.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
+import { markLost } from './lost.ts';
+import { checkMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
@@ -61,6 +71,8 @@ export interface RestoreArgs {
   readonly method?: RestoreMethodName;
   /** name of the image that first takes what the guest is now */
   readonly saveCurrent?: string;
+  /** refuse when the guest runs: what it is then is not to be given up */
+  readonly ifStopped?: boolean;
 }
 
 interface RestorePlan {
@@ -73,8 +85,8 @@ interface RestorePlan {
   /** the new id of the guest's life; null when it just goes on where it was saved, and the image is gone then */
   readonly generation: string | null;
   readonly saveCurrent: string | null;
-  /** new heads over the image's layers */
-  readonly heads: readonly PlannedHead[];
+  /** new heads made from the image's layers */
+  readonly heads: readonly PlannedLayer[];
   /** layers of the image that are simply written to again: the image goes, and nothing else stands on them */
   readonly reused: readonly ReusedLayer[];
   /** the present machine, which is given up */
@@ -99,6 +111,9 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
+      if (args.ifStopped === true && guest.instance !== null)
+        throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
+      await markLost(host);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
       const manifest = manifestOf(image);
       if (args.saveCurrent !== undefined) {
@@ -106,7 +121,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         supervisor.get(guest.uuid, guest.name);
       }
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
-      await checkSeals(catalog, pins);
+      await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
       const stopped = guest.instance === null;
       const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
@@ -122,7 +137,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         method: await chooseRestoreMethod(image, memory, args.method),
         generation: stopped && args.delete === true ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
-        heads: await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), over),
+        heads: await planHeads(host, { definition: manifest.definition, data: host.paths.data }, over),
         reused,
         replaces: guest.instance,
         alone,
@@ -139,9 +154,9 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           plan.saveCurrent,
         );
       }
-      await operation.step('lay-heads', () =>
-        createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads),
-      );
+      const { media = [] } = manifestOf(image);
+      if (media.length > 0) await operation.step('check-media', () => checkMedia(host, media, operation));
+      await operation.step('lay-heads', () => makeLayers(host, plan.heads, operation.signal));
       if (plan.alone) await operation.step('stop-present', () => supervisor.end(plan.guest));
       await operation.step('load', async () => {
         await unseal(
@@ -153,7 +168,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
         for (const { disk, layer } of plan.reused) await setHead(transaction, plan.guest, disk, layer);
-        await setInstance(transaction, plan.guest, plan.instance);
+        await becomes(transaction, plan, image);
         await setDefinition(
           transaction,
           plan.guest,
@@ -168,7 +183,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
 
     async undo(plan) {
       await supervisor.discard(plan.instance);
-      await removeHeads(plan.heads);
+      await removeOldTpms(host, plan.guest);
+      await removeLayers(host, plan.heads);
       for (const { layer, identity } of plan.reused) await setIdentity(catalog, layer, identity);
     },
 
@@ -179,6 +195,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         await operation.step('give-up-present', () =>
           supervisor.replace(plan.guest, plan.replaces, plan.instance),
         );
+        await removeOldTpms(host, plan.guest);
         const outcome = await bringBack(host, plan, image, operation);
         if (outcome.imageIsSpent)
           await operation.step('delete-image', () => dropAndForget(host, plan, image));
@@ -188,6 +205,13 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       return failure;
     },
   };
+}
+
+/** The loaded process is the guest, and as frozen as it was when it was saved. */
+async function becomes(catalog: Catalog, plan: RestorePlan, image: ImageRecord): Promise<void> {
+  await setInstance(catalog, plan.guest, plan.instance);
+  await setTpm(catalog, plan.guest, plan.instance);
+  await setFrozen(catalog, plan.guest, manifestOf(image).quiesce?.isInMemory === true);
 }
 
 /** The machine of the image on its new heads, or on its own layers. */
@@ -221,7 +245,7 @@ async function bringBack(
   operation: OperationHandle,
 ): Promise<Outcome> {
   if ((await host.supervisor.attach(plan.instance, plan.guest)) === undefined) {
-    if (await untouched(host, plan))
+    if (await untouched(host, plan, operation))
       return { failure: await giveBack(host, plan, image, operation), imageIsSpent: false };
     const failure = operation.reached('run') ? undefined : await loadAgain(host, plan, image, operation);
     if (failure !== undefined) return { failure, imageIsSpent: false };
@@ -272,7 +296,7 @@ async function loadAgain(
   await host.supervisor.discard(plan.instance);
   try {
     await operation.step('load-again', () => load(host, plan, image, operation));
-    await setInstance(host.catalog, plan.guest, plan.instance);
+    await becomes(host.catalog, plan, image);
     return undefined;
   } catch (error) {
     const failure = StasisError.from(error);
@@ -307,11 +331,13 @@ async function giveBack(
   );
 }
 
-async function untouched(host: Host, plan: RestorePlan): Promise<boolean> {
+async function untouched(host: Host, plan: RestorePlan, operation: OperationHandle): Promise<boolean> {
   for (const { layer, identity } of plan.reused) {
-    const now = await readIdentity((await getLayer(host.catalog, layer)).path);
-    if (identity === null || describeChange(fromStored<FileIdentity>(identity), now) !== undefined)
-      return false;
+    if (identity === null) return false;
+    const record = await getLayer(host.catalog, layer);
+    const now = await host.drivers.get(record.driver).identity(record);
+    if (describeChange(fromStored<FileIdentity>(identity), now) !== undefined) return false;
+    if (!provesContent(now) && operation.reached('run')) return false;
   }
   return plan.reused.length > 0;
 }
@@ -342,14 +368,15 @@ async function restoredDefinition(
 async function reusable(
   host: Host,
   guest: string,
-  pins: readonly { disk: string; layer: string }[],
+  pins: readonly DiskLayerId[],
 ): Promise<readonly ReusedLayer[]> {
-  const forest = await loadForest(host.catalog, await rootsOfGuest(host.catalog, guest));
+  const forest = await loadForest(host, await rootsOfGuest(host.catalog, guest));
   const heads = await headIds(host.catalog, guest);
   for (const { disk, layer } of pins) {
     const isHead = heads.some((head) => head.disk === disk && head.layer === layer);
     const hasChild = forest.layers.some(({ parent }) => parent === layer);
-    if (!isHead || hasChild || (await pinnedBy(host.catalog, layer)).length > 1) return [];
+    const isRead = (await host.readers.layers()).has(layer);
+    if (!isHead || hasChild || isRead || (await pinnedBy(host.catalog, layer)).length > 1) return [];
   }
   return Promise.all(
     pins.map(async ({ disk, layer }) => ({
@@ -360,9 +387,10 @@ async function reusable(
   );
 }
 
-/** A tap device and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
+/** A tap device, a disk without layers, and the ports of hand-written arguments can't be had twice; nor can memory that isn't there. */
 async function needsToBeAlone(definition: Definition): Promise<boolean> {
-  const { networks, qemu, memoryBytes, hugePageBytes } = definition;
+  const { networks, disks, qemu, memoryBytes, hugePageBytes } = definition;
+  if (disks.some(({ capture }) => capture === false)) return true;
   if (networks.some(({ type }) => type === 'tap') || qemu.args.length > 0) return true;
   if (hugePageBytes !== undefined) return (await freeHugePageBytes(hugePageBytes)) < memoryBytes;
   return (await availableBytes()) < memoryBytes * 1.1;

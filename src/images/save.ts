@@ -2,10 +2,9 @@
  * Saving a guest: memory, device state and all disks at one instant.
  *
  * A stopping save pins the heads as they are: nothing is copied and no layer is made, the guest just never writes to
- * them again. A live save makes a new head for every disk beforehand, and switches to all of them at once in the
- * pause in which the last of the memory is written: what the heads were until then belongs to the image.
+ * them again. A live save takes all disks in the pause in which the last of the memory is written: by copies of the
+ * heads, or by a switch to new ones, whereupon what the heads were until then belongs to the image (capture-disks.ts).
  */
-import { existsSync } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_IMAGE, type LiveMethod } from '../api/constants.ts';
@@ -13,26 +12,17 @@ import { insertCapture } from '../catalog/captures.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
-import { getLayer, insertPin, listLayers } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
-import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
-import { isLayered } from '../guests/define.ts';
+import { nodeName, plainNodeName } from '../guests/command-line.ts';
+import { isLayered, isNotCaptured } from '../guests/define.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
-import {
-  createHeads,
-  guestDirectory,
-  headIds,
-  installHeads,
-  planHeads,
-  removeHeads,
-  seal,
-  type PlannedHead,
-} from '../guests/disks.ts';
+import { guestDirectory, headIds } from '../guests/disks.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
+import { thawIfFrozen } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
+import { Quiesce, quiesceFailed, whyNotQuiesce, type QuiesceWish } from '../guests/quiesce.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
-import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block-graph.ts';
 import { background } from '../qemu/capture-background.ts';
 import { NotConverging, precopy } from '../qemu/capture-precopy.ts';
 import { stopped } from '../qemu/capture-stopped.ts';
@@ -46,14 +36,29 @@ import { verifyMemoryFile } from '../qemu/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/migration-blockers.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import { findTpmProcesses } from '../qemu/process-scan.ts';
+import { syncPath } from '../storage/durable.ts';
+import {
+  captureOf,
+  capturedLayers,
+  giveUpDisks,
+  planDisks,
+  prepareDisks,
+  recordDisks,
+  sealPinned,
+  settleDisks,
+  takeDisks,
+  type DiskCapture,
+  type PlannedDisks,
+} from './capture-disks.ts';
 import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
-import { MEMORY_FILE, syncPath, writeManifest, type Manifest } from './manifest.ts';
+import { MEMORY_FILE, writeManifest, type Manifest } from './manifest.ts';
+import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { takeScreen } from './screen.ts';
-import { refuseWithoutSpace } from './space.ts';
+import { refuseWithoutSpace, saveNeeds } from './space.ts';
 
 export interface SaveArgs {
   readonly name?: string;
@@ -62,9 +67,10 @@ export interface SaveArgs {
   /** of a live save: how, when the user insists on it, and how long the guest may stand still */
   readonly method?: LiveMethod;
   readonly maxPauseMs?: number;
+  readonly quiesce?: QuiesceWish;
 }
 
-interface SavePlan {
+interface SavePlan extends PlannedDisks {
   readonly guest: string;
   readonly image: string;
   readonly name: string;
@@ -72,18 +78,18 @@ interface SavePlan {
   readonly description: string;
   readonly createdAt: string;
   readonly wasRunning: boolean;
+  /** to bring its file systems to rest; absent in plans of before that could be */
+  readonly quiesce?: QuiesceWish;
+  /** it was saved or restored with frozen file systems, and nobody has thawed them yet */
+  readonly isFrozen?: boolean;
   /** what the user insists on, of a live save */
   readonly wish: Wish;
   /** the default image that this one takes the place of */
   readonly replaces: string | null;
-  /** of a live save: what the guest will write to afterwards */
-  readonly heads: readonly PlannedHead[];
 }
 
 export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
   const { catalog, supervisor } = host;
-  const imageDirectory = (plan: SavePlan) =>
-    join(guestDirectory(host.paths.data, plan.guest).images, plan.image);
 
   return {
     name: 'save',
@@ -104,9 +110,14 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const definition = storedDefinition(guest);
       const live = args.live ?? false;
       const heads = await headIds(catalog, guest.uuid);
-      await refuseUncapturable(qmp, definition, heads);
-      await refuseWithoutSpace(host.paths.data, await residentGuestBytes(process, definition));
+      await refuseUncapturable(process, definition, heads);
+      const planned = live ? await planDisks(host, definition, heads) : { heads: [], copies: [] };
+      const memoryBytes = await residentGuestBytes(process, definition);
+      await refuseWithoutSpace(host, 'the save', saveNeeds(host, guest.uuid, memoryBytes, planned.heads));
       const wasRunning = (await qmp.execute('query-status')).status === 'running';
+      const { quiesce = false } = args;
+      const whyNot = whyNotQuiesce(quiesce, definition, wasRunning);
+      if (quiesce === 'require' && whyNot !== undefined) throw quiesceFailed(whyNot);
       return {
         guest: guest.uuid,
         image: newId(),
@@ -115,9 +126,11 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         description: args.description ?? '',
         createdAt: new Date().toISOString(),
         wasRunning,
+        quiesce,
+        isFrozen: guest.frozen === 1,
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
-        heads: live ? await planHeads(catalog, guestDirectory(host.paths.data, guest.uuid), heads) : [],
+        ...planned,
       };
     },
 
@@ -135,26 +148,37 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         plan.live && plan.wasRunning
           ? await operation.step('predict', () => chooseFor(host, plan, process, operation.signal))
           : null;
-      const before = await headIds(catalog, plan.guest);
+      const switched = choice?.switched.map(({ disk }) => disk);
+      const disks = captureOf(plan, await headIds(catalog, plan.guest), switched);
+      await tellSwitched(choice, operation);
+      const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
       await operation.step('prepare', async () => {
-        await mkdir(imageDirectory(plan), { recursive: true, mode: 0o700 });
-        await createHeads(catalog, host.imageTool, guestDirectory(host.paths.data, plan.guest), plan.heads);
-        for (const head of plan.heads)
-          await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path });
+        await mkdir(imageDirectory(host, plan), { recursive: true, mode: 0o700 });
+        await prepareDisks(host, qmp, disks, definition, operation.signal);
       });
 
+      const media = definition.disks.some(isNotCaptured)
+        ? await operation.step('media', () => recordMedia(host, definition, operation.signal))
+        : [];
+
       // A background capture holds what was at its beginning, any other what is at its end.
-      const screen = () => takeScreen(host, plan.guest, imageDirectory(plan), operation);
+      const screen = () => takeScreen(host, plan.guest, imageDirectory(host, plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
-      const captured = await operation.step('capture', () =>
-        capture(qmp, plan, choice, join(imageDirectory(plan), MEMORY_FILE), before, operation),
+      const { captured, quiesce } = await operation.step('capture', () =>
+        captureQuiesced(host, plan, process, (quiesced) =>
+          capture(host, plan, choice, disks, quiesced, operation),
+        ),
       );
+      for (const warning of quiesce.warnings) await operation.warn(warning);
       const screenAfter = screenBefore === undefined ? await screen() : undefined;
-      const described = await operation.step('verify', () =>
-        describe(host, plan, choice, captured, before, imageDirectory(plan)),
-      );
-      const manifest = { ...described, screen: screenBefore ?? screenAfter ?? null };
-      await operation.step('write-manifest', () => writeManifest(imageDirectory(plan), manifest));
+      const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
+      const manifest = {
+        ...described,
+        media,
+        screen: screenBefore ?? screenAfter ?? null,
+        quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
+      };
+      await operation.step('write-manifest', () => writeManifest(imageDirectory(host, plan), manifest));
       await tellOverrun(manifest, operation);
 
       await operation.commit(async (transaction) => {
@@ -175,8 +199,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
           restoreMethod: null,
           manifest: JSON.stringify(manifest),
         });
-        for (const { disk, layer } of before) await insertPin(transaction, plan.image, disk, layer);
-        await installHeads(transaction, plan.guest, plan.heads);
+        await recordDisks(transaction, plan, disks);
         await setCurrentImage(transaction, plan.guest, plan.image);
         if (choice !== null) await remember(transaction, plan, choice, captured);
       });
@@ -185,9 +208,13 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
     async undo(plan, operation) {
       const process = await supervisor.findAlive(plan.guest);
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
+      const thawed = await thawIfFrozen(host, plan.guest);
+      if (thawed?.outcome === 'failed') await operation.warn(thawed.message);
       // First of all this makes room: the rest writes to the catalog, and the disk may be full.
-      await rm(imageDirectory(plan), { recursive: true, force: true });
-      if (operation.reached('prepare')) await settleHeads(host, plan, process?.qmp, operation);
+      await rm(imageDirectory(host, plan), { recursive: true, force: true });
+      if (!operation.reached('prepare')) return;
+      await giveUpDisks(host, plan, process?.qmp, operation);
+      await collect(host, plan.guest, operation);
     },
 
     async finish(plan, operation) {
@@ -198,12 +225,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         message: `${operation.guestName} saved as ${plan.name}`,
       });
       if (plan.live) {
-        await operation.step('seal', () =>
-          seal(
-            catalog,
-            plan.heads.map((head) => head.parent),
-          ),
-        );
+        await operation.step('seal', () => sealPinned(host, plan.image));
       } else {
         await operation.step('stop-guest', () => supervisor.end(plan.guest));
       }
@@ -212,6 +234,10 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await collect(host, plan.guest, operation);
     },
   };
+}
+
+function imageDirectory({ paths }: Host, { guest, image }: SavePlan): string {
+  return join(guestDirectory(paths.data, guest).images, image);
 }
 
 /** Looks at the guest and says how it will be captured. @throws StasisError `pause-too-long`, `unsupported` */
@@ -226,29 +252,48 @@ async function chooseFor(
   return choose(await assess(host, about, process, signal), plan.wish, guest.name);
 }
 
-/** Writes the memory; in the pause of a live save all disks go over to their new heads, in one transaction. */
+/** Around the capture: the guest is frozen by it, and thawed whatever becomes of it. */
+async function captureQuiesced(
+  host: Host,
+  plan: SavePlan,
+  process: QemuProcess,
+  work: (quiesce: Quiesce) => Promise<CaptureResult>,
+): Promise<{ readonly captured: CaptureResult; readonly quiesce: Quiesce }> {
+  const { quiesce: wish = false } = plan;
+  const definition = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
+  const skipped = whyNotQuiesce(wish, definition, plan.wasRunning);
+  await using quiesce = new Quiesce(host, plan.guest, process, { isRequired: wish === 'require', skipped });
+  return { captured: await work(quiesce), quiesce };
+}
+
+/** Writes the memory; in the pause of a live save all disks are taken. */
 async function capture(
-  qmp: QmpClient,
+  host: Host,
   plan: SavePlan,
   choice: CaptureChoice | null,
-  file: string,
-  before: readonly { disk: string; layer: string }[],
+  disks: DiskCapture,
+  quiesce: Quiesce,
   operation: OperationHandle,
 ): Promise<CaptureResult> {
-  const switches = plan.heads.map((head) => ({
-    node: nodeName(before.find(({ disk }) => disk === head.disk)?.layer ?? ''),
-    overlay: nodeName(head.id),
-  }));
-  if (!plan.live && plan.wasRunning) await qmp.execute('stop');
+  const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
+  const freeze = async () => {
+    await quiesce.freeze(operation.signal);
+    await operation.failpoint('quiesce:frozen');
+  };
+  const whenLive = quiesce.isWanted ? { onStopping: freeze, onResumed: () => quiesce.thaw() } : {};
+  if (!plan.live && plan.wasRunning) {
+    if (quiesce.isWanted) await freeze();
+    await qmp.execute('stop');
+  }
   const request: CaptureRequest = {
     qmp,
-    file,
-    signal: operation.signal,
+    file: join(imageDirectory(host, plan), MEMORY_FILE),
+    ...(plan.live ? whenLive : {}),
+    signal: AbortSignal.any([operation.signal, quiesce.signal]),
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
     onPaused: async () => {
-      await operation.failpoint('pause:before-switch');
-      if (switches.length > 0) await switchDisks(qmp, switches);
-      await operation.failpoint('pause:after-switch');
+      quiesce.standsStill();
+      if (plan.live) await takeDisks(host, qmp, disks, operation);
     },
   };
   return plan.live ? captureLive(request, choice, operation) : stopped.capture(request);
@@ -276,6 +321,14 @@ async function captureLive(
       { details: error.details, cause: error },
     );
   }
+}
+
+/** A disk is not taken as it usually is. */
+async function tellSwitched(choice: CaptureChoice | null, operation: OperationHandle): Promise<void> {
+  for (const { disk, driver, copyMs } of choice?.switched ?? [])
+    await operation.warn(
+      `disk ${disk} got an overlay this time: its ${driver} copy would take ${Math.ceil(copyMs)} ms of pause, and there are ${Math.max(0, Math.floor(choice?.copyBudgetMs ?? 0))} ms for it`,
+    );
 }
 
 /** What was promised and not kept is said. */
@@ -322,18 +375,18 @@ async function describe(
   plan: SavePlan,
   choice: CaptureChoice | null,
   captured: CaptureResult,
-  before: readonly { disk: string; layer: string }[],
-  directory: string,
-): Promise<Manifest> {
+  disks: DiskCapture,
+): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
-  const path = join(directory, MEMORY_FILE);
+  const path = join(imageDirectory(host, plan), MEMORY_FILE);
   const memory = await verifyMemoryFile(path, {
     offset: STREAM_OFFSET,
     machineType: definition.machine,
     memoryBytes: definition.memoryBytes,
   });
   await syncPath(path);
+  await settleDisks(host, disks);
   const { blocks } = await stat(path);
   return {
     version: 1,
@@ -363,58 +416,41 @@ async function describe(
     qemuVersion: host.qemu.versionText,
     devices: memory.devices,
     definition,
-    disks: await Promise.all(
-      before.map(async ({ disk, layer }) => {
-        const { id, path: file, format, sizeBytes } = await getLayer(host.catalog, layer);
-        return { name: disk, sizeBytes, layer: { id, path: file, format } };
-      }),
-    ),
+    disks: (await capturedLayers(host.catalog, disks)).map(({ disk, layer }) => ({
+      name: disk,
+      sizeBytes: layer.sizeBytes,
+      takenBy: disks.copies.some((copy) => copy.disk === disk) ? 'copy' : plan.live ? 'switch' : 'stop',
+      layer: { id: layer.id, path: layer.path, format: layer.format },
+    })),
   };
-}
-
-/**
- * A live save that failed may or may not have switched the disks. QEMU knows; when it is gone, the new heads are
- * taken in either case: one that was never written to changes nothing. Heads that the catalog knows were taken by an
- * earlier undo that didn't come to its end.
- */
-async function settleHeads(
-  host: Host,
-  plan: SavePlan,
-  qmp: QmpClient | undefined,
-  operation: OperationHandle,
-): Promise<void> {
-  const taken = new Set((await listLayers(host.catalog)).map(({ id }) => id));
-  const open = plan.heads.filter(({ id, path }) => !taken.has(id) && existsSync(path));
-  const current = qmp === undefined ? undefined : await headNodes(qmp);
-  const switched = open.filter((head) =>
-    current === undefined
-      ? operation.reached('capture')
-      : layerOfNode(current.get(deviceId(head.disk)) ?? '') === head.id,
-  );
-  await host.catalog.transaction().execute((transaction) => installHeads(transaction, plan.guest, switched));
-  const unused = open.filter((head) => !switched.includes(head));
-  if (qmp !== undefined) for (const head of unused) await removeNode(qmp, nodeName(head.id));
-  await removeHeads(unused);
-  await collect(host, plan.guest, operation);
 }
 
 /** @throws StasisError `not-capturable` naming the disk or device and the reason, before the guest is touched */
 async function refuseUncapturable(
-  qmp: QmpClient,
+  { qmp, runDirectory }: QemuProcess,
   definition: Definition,
   heads: readonly { layer: string }[],
 ): Promise<void> {
-  const disk = definition.disks.find((candidate) => !candidate.readonly && !isLayered(candidate));
+  const disk = definition.disks.find((candidate) => !isNotCaptured(candidate) && !isLayered(candidate));
   if (disk !== undefined) {
     throw new StasisError(
       'not-capturable',
-      `disk ${disk.name} (${disk.path}) can't be captured: ${disk.format} files carry no overlay; convert it to qcow2 with \`qemu-img convert\`, or make it readonly`,
+      `disk ${disk.name} (${disk.path}) can't be captured: ${disk.format} files carry no overlay; convert it to qcow2 with \`qemu-img convert\`, make it readonly, or exclude it from images (capture: false)`,
       {
         details: { disk: disk.name, path: disk.path, reason: `format ${disk.format}` },
       },
     );
   }
-  const [blocker] = await captureBlockers(qmp, new Set(heads.map(({ layer }) => nodeName(layer))));
+  if (definition.tpm === true && (await findTpmProcesses(runDirectory)).length === 0) {
+    throw new StasisError(
+      'not-capturable',
+      "this guest can't be saved: swtpm, the process that is its TPM, has ended, and its state with it; restore an image, or stop and start the guest",
+      { details: { reason: 'the TPM has ended' } },
+    );
+  }
+  const excluded = definition.disks.filter(isNotCaptured).map(plainNodeName);
+  const known = new Set([...heads.map(({ layer }) => nodeName(layer)), ...excluded]);
+  const [blocker] = await captureBlockers(qmp, known);
   if (blocker !== undefined) {
     const cure =
       blocker.device === undefined ? 'remove that device' : 'make it a disk of the definition, or read-only';

@@ -5,7 +5,7 @@ import { getImageById, listImages } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
-import { checkSeals, guestDirectory, headIds } from '../guests/disks.ts';
+import { checkSeals, guestDirectory, headIds, leaveDisks } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { collectTrees } from './collect.ts';
@@ -45,7 +45,8 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
         );
       }
       await refuseWithClones(host, guest);
-      await checkSeals(catalog, await headIds(catalog, guest.uuid));
+      await refuseWithReaders(host, guest);
+      await checkSeals(host, await headIds(catalog, guest.uuid));
       return {
         guest: guest.uuid,
         name: guest.name,
@@ -68,7 +69,10 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       for (const id of plan.images) await operation.step('remove-memory', () => forget(host, plan.guest, id));
       if (plan.isClone) await deleteHeads(catalog, plan.guest);
       await collectTrees(host, plan.roots, operation);
+      if (!plan.isClone) await checkBackInRoots(host, plan);
       await operation.step('forget-guest', async () => {
+        const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
+        await leaveDisks(host, { definition, data: host.paths.data });
         await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);
@@ -88,16 +92,23 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
   };
 }
 
+/** Nothing is thrown away before what the guest wrote stands in the user's own disks. @throws StasisError `busy` */
+async function checkBackInRoots({ catalog }: Host, plan: UndefinePlan): Promise<void> {
+  for (const { disk, layer } of await headIds(catalog, plan.guest)) {
+    if (!plan.roots.includes(layer))
+      throw new StasisError(
+        'busy',
+        `disk ${disk} of ${plan.name} can't be brought back into its own file now: a guest on the same disks is busy`,
+      );
+  }
+}
+
 /** @throws StasisError `disk-in-use` naming the clones whose disks stand on what would be gone */
 async function refuseWithClones(host: Host, guest: GuestRecord): Promise<void> {
   const { catalog } = host;
   const roots = await rootsOfGuest(catalog, guest.uuid);
-  const { root: directory } = guestDirectory(host.paths.data, guest.uuid);
-  const isClone = storedDefinition(guest).clone !== undefined;
   const { layers } = await treesOf(catalog, roots);
-  const ours = isClone
-    ? layers.filter(({ path }) => path.startsWith(`${directory}/`)).map(({ id }) => id)
-    : roots;
+  const ours = layers.filter((layer) => layer.guest === guest.uuid).map(({ id }) => id);
   const others = (await guestsOver(catalog, ours)).filter((uuid) => uuid !== guest.uuid);
   if (others.length === 0) return;
   const names = await Promise.all(others.map(async (uuid) => (await getGuestByUuid(catalog, uuid)).name));
@@ -105,5 +116,17 @@ async function refuseWithClones(host: Host, guest: GuestRecord): Promise<void> {
     'disk-in-use',
     `the disks of ${guest.name} carry those of its clones ${names.toSorted().join(', ')}; \`stasis undefine\` them first`,
     { details: { clones: names } },
+  );
+}
+
+/** @throws StasisError `disk-in-use` naming what is being read of the guest's images */
+async function refuseWithReaders(host: Host, guest: GuestRecord): Promise<void> {
+  const readers = (await host.readers.list()).filter((reader) => reader.guest === guest.uuid);
+  if (readers.length === 0) return;
+  const read = readers.map(({ image, disk }) => `${image} (disk ${disk})`).join(', ');
+  throw new StasisError(
+    'disk-in-use',
+    `somebody reads images of ${guest.name} by \`stasis export\` or \`stasis mount\`: ${read}; end that first`,
+    { details: { images: readers.map(({ image }) => image) } },
   );
 }

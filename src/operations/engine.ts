@@ -70,6 +70,7 @@ export class OperationEngine {
   readonly #holders = new Map<string, RunningOperation>();
   /** which operations only read of a guest */
   readonly #readers = new Map<string, Set<RunningOperation>>();
+  readonly #ended = new EventEmitter<{ ended: [OperationRecord] }>();
   readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
 
   constructor(options: EngineOptions) {
@@ -93,6 +94,7 @@ export class OperationEngine {
   ): Promise<{ id: string; settled: Promise<void> }> {
     const { guest, guestName, source } = submission.subject;
     const key = guest ?? guestName;
+    if (procedure.givesWay !== true) for (const name of [key, source]) await this.#clearTheWay(name);
     const holder = this.#occupant(key) ?? (source === undefined ? undefined : this.#holders.get(source));
     if (holder !== undefined) throw busy(holder.record);
     const operation = this.#create(procedure, submission, null);
@@ -109,6 +111,12 @@ export class OperationEngine {
     // Whoever waits hears the failure; the journal has it in any case.
     settled.catch(() => undefined);
     return { id: operation.record.id, settled };
+  }
+
+  /** What can wait is undone first. Once it is past that, it is as busy as anything. */
+  async #clearTheWay(guest: string | undefined): Promise<void> {
+    const holder = guest === undefined ? undefined : this.#holders.get(guest);
+    if (holder?.givesWay === true) await holder.giveWay();
   }
 
   #occupant(guest: string): RunningOperation | undefined {
@@ -182,6 +190,30 @@ export class OperationEngine {
     return this.listen(ALL, listener);
   }
 
+  /** Resolves when an operation has ended and holds its guest no more; at once when it isn't under way. @throws the signal's reason */
+  async whenEnded(id: string, signal?: AbortSignal): Promise<void> {
+    const ended = Promise.withResolvers<void>();
+    const abort = () => ended.reject(signal?.reason);
+    const look = () => {
+      if (!this.#running.has(id)) ended.resolve();
+    };
+    const unlisten = this.listen(id, look);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      signal?.throwIfAborted();
+      look();
+      await ended.promise;
+    } finally {
+      unlisten();
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Calls back when an operation has ended and its guest is free. */
+  onEnded(listener: (operation: OperationRecord) => void): void {
+    this.#ended.on('ended', listener);
+  }
+
   /** Finishes or undoes all that was under way when the last daemon ended. Called once, before any new work. */
   async recover(): Promise<void> {
     for (const record of await unsettledOperations(this.#options.catalog)) {
@@ -249,6 +281,7 @@ export class OperationEngine {
 
   /** The guest is free as soon as anybody can know that the operation has ended. */
   #release(operation: RunningOperation): void {
+    operation.letGo();
     this.#running.delete(operation.id);
     const key = operation.guest ?? operation.guestName;
     if (this.#holders.get(key) === operation) this.#holders.delete(key);
@@ -270,7 +303,10 @@ export class OperationEngine {
         this.#changes.emit(ALL, operation);
       },
       started: (operation) => this.#running.set(operation.record.id, operation),
-      ended: (operation) => this.#release(operation),
+      ended: (operation) => {
+        this.#release(operation);
+        this.#ended.emit('ended', operation.record);
+      },
       whileHolding: (operation, guests, body) => this.#whileHolding(operation, guests, body),
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
     };
@@ -319,6 +355,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
   readonly #shared: Shared;
   readonly #procedure: AnyProcedure;
   readonly #abort = new AbortController();
+  readonly #over = Promise.withResolvers<void>();
   #steps: Step[];
   #warnings: string[];
 
@@ -346,12 +383,31 @@ class RunningOperation implements LiveOperation, OperationHandle {
   get steps(): readonly Step[] {
     return this.#steps;
   }
+  get outcomes(): readonly Outcome[] {
+    return fromStored<Outcome[]>(this.record.outcomes);
+  }
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
   get cancellable(): boolean {
     return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
   }
+  get givesWay(): boolean {
+    return this.#procedure.givesWay === true && this.cancellable;
+  }
+
+  /** Resolves when it has let go of its guest. */
+  async giveWay(): Promise<void> {
+    this.#abort.abort(
+      new StasisError('cancelled', `the ${this.record.kind} gave way to something else that was to be done`),
+    );
+    await this.#over.promise;
+  }
+
+  letGo(): void {
+    this.#over.resolve();
+  }
+
   cancel(): void {
     if (!this.cancellable) {
       throw new StasisError(
@@ -473,7 +529,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
   }
 
   async outcome(outcome: Outcome): Promise<void> {
-    const others = fromStored<Outcome[]>(this.record.outcomes).filter(({ name }) => name !== outcome.name);
+    const others = this.outcomes.filter(({ name }) => name !== outcome.name);
     this.record = { ...this.record, outcomes: JSON.stringify([...others, outcome]) };
     await updateOperation(this.#shared.catalog, this.id, { outcomes: this.record.outcomes });
   }

@@ -22,6 +22,8 @@ export interface Procedure<Args, Plan> {
   readonly name: string;
   /** may a user cancel it while it is not committed? */
   readonly cancellable: boolean;
+  /** it can wait: while it can be cancelled it is, when something else is to be done to the guest */
+  readonly givesWay?: boolean;
   plan(args: Args, subject: Subject): Promise<Plan>;
   run(plan: Plan, operation: OperationHandle): Promise<void>;
   undo(plan: Plan, operation: OperationHandle): Promise<void>;
@@ -44,6 +46,8 @@ export interface OperationHandle extends Subject {
   readonly id: string;
   /** aborted when the user cancels */
   readonly signal: AbortSignal;
+  /** what was told by `outcome` so far */
+  readonly outcomes: readonly Outcome[];
   /** true after a crash: what ran before, and how far, only the world can tell */
   readonly recovering: boolean;
   /** Was this step's beginning journaled, by this process or one before it? */

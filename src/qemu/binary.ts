@@ -28,6 +28,11 @@ export interface QemuBinary {
   readonly modifiedMs: number;
 }
 
+/** Its `qemu-nbd`, which comes with `qemu-img`. */
+export function diskServerOf({ imageToolPath }: QemuBinary): string {
+  return join(dirname(imageToolPath), 'qemu-nbd');
+}
+
 /**
  * Finds QEMU: `STASIS_QEMU` when it is set, else in PATH.
  * @throws StasisError `qemu-missing`, `qemu-too-old` (before 9.0); both say where to get one
@@ -39,14 +44,7 @@ export async function findQemu(env: NodeJS.ProcessEnv = process.env): Promise<Qe
   if (found === undefined) {
     throw new StasisError('qemu-missing', `${wanted ?? EMULATOR} was not found. ${WHERE_TO_GET_IT}`);
   }
-  const imageTool =
-    (await executable(join(dirname(found), IMAGE_TOOL))) ?? (await findInPath(IMAGE_TOOL, env));
-  if (imageTool === undefined) {
-    throw new StasisError(
-      'qemu-missing',
-      `${IMAGE_TOOL} was not found (package qemu-utils). ${WHERE_TO_GET_IT}`,
-    );
-  }
+  const imageTool = (await executable(join(dirname(found), IMAGE_TOOL))) ?? (await findTool(IMAGE_TOOL, env));
   const path = await realpath(found);
   const [output, { mtimeMs }] = await Promise.all([versionOutput(path), stat(path)]);
   const { version, versionText } = parseQemuVersion(output);
@@ -80,12 +78,26 @@ async function versionOutput(path: string): Promise<string> {
   }
 }
 
-async function findInPath(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
+/** The first executable of that name in PATH. */
+export async function findInPath(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
   for (const directory of (env['PATH'] ?? '').split(delimiter)) {
     const path = directory === '' ? undefined : await executable(join(directory, name));
     if (path !== undefined) return path;
   }
   return undefined;
+}
+
+/**
+ * A tool that comes with QEMU: the one beside the emulator that `STASIS_QEMU` names, else the first in PATH.
+ * @throws StasisError `qemu-missing`
+ */
+export async function findTool(name: string, env: NodeJS.ProcessEnv = process.env): Promise<string> {
+  const wanted = env['STASIS_QEMU'];
+  const beside =
+    wanted === undefined || wanted === '' ? undefined : await executable(join(dirname(wanted), name));
+  const found = beside ?? (await findInPath(name, env));
+  if (found !== undefined) return found;
+  throw new StasisError('qemu-missing', `${name} was not found (package qemu-utils). ${WHERE_TO_GET_IT}`);
 }
 
 async function executable(path: string): Promise<string | undefined> {

@@ -8,6 +8,18 @@ export interface OverlayNode {
   /** The qcow2 file. What its header says of a backing file is not followed. */
   readonly path: string;
   readonly discard?: boolean;
+  /** how the node and the file below it are opened beyond that: as the nodes that it will stand on */
+  readonly options?: NodeOptions;
+}
+
+export interface NodeOptions {
+  readonly format: { readonly cache?: CacheOptions; readonly 'detect-zeroes'?: 'off' | 'on' | 'unmap' };
+  readonly file: { readonly cache?: CacheOptions; readonly aio?: 'threads' | 'native' | 'io_uring' };
+}
+
+export interface CacheOptions {
+  readonly direct: boolean;
+  readonly 'no-flush': boolean;
 }
 
 export interface DiskSwitch {
@@ -29,7 +41,8 @@ export async function addOverlayNode(qmp: QmpClient, overlay: OverlayNode): Prom
     'node-name': overlay.nodeName,
     backing: null,
     discard,
-    file: { driver: 'file', filename: overlay.path, discard },
+    ...overlay.options?.format,
+    file: { driver: 'file', filename: overlay.path, discard, ...overlay.options?.file },
   });
 }
 

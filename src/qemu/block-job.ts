@@ -2,6 +2,7 @@ import { StasisError } from '../errors.ts';
 import type { BlockJobInfo, EventName, QmpEvent } from './qmp-commands.ts';
 import type { QmpWatch } from './qmp-watch.ts';
 import type { QmpClient } from './qmp.ts';
+import { holdDisks } from './run-state.ts';
 
 /** How often a job is asked for its progress, of which QEMU sends no event. */
 const POLL_INTERVAL_MS = 500;
@@ -47,6 +48,7 @@ export class BlockJob implements AsyncDisposable {
   ): Promise<BlockJob> {
     const job = new BlockJob(qmp, options);
     try {
+      await holdDisks(qmp);
       await start();
       return job;
     } catch (error) {

@@ -20,6 +20,7 @@ const DEFAULT_PARAMETERS = {
   'max-bandwidth': 128 << 20,
   'downtime-limit': 300,
   'multifd-channels': 2,
+  'avail-switchover-bandwidth': 0,
 } as const satisfies MigrationParameters;
 
 const CLEANUP_TIMEOUT_MS = 60_000;

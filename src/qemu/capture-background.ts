@@ -49,10 +49,12 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
   return result;
 }
 
-async function transfer({ qmp, file, onPaused, onProgress, signal }: CaptureRequest): Promise<CaptureResult> {
+async function transfer(request: CaptureRequest): Promise<CaptureResult> {
+  const { qmp, file, onPaused, onProgress, signal } = request;
   using migration = qmp.watch('MIGRATION');
   using clock = new PauseClock(qmp);
   const begin = performance.now();
+  await request.onStopping?.();
   throwIfAborted(signal, 'the capture');
   await qmp.execute('stop');
   clock.mark('stop');
@@ -63,6 +65,7 @@ async function transfer({ qmp, file, onPaused, onProgress, signal }: CaptureRequ
   clock.mark('memory');
   await qmp.execute('cont');
   clock.mark('resume');
+  await request.onResumed?.();
   const pause = await clock.read();
 
   await waitForMigration(qmp, migration, ['completed'], { signal, onProgress });

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../errors.ts';
 import {
@@ -17,9 +18,10 @@ import {
   waitForMigration,
   type MigrationWatch,
 } from './migration.ts';
-import type { MigrationInfo } from './qmp-commands.ts';
+import type { MigrationInfo, MigrationParameters } from './qmp-commands.ts';
 import type { QmpClient } from './qmp.ts';
 import { isRunning, leavePostmigrate, resumeGuest } from './run-state.ts';
+import { throwIfAborted } from './wait.ts';
 
 /** The most that QEMU takes as a limit. */
 const MAX_DOWNTIME_LIMIT_MS = 2_000_000;
@@ -31,6 +33,14 @@ const MAX_DOWNTIME_LIMIT_MS = 2_000_000;
  */
 const FIRST_BYTES_PER_SECOND = 100 << 20;
 const LOOK_AGAIN_MS = 10;
+/** A stop that has to be prepared is, when the pass under way has so little left; or when so many have not come to it. */
+const PREPARE_BEFORE_MS = 100;
+const PREPARE_AFTER_PASSES = 4;
+/** As good as no speed: after any page QEMU waits for the end of a tenth of a second. 0 would be no limit. */
+const HELD_BYTES_PER_SECOND = 10;
+/** So little is left only when nothing is: a guest that runs dirties more. In bytes per second, see `HELD_LIMIT_MS`. */
+const HELD_SWITCHOVER_BANDWIDTH = 1000;
+const HELD_LIMIT_MS = 1;
 
 /**
  * The usual live capture: mapped-ram written while the guest runs, a stop of milliseconds at the end in which the
@@ -49,6 +59,13 @@ const LOOK_AGAIN_MS = 10;
  */
 export const precopy: CaptureMethod = { name: 'precopy', capture };
 
+/** QEMU stopped the guest before that was prepared. */
+class StoppedTooEarly extends StasisError {
+  constructor() {
+    super('capture-failed', 'the guest was stopped before it was prepared for that');
+  }
+}
+
 /** Thrown when the guest dirties memory too fast to be stopped within the wanted time. It was not stopped at all. */
 export class NotConverging extends StasisError {
   constructor(passes: readonly Pass[], mostMs: number) {
@@ -61,14 +78,34 @@ export class NotConverging extends StasisError {
   }
 }
 
+/**
+ * A stop that has to be prepared (`onStopping`, to freeze the guest's file systems) is a race with QEMU, which stops the guest
+ * when it sees fit, and then nobody in it can be asked for anything. So QEMU is kept from it: see `prepareStop`. Should it do
+ * so all the same, the guest is let run, which lets the preparation come to its end, and all is done again with a prepared guest.
+ */
 async function capture(request: CaptureRequest): Promise<CaptureResult> {
+  const { onStopping } = request;
+  if (onStopping === undefined) return attempt(request);
+  let stopping: Promise<void> | undefined;
+  const once = () => (stopping ??= onStopping());
+  try {
+    return await attempt({ ...request, onStopping: once });
+  } catch (error) {
+    if (!(error instanceof StoppedTooEarly)) throw error;
+    await once();
+    await rm(request.file, { force: true });
+    return attempt({ ...request, onStopping: undefined });
+  }
+}
+
+async function attempt(request: CaptureRequest): Promise<CaptureResult> {
   const wasRunning = await isRunning(request.qmp);
   if (!wasRunning) await leavePostmigrate(request.qmp);
   const setup = {
     capabilities: ['mapped-ram', 'multifd', 'pause-before-switchover', 'events'],
     parameters: {
       'max-bandwidth': FIRST_BYTES_PER_SECOND,
-      'downtime-limit': downtimeLimit(firstAllowance(request)),
+      ...(wasRunning && request.onStopping !== undefined ? heldBack() : letGo(request)),
       'multifd-channels': 2,
     },
   } as const;
@@ -87,6 +124,7 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   await waitForFirstMeasure(qmp, signal);
   await qmp.execute('migrate-set-parameters', { 'max-bandwidth': UNLIMITED_BYTES_PER_SECOND });
   const fullSpeed = performance.now();
+  const heldMs = wasRunning ? await prepareStop(request, migration) : 0;
   await waitForSwitchover(request, migration);
   clock.mark('stop');
   await onPaused();
@@ -97,15 +135,16 @@ async function transfer(request: CaptureRequest, wasRunning: boolean): Promise<C
   clock.mark('memory');
   if (wasRunning) await resumeGuest(qmp);
   clock.mark('resume');
-
   const end = performance.now();
+  if (wasRunning) await request.onResumed?.();
+
   const { ram } = await qmp.execute('query-migrate');
   const bytesWritten = ram?.transferred ?? 0;
   return {
     method: 'precopy',
     pause: wasRunning ? await clock.read() : undefined,
     bytesWritten,
-    bytesPerSecond: (bytesWritten / (end - fullSpeed)) * 1000,
+    bytesPerSecond: (bytesWritten / (end - fullSpeed - heldMs)) * 1000,
     totalMs: end - begin,
     passes: ram?.['dirty-sync-count'] ?? 0,
   };
@@ -118,6 +157,63 @@ async function waitForFirstMeasure(qmp: QmpClient, signal: AbortSignal | undefin
     if ((status !== 'setup' && status !== 'active') || (ram?.mbps ?? 0) > 0) return;
     await delay(LOOK_AGAIN_MS, undefined, { signal });
   }
+}
+
+/**
+ * Prepares the stop with little left to write, so that a guest whose file systems are frozen is not so for the length of the
+ * transfer. QEMU would stop the guest meanwhile: there is nothing that forbids it but having more to write than its threshold,
+ * which is therefore less than a page. While the guest is prepared QEMU is slowed down until a pass takes a tenth of
+ * a second however little it is about: in that time a guest that is at work dirties something.
+ * @returns how long it was held up
+ * @throws StoppedTooEarly, and what `onStopping` throws
+ */
+async function prepareStop(request: CaptureRequest, migration: MigrationWatch): Promise<number> {
+  const { qmp, signal, onStopping } = request;
+  if (onStopping === undefined) return 0;
+  await waitForTheEnd(request);
+  const begin = performance.now();
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': HELD_BYTES_PER_SECOND });
+  const prepared = new AbortController();
+  const states = ['pre-switchover'] as const;
+  const tooEarly = waitForMigration(qmp, migration, states, { signal: prepared.signal }).then(() => {
+    throw new StoppedTooEarly();
+  });
+  try {
+    await Promise.race([onStopping(), tooEarly]);
+  } finally {
+    prepared.abort();
+    await tooEarly.catch(() => undefined); // it was told in the race, or is no news
+  }
+  throwIfAborted(signal, 'the capture');
+  await qmp.execute('migrate-set-parameters', {
+    'max-bandwidth': UNLIMITED_BYTES_PER_SECOND,
+    ...letGo(request),
+  });
+  return performance.now() - begin;
+}
+
+/** Nothing announces it. What is left may also be zeros, which take no time: then it is noticed in the next pass. */
+async function waitForTheEnd({ qmp, signal, onProgress }: CaptureRequest): Promise<void> {
+  for (;;) {
+    const { status, ram } = await qmp.execute('query-migrate', undefined, { signal });
+    if (status !== 'active' || ram === undefined) throw new StoppedTooEarly();
+    const { remaining, total, mbps } = ram;
+    onProgress?.({ bytesDone: total - remaining, bytesTotal: total });
+    const leftMs = lengthMs({ remainingBytes: remaining, bytesPerSecond: (mbps * 1e6) / 8 });
+    if (leftMs <= PREPARE_BEFORE_MS || ram['dirty-sync-count'] > PREPARE_AFTER_PASSES) return;
+    await delay(LOOK_AGAIN_MS, undefined, { signal });
+  }
+}
+
+function heldBack(): MigrationParameters {
+  return {
+    'avail-switchover-bandwidth': HELD_SWITCHOVER_BANDWIDTH,
+    'downtime-limit': HELD_LIMIT_MS,
+  };
+}
+
+function letGo(request: CaptureRequest): MigrationParameters {
+  return { 'avail-switchover-bandwidth': 0, 'downtime-limit': downtimeLimit(firstAllowance(request)) };
 }
 
 async function waitForSwitchover(request: CaptureRequest, migration: MigrationWatch): Promise<void> {

@@ -24,6 +24,13 @@ export interface CaptureRequest {
   readonly file: string;
   /** Runs while the guest stands still and its disks are drained: switch the disks. If it fails, so does the capture. */
   readonly onPaused: () => Promise<void>;
+  /**
+   * For who has to prepare the guest: runs while it still does, as shortly before it is stopped as that can be foreseen,
+   * and once more when it was in vain. What it throws abandons the capture.
+   */
+  readonly onStopping?: (() => Promise<void>) | undefined;
+  /** Runs as soon as the guest does again. */
+  readonly onResumed?: (() => Promise<void>) | undefined;
   readonly onProgress?: ((progress: MigrationProgress) => void) | undefined;
   /** Abandons the capture; without effect once `onPaused` was called for a running guest. */
   readonly signal?: AbortSignal | undefined;

@@ -21,6 +21,8 @@ const SENTINEL = 0xff;
 const SYNC_TIMEOUT_MS = 3_000;
 /** `guest-set-time` waits for a second of the hardware clock to begin. */
 const COMMAND_TIMEOUT_MS = 5_000;
+/** Windows takes up to ten seconds to bring its writers to rest; Linux as long as it has dirty files to write. */
+const FREEZE_TIMEOUT_MS = 10_000;
 const NS_PER_MS = 1e6;
 
 /** Command → what it replies. Only the members that are read. */
@@ -33,6 +35,9 @@ const REPLIES = {
   /** nanoseconds since 1970; as a number exact to a microsecond */
   'guest-get-time': Type.Integer({ minimum: 0 }),
   'guest-set-time': Type.Object({}),
+  /** how many file systems */
+  'guest-fsfreeze-freeze': Type.Integer({ minimum: 0, maximum: 1e6 }),
+  'guest-fsfreeze-thaw': Type.Integer({ minimum: 0, maximum: 1e6 }),
 } as const;
 type AgentCommand = keyof typeof REPLIES;
 
@@ -129,6 +134,21 @@ export class GuestAgent implements AsyncDisposable {
     await this.#execute('guest-set-time', nowMs === undefined ? {} : { time: Math.round(nowMs) * NS_PER_MS });
   }
 
+  /**
+   * Brings the guest's file systems to rest: what was written is on the disks, and whoever writes more waits for `thaw`.
+   * An agent that was asked does it some time, even when nobody waits for its answer any more.
+   * @returns how many there are; with 0 nothing is frozen
+   * @throws StasisError `timeout` after ten seconds, `qemu-failed`: unless it refused, the guest may be frozen then
+   */
+  async freeze(): Promise<number> {
+    return this.#execute('guest-fsfreeze-freeze', {}, FREEZE_TIMEOUT_MS);
+  }
+
+  /** The opposite. Does no harm to a guest that is not frozen. @returns how many there were */
+  async thaw(): Promise<number> {
+    return this.#execute('guest-fsfreeze-thaw');
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#socket.closed) return;
     const closed = once(this.#socket, 'close');
@@ -147,8 +167,9 @@ export class GuestAgent implements AsyncDisposable {
   async #execute<C extends AgentCommand>(
     command: C,
     args: Readonly<Record<string, number>> = {},
+    timeoutMs: number = COMMAND_TIMEOUT_MS,
   ): Promise<Static<(typeof REPLIES)[C]>> {
-    const reply = await this.#ask(command, args, COMMAND_TIMEOUT_MS, () => true);
+    const reply = await this.#ask(command, args, timeoutMs, () => true);
     if (reply.kind === 'error') throw refused(command, reply.desc);
     const schema: (typeof REPLIES)[C] = REPLIES[command];
     if (!Value.Check(schema, reply.value))

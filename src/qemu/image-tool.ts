@@ -234,7 +234,9 @@ export class ImageTool {
     goodStatuses: readonly number[],
   ): Promise<{ status: number; stdout: string }> {
     throwIfAborted(signal, `qemu-img ${args[0]}`);
-    const child = spawn(this.#binary, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(ENDING_WITH_US, [...ENDING_ARGS, this.#binary, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const closed = once(child, 'close'); // before any other await: a missing binary is told by `error` at once
     const kill = (): void => void child.kill('SIGKILL');
     signal?.addEventListener('abort', kill, { once: true });
@@ -248,13 +250,21 @@ export class ImageTool {
       return { status, stdout: output };
     } catch (error) {
       if (error instanceof StasisError) throw error;
-      throw new StasisError('qemu-missing', `cannot execute ${this.#binary}`, { cause: error });
+      throw new StasisError('qemu-missing', `cannot execute ${this.#binary} by ${ENDING_WITH_US}`, {
+        cause: error,
+      });
     } finally {
       signal?.removeEventListener('abort', kill);
       kill();
     }
   }
 }
+
+/** The kernel ends the tool with us, however we end: nobody else may find the files locked. setpriv(1), in util-linux. */
+const ENDING_WITH_US = 'setpriv';
+const ENDING_ARGS = ['--pdeathsig', 'KILL'] as const;
+/** Its exit statuses then, as a shell's. */
+const CANNOT_EXECUTE: readonly number[] = [126, 127];
 
 /** Lazy refcounts would need a repair after a crash; extended L2 entries are not understood everywhere. */
 const QCOW2_OPTIONS = ['-o', 'compat=1.1,lazy_refcounts=off,extended_l2=off'] as const;
@@ -290,6 +300,7 @@ async function follow(stream: AsyncIterable<Buffer>, onProgress: (done: number) 
 
 function toolError(args: readonly string[], status: number, stderr: string): StasisError {
   const desc = stderr.trim().replaceAll(/^qemu-img: /gm, '') || `status ${status}`;
+  if (CANNOT_EXECUTE.includes(status)) return new StasisError('qemu-missing', desc);
   const code = /no space left|disk quota exceeded/i.test(desc) ? 'no-space' : 'storage-failed';
   return new StasisError(code, `qemu-img ${args[0]} failed: ${desc}`, { details: { args, status, desc } });
 }

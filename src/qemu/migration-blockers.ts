@@ -11,10 +11,10 @@ export interface CaptureBlocker {
 
 /**
  * What stands in the way of a capture: what QEMU itself can't save (NVMe, VFIO, a mounted 9p share, …: its words),
- * and every writable disk whose head is not among the nodes that the caller is going to capture. Ask right before
+ * and every writable disk whose head is not among the nodes that the caller is going to capture, or knows not to. Ask right before
  * each save: devices come and go.
  *
- * @param knownHeads node names of the heads that will be captured
+ * @param knownHeads node names of the heads that will be captured, and of disks that need not be
  * @throws StasisError `qemu-failed`, `guest-crashed`
  */
 export async function captureBlockers(

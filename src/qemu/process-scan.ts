@@ -9,6 +9,9 @@ export const PID_FILE_ARGS = ['-pidfile', 'qemu.pid'] as const;
 /** The program of every pager, see pager-process.ts; with the extension of source or build. */
 export const PAGER_PROGRAM = 'pager-main';
 
+/** The program of every TPM, see tpm.ts. */
+export const TPM_PROGRAM = 'swtpm';
+
 /**
  * The living processes that were started as QEMU of this run directory: those whose working directory it is and
  * whose command line says so (proc(5)). Found by looking at all processes rather than in `qemu.pid`, which may be
@@ -25,16 +28,34 @@ export async function findPagerProcesses(runDirectory: string): Promise<readonly
   return findProcesses(runDirectory, (argv) => argv.some((arg) => parse(arg).name === PAGER_PROGRAM));
 }
 
+/** The living processes that have this very argument: something that nobody else's has, such as a path of ours. */
+export async function findByArgument(argument: string): Promise<readonly number[]> {
+  const pids = await allPids();
+  const have = await Promise.all(
+    pids.map(async (pid) => (await argumentsOf(pid)).includes(argument) && !(await hasEnded(pid))),
+  );
+  return pids.filter((_pid, index) => have[index]);
+}
+
+/** The same for its TPM. */
+export async function findTpmProcesses(runDirectory: string): Promise<readonly number[]> {
+  return findProcesses(runDirectory, ([program = '']) => parse(program).base === TPM_PROGRAM);
+}
+
 async function findProcesses(
   runDirectory: string,
   isWanted: (argv: readonly string[]) => boolean,
 ): Promise<readonly number[]> {
   const directory = await realpath(runDirectory).catch(() => runDirectory);
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const pids = await allPids();
   const areOurs = await Promise.all(
     pids.map(async (pid) => (await isIn(pid, directory)) && isWanted(await argumentsOf(pid))),
   );
   return pids.filter((_pid, index) => areOurs[index]);
+}
+
+async function allPids(): Promise<readonly number[]> {
+  return (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
 }
 
 async function isIn(pid: number, directory: string): Promise<boolean> {

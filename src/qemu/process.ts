@@ -5,7 +5,13 @@ import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errnoOf, StasisError } from '../errors.ts';
-import { findPagerProcesses, findQemuProcesses, PID_FILE_ARGS, waitForEnd } from './process-scan.ts';
+import {
+  findPagerProcesses,
+  findQemuProcesses,
+  findTpmProcesses,
+  PID_FILE_ARGS,
+  waitForEnd,
+} from './process-scan.ts';
 import { QmpClient } from './qmp.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from './wait.ts';
 
@@ -106,7 +112,7 @@ export async function attachQemu(
 }
 
 /**
- * Makes sure that no QEMU of this run directory is left, and no pager of its memory, whoever started them and whatever
+ * Makes sure that no QEMU of this run directory is left, no pager of its memory and no TPM, whoever started them and whatever
  * state they are in. First SIGTERM, at which QEMU closes its disk images in order, then SIGKILL. Needs no QMP, so it works while somebody
  * else holds the socket. Idempotent.
  *
@@ -122,6 +128,8 @@ export async function killQemu(
     findPagerProcesses(runDirectory),
   ]);
   await Promise.all([...qemus, ...pagers].map((pid) => endProcess(pid, graceMs)));
+  // It ends with its QEMU, if that has got as far as to connect to it.
+  await Promise.all((await findTpmProcesses(runDirectory)).map((pid) => endProcess(pid, graceMs)));
   await Promise.all([QMP_SOCKET, PID_FILE].map((name) => rm(join(runDirectory, name), { force: true })));
 }
 

@@ -163,6 +163,8 @@ export interface MigrationParameters {
   /** Milliseconds, at most 2,000,000. */
   readonly 'downtime-limit'?: number;
   readonly 'multifd-channels'?: number;
+  /** Bytes per second that the last pass is expected to be written at; 0: as measured. */
+  readonly 'avail-switchover-bandwidth'?: number;
   /** Since QEMU 9.1. */
   readonly 'direct-io'?: boolean;
 }
@@ -244,6 +246,8 @@ export interface Commands {
   >;
 
   /** Children and properties of an object: its children's types are `child<TYPE>`. */
+  /** All types that QEMU has or could load, those of devices among them. */
+  'qom-list-types': Command<undefined, readonly { readonly name: string }[]>;
   'qom-list': Command<{ readonly path: string }, readonly { readonly name: string; readonly type: string }[]>;
   /** Properties of all objects of a type, without one being made. */
   'qom-list-properties': Command<
@@ -277,6 +281,8 @@ export interface Commands {
   'query-named-block-nodes': Command<{ readonly flat?: boolean }, readonly NamedBlockNode[]>;
   /** The whole graph. Marked unstable, but the only one that tells of edges before QEMU 10.1; same shape since 4.0. */
   'x-debug-query-block-graph': Command<undefined, BlockGraph>;
+  /** All nodes when none is named; since QEMU 10.0. */
+  'blockdev-set-active': Command<{ readonly 'node-name'?: string; readonly active: boolean }, Nothing>;
   'blockdev-add': Command<
     {
       readonly driver: 'qcow2' | 'raw';

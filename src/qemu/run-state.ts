@@ -33,6 +33,20 @@ export async function leavePostmigrate(qmp: QmpClient): Promise<void> {
 }
 
 /**
+ * Makes the disks of a guest that stands still its own again. QEMU lets go of them ("inactive") at the end of a migration out,
+ * and takes them after one in only when the guest runs; until then no block job can work on them. Before QEMU 10.0 that
+ * can't be changed: jobs on such a guest fail there until it has run.
+ */
+export async function holdDisks(qmp: QmpClient): Promise<void> {
+  if (await isRunning(qmp)) return;
+  try {
+    await qmp.execute('blockdev-set-active', { active: true });
+  } catch (error) {
+    if (StasisError.from(error).details?.['class'] !== 'CommandNotFound') throw error;
+  }
+}
+
+/**
  * The run state once it isn't `finish-migrate`. QEMU announces `completed` from the migration thread just *before*
  * it leaves that state, and refuses `cont` in it; nothing announces the change, so we ask again.
  */

@@ -19,18 +19,29 @@ export interface FileIdentity {
   readonly storedBytes: number;
 }
 
+const DEVICE = 'device';
+
+/** Whether a look at it would show any write: of a block device only its first bytes are known. */
+export function provesContent(identity: FileIdentity): boolean {
+  return identity.modifiedNs !== DEVICE;
+}
+
 /** @throws StasisError `disk-missing` when the file isn't there or can't be read */
 export async function readIdentity(path: string): Promise<FileIdentity> {
   try {
     await using file = await open(path, 'r');
     const stat = await file.stat({ bigint: true });
     const { buffer, bytesRead } = await file.read(Buffer.alloc(HEADER_BYTES), 0, HEADER_BYTES, 0);
+    const header = createHash('sha256').update(buffer.subarray(0, bytesRead)).digest('base64');
+    // A device has a new inode after each start of the host, and nothing tells when it was last written to.
+    if (stat.isBlockDevice())
+      return { inode: DEVICE, sizeBytes: DEVICE, modifiedNs: DEVICE, storedBytes: 0, header };
     return {
       inode: String(stat.ino),
       sizeBytes: String(stat.size),
       modifiedNs: String(stat.mtimeNs),
       storedBytes: Number(stat.blocks) * 512,
-      header: createHash('sha256').update(buffer.subarray(0, bytesRead)).digest('base64'),
+      header,
     };
   } catch (error) {
     const reason = errnoOf(error) === 'ENOENT' ? 'is not there' : 'can not be read';

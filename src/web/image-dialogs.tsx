@@ -2,9 +2,8 @@
 import { useState } from 'preact/hooks';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Guest, Image } from '../api/schemas.ts';
-import { count, formatAge, formatBytes, formatDate } from '../units.ts';
+import { count, formatAge, formatDate, formatGain } from '../units.ts';
 import { Check, Question, TextField } from './dialog.tsx';
-import { freedBytes } from './image-facts.ts';
 import { client } from './store.ts';
 
 export function RestoreDialog({ guest, image }: { guest: Guest; image: Image }) {
@@ -79,7 +78,6 @@ export function CloneDialog({ guest, image }: { guest: Guest; image: Image }) {
 }
 
 export function DeleteDialog({ guest, image, children }: { guest: Guest; image: Image; children: number }) {
-  const frees = freedBytes(image);
   return (
     <Question
       title={`Delete ${image.name}`}
@@ -93,9 +91,7 @@ export function DeleteDialog({ guest, image, children }: { guest: Guest; image: 
         {image.name === DEFAULT_IMAGE && ' Start boots it fresh from then on.'}
       </p>
       <p>
-        {frees === undefined
-          ? `It occupies ${formatBytes(image.storedBytes)}.`
-          : `${formatBytes(frees)} become free.`}{' '}
+        {formatGain(image)} become free.{' '}
         {children > 0 && `${count(children, 'image')} taken after it stay as they are.`}{' '}
         {image.current && 'The guest itself goes on as it is.'}
       </p>

@@ -2,11 +2,11 @@
 import { signal } from '@preact/signals';
 import { useMemo, useRef } from 'preact/hooks';
 import type { Guest, GuestOverview, Image } from '../api/schemas.ts';
-import { formatBytes, formatDate, formatDuration } from '../units.ts';
+import { formatBytes, formatDate, formatDuration, formatGain } from '../units.ts';
 import { Age, Empty, Fields } from './common.tsx';
 import { openDialog } from './dialog.tsx';
 import { CloneDialog, DeleteDialog, RestoreDialog } from './image-dialogs.tsx';
-import { freedBytes, mannerOf } from './image-facts.ts';
+import { mannerOf } from './image-facts.ts';
 import { layOutTree, type TreeLayout, type TreeRow } from './image-tree.ts';
 import { client, running } from './store.ts';
 
@@ -176,7 +176,6 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
   const { name, screenFile, createdAt, description } = image;
   const children = images.filter(({ parent }) => parent === name).length;
   const busy = running.value.has(guest.name);
-  const frees = freedBytes(image);
   return (
     <>
       <div class="details-head">
@@ -222,7 +221,7 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
           ['Taken', formatDate(createdAt)],
           ['From', image.parent ?? 'no image'],
           ['Stored', formatBytes(image.storedBytes)],
-          ...(frees === undefined ? [] : [['Deleting frees', formatBytes(frees)] as const]),
+          ['Deleting frees', formatGain(image)],
           ['Memory', formatBytes(image.memoryBytes)],
           ['Disks', image.disks.map((disk) => `${disk.name} ${formatBytes(disk.storedBytes)}`).join(', ')],
           ['Captured', `${image.method}, ${image.live ? 'live' : 'guest stopped'}`],

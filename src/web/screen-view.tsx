@@ -11,7 +11,7 @@ export function ScreenView({ guest }: { guest: Guest }) {
   const [isOpen, setOpen] = useState(false);
   const [attempt, setAttempt] = useState(0);
   const { name, pid } = guest;
-  const hasDisplay = hasGraphics(guest.definition);
+  const hasDisplay = hasVnc(guest.definition);
   useEffect(() => {
     if (place.current === null || pid === null || !hasDisplay) return undefined;
     const rfb = new RFB(place.current, client.socketUrl(name, 'display'), { shared: true });
@@ -24,7 +24,7 @@ export function ScreenView({ guest }: { guest: Guest }) {
   }, [name, pid, hasDisplay, attempt]);
   if (!hasDisplay) {
     return (
-      <Empty title="This guest has no display">
+      <Empty title="This guest has no VNC display">
         <p>
           Define it with <code>graphics: vnc</code>. Its serial console is beside.
         </p>
@@ -51,11 +51,13 @@ export function ScreenView({ guest }: { guest: Guest }) {
   );
 }
 
-function hasGraphics(definition: unknown): boolean {
-  return (
-    typeof definition === 'object' &&
-    definition !== null &&
-    'graphics' in definition &&
-    definition.graphics !== 'none'
-  );
+/** A definition says `graphics: vnc`, or `graphics: {type: vnc, port: …}`. */
+function hasVnc(definition: unknown): boolean {
+  if (!isObject(definition)) return false;
+  const graphics = definition['graphics'];
+  return graphics === 'vnc' || (isObject(graphics) && graphics['type'] === 'vnc');
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
 }

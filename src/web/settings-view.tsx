@@ -1,6 +1,6 @@
 /** What the guest is made of, and what happens to it with the host. */
 import { useState } from 'preact/hooks';
-import { ON_BOOT, ON_SHUTDOWN } from '../api/constants.ts';
+import { FALLBACKS, ON_BOOT, ON_SHUTDOWN } from '../api/constants.ts';
 import type { Guest, Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { count, formatBytes } from '../units.ts';
@@ -61,15 +61,17 @@ export function SettingsView({ guest }: { guest: Guest }) {
 }
 
 function PolicyForm({ guest }: { guest: Guest }) {
-  const [policy, setPolicy] = useState<Policy>(guest.policy);
+  // What is left alone isn't sent: where a guest has no word of its own, the host's settings go on to hold.
+  const [changes, setChanges] = useState<Partial<Policy>>({});
   const [refusal, setRefusal] = useState<string>();
-  const change = (part: Partial<Policy>) => setPolicy({ ...policy, ...part });
+  const policy: Policy = { ...guest.policy, ...changes };
+  const change = (part: Partial<Policy>) => setChanges({ ...changes, ...part });
   const unchanged = JSON.stringify(policy) === JSON.stringify(guest.policy);
   const save = () => {
     setRefusal(undefined);
     begin(
       `The policy of ${guest.name} is changed`,
-      client.setPolicy(guest.name, policy, { wait: false }),
+      client.setPolicy(guest.name, changes, { wait: false }),
     ).catch((error: unknown) => setRefusal(StasisError.from(error).message));
   };
   return (
@@ -93,6 +95,19 @@ function PolicyForm({ guest }: { guest: Guest }) {
         value={policy.delaySeconds}
         max={3600}
         onInput={(delaySeconds) => change({ delaySeconds })}
+      />
+      <NumberField
+        label="Time limit, seconds"
+        value={policy.timeLimitSeconds}
+        min={1}
+        max={86_400}
+        onInput={(timeLimitSeconds) => change({ timeLimitSeconds })}
+      />
+      <Choice
+        label="If it can't be restored on boot"
+        value={policy.fallback}
+        of={FALLBACKS}
+        onChange={(fallback) => change({ fallback })}
       />
       <button type="submit" class="primary" disabled={unchanged}>
         Save policy
@@ -132,13 +147,19 @@ function Choice<T extends string>(props: {
   );
 }
 
-function NumberField(props: { label: string; value: number; max: number; onInput: (value: number) => void }) {
+function NumberField(props: {
+  label: string;
+  value: number;
+  min?: number;
+  max: number;
+  onInput: (value: number) => void;
+}) {
   return (
     <label class="field">
       {props.label}
       <input
         type="number"
-        min={0}
+        min={props.min ?? 0}
         max={props.max}
         required
         value={props.value}

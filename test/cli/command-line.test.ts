@@ -14,6 +14,8 @@ describe('wrong usage', () => {
     ['guests', 'surplus'],
     ['policy', 'web1', '--on-boot', 'dance'],
     ['policy', 'web1', '--order', '1.5'],
+    ['policy', 'web1', '--fallback', 'hope'],
+    ['host', 'save-all', '--budget', 'soon'],
     ['shutdown', 'web1', '--timeout', '0'],
     ['ops', '--cancel'],
     ['guests', '--connect', 'ftp://nowhere'],
@@ -39,7 +41,7 @@ describe('help', () => {
     const { status, stdout } = await stasis(['--help']);
     assert.equal(status, 0);
     const commands =
-      'define undefine guests show start shutdown stop pause resume reset console save images info restore delete policy host ops events doctor daemon completion';
+      'define import undefine guests show start shutdown stop pause resume reset console save images info restore delete policy host ops events doctor daemon completion';
     for (const command of commands.split(' ')) assert.match(stdout, new RegExp(`^  ${command} `, 'm'));
   });
 
@@ -178,6 +180,57 @@ describe('restore', () => {
       );
     });
   }
+});
+
+describe('host save-all', () => {
+  test('with --dry-run shows the plan, with the budget in seconds', async () => {
+    const plan = {
+      budgetSeconds: 90,
+      bytesPerSecond: 240 * 1024 ** 2,
+      basis: 'assumed',
+      parallel: 2,
+      guests: [
+        {
+          guest: 'web1',
+          wanted: 'save',
+          action: 'save',
+          bytes: 1024 ** 3,
+          endsAfterSeconds: 4.6,
+          why: 'its policy',
+        },
+        {
+          guest: 'big',
+          wanted: 'save',
+          action: 'shutdown',
+          bytes: 0,
+          endsAfterSeconds: null,
+          why: 'no time',
+        },
+      ],
+    };
+    await using daemon = await FakeDaemon.start([json(200, plan)]);
+    const env = { STASIS_CONNECT: `unix:${daemon.socketPath}` };
+    const { stdout, status } = await stasis(['host', 'save-all', '--budget', '1.5m', '--dry-run'], { env });
+    assert.equal(status, 0);
+    assert.equal(daemon.received[0]?.url, '/v1/host/save-all/plan?budgetSeconds=90');
+    assert.match(stdout, /web1 +save +save +1\.0 GiB +4\.6 s +its policy/);
+    assert.match(stdout, /big +save +shutdown +no time/);
+  });
+
+  test('that did not end each guest as it should says so, guest by guest, and ends with 1', async () => {
+    const error = {
+      code: 'capture-failed',
+      message: 'not ended as their policies say:\nbig: shut down: no time',
+      details: { guests: [] },
+    } as const;
+    const failed = operation({ kind: 'save-all', guest: '(host)', state: 'failed', error });
+    await using daemon = await FakeDaemon.start([stream('operation', [failed])]);
+    const env = { STASIS_CONNECT: `unix:${daemon.socketPath}` };
+    const { stderr, status } = await stasis(['host', 'save-all'], { env });
+    assert.equal(status, 1);
+    assert.match(stderr, /big: shut down: no time/);
+    assert.deepEqual(daemon.received[0]?.body, {});
+  });
 });
 
 describe('define', () => {

@@ -3,7 +3,7 @@ import { mkdtempDisposable, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parseDefinition, readDefinitionFile } from '../../src/cli/definition-file.ts';
+import { isXml, parseDefinition, readDefinitionFile } from '../../src/cli/definition-file.ts';
 
 test('a definition may be YAML or JSON', () => {
   const expected = { name: 'web1', memory: '2GiB', disks: [{ path: 'x' }] };
@@ -31,8 +31,9 @@ test('a definition is one document, and no bomb', () => {
   assert.throws(() => parseDefinition(rows.join('\n'), 'f'), { code: 'invalid-definition' });
 });
 
-test("libvirt XML isn't read yet, and that is said", () => {
-  assert.throws(() => parseDefinition('\n<domain type="kvm"/>', 'f'), { code: 'unsupported', exitStatus: 4 });
+test('XML is told from YAML by how it begins', () => {
+  assert.equal(isXml('\n<!-- made by libvirt -->\n<domain type="kvm"/>'), true);
+  assert.equal(isXml('name: "<a>"'), false);
 });
 
 test('paths of a definition are relative to its file', async () => {
@@ -40,7 +41,8 @@ test('paths of a definition are relative to its file', async () => {
   const file = join(directory.path, 'web1.yaml');
   await writeFile(file, 'name: web1\n');
   assert.deepEqual(await readDefinitionFile(file), {
-    definition: { name: 'web1' },
+    text: 'name: web1\n',
+    source: file,
     directory: directory.path,
   });
   await assert.rejects(readDefinitionFile(join(directory.path, 'none')), {

@@ -17,17 +17,17 @@ test('a tree shows what grew from what, and where the guest is now', () => {
     anImage({ name: 'fresh', createdAt: '2026-06-12T12:00:00Z', live: false, pauseMs: null }),
     anImage({ name: 'updated', parent: 'fresh', createdAt: '2026-06-13T12:00:00Z' }),
     anImage({ name: 'tuned', parent: 'updated', createdAt: '2026-06-14T12:00:00Z', current: true }),
-    anImage({ name: 'other', parent: 'fresh', createdAt: '2026-06-15T11:00:00Z' }),
+    anImage({ name: 'other', parent: 'fresh', createdAt: '2026-06-15T11:00:00Z', freesBytes: 8 * 1024 ** 2 }),
     anImage({ name: 'apart', parent: 'deleted', createdAt: '2026-06-15T11:59:00Z' }),
   ];
   assert.deepEqual(lines(aGuest(), images), [
     'web1  running',
-    'IMAGE            TAKEN   STORED  HOW                 DESCRIPTION',
-    '○ fresh        3 d ago  312 MiB  stopped',
-    '├─○ updated    2 d ago  312 MiB  live, paused 13 ms',
-    '│ └─● tuned   24 h ago  312 MiB  live, paused 13 ms',
-    '└─○ other      1 h ago  312 MiB  live, paused 13 ms',
-    '○ apart      1 min ago  312 MiB  live, paused 13 ms',
+    'IMAGE            TAKEN   STORED            FREES  HOW                 DESCRIPTION',
+    '○ fresh        3 d ago  312 MiB          312 MiB  stopped',
+    '├─○ updated    2 d ago  312 MiB          312 MiB  live, paused 13 ms',
+    '│ └─● tuned   24 h ago  312 MiB          312 MiB  live, paused 13 ms',
+    '└─○ other      1 h ago  312 MiB  8.0 MiB–312 MiB  live, paused 13 ms',
+    '○ apart      1 min ago  312 MiB          312 MiB  live, paused 13 ms',
   ]);
 });
 

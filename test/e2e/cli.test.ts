@@ -95,5 +95,5 @@ test('exit statuses: 2 wrong usage, 3 no such thing, 4 not possible in this stat
   await failing(3, 'image-not-found', 'restore', 'web1', 'none', '--yes');
   await failing(4, 'invalid-state', 'save', 'web1');
   await failing(3, 'image-not-found', 'restore', 'web1', '--as', 'web2');
-  await failing(4, 'unsupported', 'save', 'web1', '--live', '--quiesce');
+  await failing(4, 'invalid-state', 'save', 'web1', '--live', '--require-quiesce');
 });

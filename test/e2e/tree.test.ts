@@ -131,3 +131,19 @@ test('fifty times suspended and resumed, the chain is as long as before and not 
   assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
   assert.deepEqual(await lab.files(), []);
 });
+
+test('images of a guest that stands still, after a restore or after a live save of it, are deleted and their layers merged', async () => {
+  const gardener = await plant('qcow2');
+  await using lab = gardener.lab;
+  const { client } = lab;
+  await client.restoreSaveImage(GUEST, 'c', { paused: true });
+  await client.deleteSaveImage(GUEST, 'b');
+  await client.createSaveImage(GUEST, { name: 'now', live: true });
+  await client.deleteSaveImage(GUEST, 'c');
+  await client.deleteSaveImage(GUEST, 'now');
+  await client.resume(GUEST);
+  await checkHousekeeping(lab, GUEST);
+  assert.deepEqual(await contentOf(lab, GUEST), gardener.expected.get('c'));
+  for (const name of ['b', 'c']) gardener.expected.delete(name);
+  await checkImages(lab, GUEST, gardener.expected);
+});

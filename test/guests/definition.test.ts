@@ -3,16 +3,21 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { StasisError } from '../../src/errors.ts';
 import { commandLine } from '../../src/guests/command-line.ts';
-import {
-  parseMemory,
-  pinDefinition,
-  type Definition,
-  type HostChoices,
-} from '../../src/guests/definition.ts';
+import { pinDefinition, type Definition, type HostChoices } from '../../src/guests/definition.ts';
+import { parseMemory } from '../../src/guests/definition/memory.ts';
 
 const HOST: HostChoices = {
   resolveMachine: (machine) => Promise.resolve(machine === 'q35' ? 'pc-q35-10.0' : machine),
   resolveAccelerator: (wanted) => Promise.resolve(wanted === 'kvm' ? 'kvm' : 'tcg'),
+  resolveFirmware: ({ secureBoot }) =>
+    Promise.resolve({
+      firmware: {
+        ...{ type: 'uefi', secureBoot, smm: secureBoot },
+        code: { path: '/fw/code', format: 'raw' },
+        template: { path: '/fw/vars', format: 'raw' },
+      },
+      store: { name: 'uefi-vars', path: '/own/vars', format: 'raw', bus: 'pflash', readonly: false },
+    }),
 };
 const pin = (input: unknown): Promise<Definition> => pinDefinition(input, '/srv/vms', HOST);
 
@@ -75,4 +80,58 @@ test('devices have addresses of their own that do not depend on each other', asy
     );
   assert.equal(new Set(addresses(all).values()).size, addresses(all).size, 'no address is given twice');
   for (const [id, address] of addresses(few)) assert.equal(addresses(all).get(id), address);
+});
+
+test('a guest that says no addresses has the devices that it had in the first version, one after the other', async () => {
+  const definition = await pin({
+    name: 'a',
+    memory: '1GiB',
+    graphics: 'vnc',
+    agent: true,
+    networks: [{ type: 'user', mac: '52:54:00:00:00:01' }],
+    disks: [
+      { name: 'a', path: '/d/a', format: 'qcow2' },
+      { name: 'b', path: '/d/b', format: 'raw', bus: 'sata', readonly: true },
+      { name: 'c', path: '/d/c', format: 'qcow2', bus: 'scsi' },
+    ],
+  });
+  const devices = commandLine({ ...definition, generation: 'g' }, { chains: new Map() })
+    .filter((_, index, all) => all[index - 1] === '-device')
+    .map((argument): Record<string, unknown> => JSON.parse(argument));
+  assert.deepEqual(devices, [
+    { driver: 'vmgenid', id: 'generation', guid: 'g' },
+    { driver: 'isa-serial', id: 'serial0-device', chardev: 'serial0' },
+    { driver: 'virtio-serial-pci', id: 'channels', bus: 'pcie.0', addr: '0x3' },
+    {
+      driver: 'virtserialport',
+      id: 'agent0-device',
+      bus: 'channels.0',
+      nr: 1,
+      chardev: 'agent0',
+      name: 'org.qemu.guest_agent.0',
+    },
+    { driver: 'VGA', id: 'screen', bus: 'pcie.0', addr: '0x2' },
+    { driver: 'qemu-xhci', id: 'usb', bus: 'pcie.0', addr: '0x5' },
+    { driver: 'usb-tablet', id: 'tablet', bus: 'usb.0', port: '1' },
+    { driver: 'virtio-scsi-pci', id: 'scsi', bus: 'pcie.0', addr: '0x4' },
+    {
+      driver: 'virtio-blk-pci',
+      id: 'disk-a',
+      drive: 'plain-a',
+      bootindex: 1,
+      serial: 'a',
+      bus: 'pcie.0',
+      addr: '0x8',
+    },
+    { driver: 'ide-cd', id: 'disk-b', drive: 'plain-b', bootindex: 2, bus: 'ide.0' },
+    { driver: 'scsi-hd', id: 'disk-c', drive: 'plain-c', bootindex: 3, bus: 'scsi.0', 'scsi-id': 0 },
+    {
+      driver: 'virtio-net-pci',
+      id: 'net0-device',
+      netdev: 'net0',
+      mac: '52:54:00:00:00:01',
+      bus: 'pcie.0',
+      addr: '0x18',
+    },
+  ]);
 });

@@ -80,6 +80,35 @@ test('a guest can be saved live again and again', async () => {
   }
 });
 
+test('a stop is prepared while the guest runs, and when QEMU comes before that, all is done again', async () => {
+  await using lab = await Lab.open();
+  const { qmp } = await lab.launch('source', []);
+  for (const isEarly of [false, true]) {
+    using states = qmp.watch('STOP', 'RESUME');
+    const calls: string[] = [];
+    await precopy.capture({
+      qmp,
+      file: lab.path('memory'),
+      onStopping: async () => {
+        calls.push((await isRunning(qmp)) ? 'preparing' : 'preparing a guest that stands still');
+        if (isEarly) {
+          await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 36, 'downtime-limit': 60_000 });
+          await qmp.execute('migrate-set-parameters', { 'avail-switchover-bandwidth': 2 ** 36 });
+          await states.next(({ event }) => event === 'RESUME');
+        }
+        calls.push('prepared');
+      },
+      onPaused: async () => void calls.push('paused'),
+      onResumed: async () => void calls.push((await isRunning(qmp)) ? 'running' : 'too soon'),
+    });
+    assert.deepEqual(calls, ['preparing', 'prepared', 'paused', 'running']);
+    await verifyMemoryFile(lab.path('memory'), EXPECTED);
+    await assertCapabilitiesReset(qmp);
+    const stops = states.drain().filter(({ event }) => event === 'STOP');
+    assert.equal(stops.length, 1, 'the stop that counts');
+  }
+});
+
 test('a guest too busy to be stopped within the wanted time is told so, was never stopped, and can be captured otherwise', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('guest');

@@ -30,6 +30,7 @@ class ModelDisk {
       layers: this.#layers,
       heads: new Set(this.#heads.values()),
       pinned: new Set([...this.#images.values()].map((image) => image.layer)),
+      owners: new Map([['root', this.#heads.get('guest') ?? '']]),
     };
   }
 
@@ -37,21 +38,23 @@ class ModelDisk {
     if (this.#heads.has(guest)) this.#blocks.get(this.#writableHead(guest))?.set(block, value);
   }
 
-  save(guest: string, name: string, live: boolean): void {
+  save(guest: string, name: string, live: boolean, how: How): void {
     const head = this.#heads.get(guest);
     if (head === undefined || this.#images.has(name)) return;
-    this.#images.set(name, { layer: head, content: this.read(head) });
-    if (live) this.#layHead(guest, head);
+    const content = this.read(head);
+    const layer = live && how === 'copy' ? this.#copy(head) : head;
+    this.#images.set(name, { layer, content });
+    if (live && how === 'switch') this.#heads.set(guest, this.#overlay(head));
   }
 
-  restore(guest: string, name: string, andDelete: boolean): void {
+  restore(guest: string, name: string, andDelete: boolean, how: How): void {
     const image = this.#images.get(name);
     if (image === undefined || !this.#heads.has(guest)) return;
     const wasAlone =
       this.#heads.get(guest) === image.layer && this.#layers.every((layer) => layer.parent !== image.layer);
     const pins = [...this.#images.values()].filter((other) => other.layer === image.layer).length;
     if (andDelete) this.#images.delete(name);
-    if (!(andDelete && wasAlone && pins === 1)) this.#layHead(guest, image.layer);
+    if (!(andDelete && wasAlone && pins === 1)) this.#newHead(guest, image.layer, how);
     assert.equal(
       this.read(this.#heads.get(guest) ?? ''),
       image.content,
@@ -59,9 +62,13 @@ class ModelDisk {
     );
   }
 
-  clone(from: string, guest: string): void {
+  clone(from: string, guest: string, how: How): void {
     const image = this.#images.get(from);
-    if (image !== undefined && !this.#heads.has(guest)) this.#layHead(guest, image.layer);
+    if (image !== undefined && !this.#heads.has(guest)) this.#newHead(guest, image.layer, how);
+  }
+
+  undefine(guest: string): void {
+    if (guest !== 'guest') this.#heads.delete(guest);
   }
 
   delete(name: string): void {
@@ -74,13 +81,15 @@ class ModelDisk {
       const [step] = collectSteps(this.forest());
       if (step === undefined) return;
       const gone = this.#blocks.get(step.layer) ?? new Map<number, number>();
-      if (step.action !== 'remove') {
+      if (step.action === 'replace') {
+        this.#blocks.set(step.into, gone);
+      } else if (step.action !== 'remove') {
         const into = this.#blocks.get(step.into) ?? new Map<number, number>();
         const merged = step.action === 'absorb' ? new Map([...gone, ...into]) : new Map([...into, ...gone]);
         this.#blocks.set(step.into, merged);
       }
       this.#layers = [...afterCollectStep(this.forest(), step).layers];
-      if (step.action === 'fold') {
+      if (step.action === 'fold' || step.action === 'replace') {
         for (const [guest, head] of this.#heads) if (head === step.layer) this.#heads.set(guest, step.into);
         for (const image of this.#images.values()) if (image.layer === step.layer) image.layer = step.into;
       }
@@ -115,34 +124,81 @@ class ModelDisk {
     for (const layer of layers) {
       const children = layers.filter(({ parent }) => parent === layer.id).length;
       const held = heads.has(layer.id) || pinned.has(layer.id);
-      assert.ok(held || children > 1 || (layer.root && children === 0), `layer ${layer.id} has its reason`);
+      const carriesClone = layer.root && children === 1 && !this.#ownerStandsOn(layer.id);
+      assert.ok(
+        held || children > 1 || carriesClone || (layer.root && this.#ownerStandsOn(layer.id)),
+        `layer ${layer.id} has its reason`,
+      );
     }
+  }
+
+  /** What the guest wrote is in the user's own file, when there is nothing but the guest. */
+  checkBack(): void {
+    assert.deepEqual(this.#layers, [{ id: 'root', parent: null, root: true }]);
+    assert.equal(this.#heads.get('guest'), 'root');
+  }
+
+  present(guest: string): string {
+    return this.read(this.#heads.get(guest) ?? '');
+  }
+
+  imageNames(): string[] {
+    return [...this.#images.keys()];
+  }
+
+  #ownerStandsOn(id: string): boolean {
+    for (let next: string | null = this.#heads.get('guest') ?? ''; next !== null; next = this.#parentOf(next))
+      if (next === id) return true;
+    return false;
+  }
+
+  #parentOf(id: string): string | null {
+    return this.#layers.find((layer) => layer.id === id)?.parent ?? null;
   }
 
   #writableHead(guest: string): string {
     const head = this.#heads.get(guest) ?? '';
     if (isWritable(this.forest(), head)) return head;
-    return this.#layHead(guest, head);
+    return this.#newHead(guest, head, 'switch');
   }
 
-  #layHead(guest: string, parent: string): string {
+  #newHead(guest: string, from: string, how: How): string {
+    const id = how === 'copy' ? this.#copy(from) : this.#overlay(from);
+    this.#heads.set(guest, id);
+    return id;
+  }
+
+  #overlay(parent: string): string {
+    return this.#make(parent, new Map());
+  }
+
+  /** Stands on what its original stands on, and holds the same. */
+  #copy(original: string): string {
+    return this.#make(this.#parentOf(original), new Map(this.#blocks.get(original)));
+  }
+
+  #make(parent: string | null, blocks: Map<number, number>): string {
     this.#made += 1;
     const id = `layer${this.#made}`;
     this.#layers.push({ id, parent, root: false });
-    this.#blocks.set(id, new Map());
-    this.#heads.set(guest, id);
+    this.#blocks.set(id, blocks);
     return id;
   }
 }
 
+/** By which driver; of one disk it may be another each time. */
+type How = 'switch' | 'copy';
+
 const guest = fc.constantFrom('guest', 'clone1', 'clone2');
 const image = fc.constantFrom('a', 'b', 'c', 'd', 'e');
+const how = fc.constantFrom('switch' as const, 'copy' as const);
 const action = fc.oneof(
   fc.record({ act: fc.constant('write' as const), guest, block: fc.nat(5), value: fc.nat(1000) }),
-  fc.record({ act: fc.constant('save' as const), guest, image, live: fc.boolean() }),
-  fc.record({ act: fc.constant('restore' as const), guest, image, andDelete: fc.boolean() }),
+  fc.record({ act: fc.constant('save' as const), guest, image, live: fc.boolean(), how }),
+  fc.record({ act: fc.constant('restore' as const), guest, image, andDelete: fc.boolean(), how }),
   fc.record({ act: fc.constant('delete' as const), image }),
-  fc.record({ act: fc.constant('clone' as const), image, guest }),
+  fc.record({ act: fc.constant('clone' as const), image, guest, how }),
+  fc.record({ act: fc.constant('undefine' as const), guest }),
   fc.record({ act: fc.constant('collect' as const), limit: fc.nat(3) }),
 );
 
@@ -151,13 +207,15 @@ function run(disk: ModelDisk, step: typeof action extends fc.Arbitrary<infer T> 
     case 'write':
       return disk.write(step.guest, step.block, step.value);
     case 'save':
-      return disk.save(step.guest, step.image, step.live);
+      return disk.save(step.guest, step.image, step.live, step.how);
     case 'restore':
-      return disk.restore(step.guest, step.image, step.andDelete);
+      return disk.restore(step.guest, step.image, step.andDelete, step.how);
     case 'delete':
       return disk.delete(step.image);
     case 'clone':
-      return disk.clone(step.image, step.guest);
+      return disk.clone(step.image, step.guest, step.how);
+    case 'undefine':
+      return disk.undefine(step.guest);
     case 'collect':
       return disk.collect(step.limit);
     default:
@@ -165,7 +223,7 @@ function run(disk: ModelDisk, step: typeof action extends fc.Arbitrary<infer T> 
   }
 }
 
-test('after any history every image reads exactly as it was taken, and nothing without a reason is left', () => {
+test('after any history, by whatever drivers, every image reads as it was taken, nothing without a reason is left, and all goes back', () => {
   fc.assert(
     fc.property(fc.array(action, { minLength: 10, maxLength: 60, size: 'max' }), (actions) => {
       const disk = new ModelDisk();
@@ -176,6 +234,13 @@ test('after any history every image reads exactly as it was taken, and nothing w
       disk.collect(Number.POSITIVE_INFINITY);
       disk.check();
       disk.checkCollected();
+
+      const present = disk.present('guest');
+      for (const name of disk.imageNames()) disk.delete(name);
+      for (const clone of ['clone1', 'clone2']) disk.undefine(clone);
+      disk.collect(Number.POSITIVE_INFINITY);
+      disk.checkBack();
+      assert.equal(disk.present('guest'), present);
     }),
     { numRuns: 3000 },
   );
@@ -184,8 +249,8 @@ test('after any history every image reads exactly as it was taken, and nothing w
 test('suspend and resume never make the chain grow', () => {
   const disk = new ModelDisk();
   for (let round = 0; round < 100; round += 1) {
-    disk.save('guest', 'default', false);
-    disk.restore('guest', 'default', true);
+    disk.save('guest', 'default', false, 'copy');
+    disk.restore('guest', 'default', true, 'copy');
     disk.write('guest', round % 6, round);
     disk.collect(Number.POSITIVE_INFINITY);
     assert.equal(disk.forest().layers.length, 1);
@@ -198,14 +263,24 @@ test('a layer in use is never collected', () => {
     { id: 'a', parent: 'root', root: false },
     { id: 'b', parent: 'a', root: false },
   ];
-  assert.deepEqual(collectSteps({ layers, heads: new Set(['b']), pinned: new Set(['root', 'a']) }), []);
-  assert.deepEqual(collectSteps({ layers, heads: new Set(['b']), pinned: new Set(['root']) }), [
+  const owners = new Map([['root', 'b']]);
+  assert.deepEqual(
+    collectSteps({ layers, owners, heads: new Set(['b']), pinned: new Set(['root', 'a']) }),
+    [],
+  );
+  assert.deepEqual(collectSteps({ layers, owners, heads: new Set(['b']), pinned: new Set(['root']) }), [
     { action: 'absorb', layer: 'a', into: 'b' },
   ]);
-  assert.deepEqual(collectSteps({ layers, heads: new Set(['b']), pinned: new Set(['a']) }), [
+  assert.deepEqual(collectSteps({ layers, owners, heads: new Set(['b']), pinned: new Set(['a']) }), [
     { action: 'fold', layer: 'a', into: 'root' },
   ]);
-  assert.deepEqual(collectSteps({ layers, heads: new Set(['root']), pinned: new Set(['a']) }), [
-    { action: 'remove', layer: 'b' },
-  ]);
+  assert.deepEqual(
+    collectSteps({
+      layers,
+      owners: new Map([['root', 'root']]),
+      heads: new Set(['root']),
+      pinned: new Set(['a']),
+    }),
+    [{ action: 'remove', layer: 'b' }],
+  );
 });

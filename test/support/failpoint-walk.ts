@@ -8,19 +8,20 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Operation } from '../../src/client/index.ts';
+import { GROUNDS, type GroundKind } from './grounds.ts';
 import { Lab } from './lab.ts';
 import { checkHousekeeping, checkImages, changeContent, contentOf, type Content } from './rules.ts';
 
 const GUEST = 'web1';
 type Action = 'kill' | 'guest' | 'error';
 
-interface Scenario {
+export interface Scenario {
   readonly name: string;
   readonly procedure: string;
   /** from a guest that runs on image `base` */
   readonly prepare: (bench: Bench) => Promise<void>;
   readonly run: (bench: Bench) => Promise<unknown>;
-  /** failpoints inside the pause, where nothing is journaled */
+  /** failpoints inside a pause or a step, where nothing is journaled */
   readonly inPause?: readonly string[];
   readonly actions: readonly Action[];
   /** the steps that no other scenario walks already; all of them when absent */
@@ -171,16 +172,37 @@ export const SCENARIOS: readonly Scenario[] = [
     inPause: ['pause:before-pivot', 'pause:after-pivot'],
     actions: ['kill', 'guest'],
   },
+  {
+    name: 'compact, running',
+    procedure: 'compact',
+    prepare: async (bench) => {
+      await bench.image('first');
+      await bench.change();
+    },
+    run: ({ lab }) => lab.client.compactDisks(GUEST),
+    actions: ['kill', 'guest'],
+  },
+  {
+    name: 'compact, stopped',
+    procedure: 'compact',
+    prepare: async (bench) => {
+      await bench.image('first');
+      await bench.lab.client.stop(GUEST);
+    },
+    run: ({ lab }) => lab.client.compactDisks(GUEST),
+    actions: ['kill'],
+    steps: ['copy-up'],
+  },
 ];
 
-/** Declares the tests of a scenario. */
-export function walkFailpoints(scenario: Scenario): void {
-  describe(scenario.name, () => {
+/** Declares the tests of a scenario, on disks of a kind. */
+export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]): void {
+  describe(`${scenario.name}, ${kind.name}`, { skip: kind.skip }, () => {
     let bench: Bench;
     let steps: readonly string[];
 
     before(async () => {
-      const lab = await Lab.create();
+      const lab = await Lab.on(kind);
       bench = new Bench(lab);
       await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' } });
       await witness.fill(1, 8);
@@ -194,7 +216,7 @@ export function walkFailpoints(scenario: Scenario): void {
     after(() => bench.lab[Symbol.asyncDispose]());
 
     for (const action of scenario.actions) {
-      test(`${action} at every step`, { timeout: 300_000 }, async (context) => {
+      test(`${action} at every step`, { timeout: 1_200_000 }, async (context) => {
         const points = steps.flatMap((step) =>
           process.env['STASIS_FAULTS'] === 'all' ? [`${step}:before`, `${step}:after`] : [`${step}:before`],
         );

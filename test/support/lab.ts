@@ -4,6 +4,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +12,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
+import { findDiskServer } from '../../src/qemu/disk-server.ts';
 import { findQemuProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
+import type { Ground, GroundKind, TestDisk } from './grounds.ts';
 import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -19,6 +22,7 @@ const MAIN = join(ROOT, 'src/main.ts');
 /** Tests run the sources; what is measured is the program as it is built. */
 const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
 const run = promisify(execFile);
+const DISK_MIB = 64;
 
 /** How a definition boots the test guest. @param cmdline for the witness: see test-guest/witness.c */
 export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdline: string } {
@@ -53,6 +57,7 @@ export class Lab implements AsyncDisposable {
   readonly #user: number | undefined;
   readonly #witnesses = new Set<Witness>();
   readonly #adopted = new Set<number>();
+  #ground: Ground | undefined;
 
   private constructor(home: string, user?: number) {
     this.home = home;
@@ -64,6 +69,19 @@ export class Lab implements AsyncDisposable {
   /** @param parent where the home is made; the system's directory for temporary files unless a test needs another */
   static async create(parent: string = tmpdir(), environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
     return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
+  }
+
+  /** A lab whose disks are of that kind. */
+  static async on(kind: GroundKind, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+    const ground = await kind.open();
+    try {
+      const lab = await Lab.create(tmpdir(), environment);
+      lab.#ground = ground;
+      return lab;
+    } catch (error) {
+      await ground[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /**
@@ -140,23 +158,41 @@ export class Lab implements AsyncDisposable {
     }
   }
 
-  /** Makes disks of 64 MiB and defines the test guest on them. */
+  /** Makes disks of 64 MiB, on the lab's ground, and defines the test guest on them. */
   async define(name: string, guest: LabGuest = {}): Promise<void> {
-    const { disks = 2, memory = '128MiB', cmdline = '', format = 'qcow2', extra = {} } = guest;
-    const files = Array.from({ length: disks }, (_, index) => ({
-      name: `disk${index}`,
-      path: join(this.home, `${name}-${index}.${format}`),
-      format,
-    }));
-    for (const file of files) await run('qemu-img', ['create', '-q', '-f', format, file.path, '64M']);
-    await this.client.defineGuest({
+    const { disks = 2, format = 'qcow2' } = guest;
+    const files = [];
+    for (let index = 0; index < disks; index += 1)
+      files.push({ name: `disk${index}`, ...(await this.makeDisk(`${name}-${index}`, DISK_MIB, format)) });
+    await this.defineOn(name, files, guest);
+  }
+
+  /** A guest's disks as they were given to it. */
+  async disksOf(guest: string): Promise<(TestDisk & { readonly name: string })[]> {
+    const { disks } = await this.client.getGuest(guest);
+    return disks.map(({ name, path, format }) => ({
       name,
-      memory,
-      accelerator: 'tcg',
-      boot: testBoot(cmdline),
-      disks: files,
-      ...extra,
-    });
+      path,
+      format: format === 'raw' ? 'raw' : 'qcow2',
+    }));
+  }
+
+  /** Defines the test guest on disks that are there. */
+  async defineOn(
+    name: string,
+    disks: readonly (TestDisk & { readonly name: string })[],
+    { memory = '128MiB', cmdline = '', extra = {} }: LabGuest = {},
+  ): Promise<void> {
+    const boot = testBoot(cmdline);
+    await this.client.defineGuest({ name, memory, accelerator: 'tcg', boot, disks, ...extra });
+  }
+
+  /** An empty disk on the lab's ground, or a file in its home. */
+  async makeDisk(name: string, sizeMiB: number, format: TestDisk['format'] = 'qcow2'): Promise<TestDisk> {
+    if (this.#ground !== undefined) return this.#ground.makeDisk(name, sizeMiB);
+    const path = join(this.home, `${name}.${format}`);
+    await run('qemu-img', ['create', '-q', '-f', format, path, `${sizeMiB}M`]);
+    return { path, format, driver: 'overlay' };
   }
 
   /** Defines and starts a guest, and waits until it answers. */
@@ -167,16 +203,18 @@ export class Lab implements AsyncDisposable {
   }
 
   /** The serial console of a guest that runs, once it answers. */
-  async witness(name: string): Promise<Witness> {
+  async witness(name: string, timeoutMs = 60_000): Promise<Witness> {
     const witness = new Witness(await this.client.openConsole(name));
     this.#witnesses.add(witness);
-    await witness.ping(60_000);
+    await witness.ping(timeoutMs);
     return witness;
   }
 
   /** Every file under the home that is a layer or a memory file. */
   async files(): Promise<string[]> {
-    const entries = await readdir(join(this.paths.data, 'guests'), { recursive: true, withFileTypes: true });
+    const guests = join(this.paths.data, 'guests');
+    if (!existsSync(guests)) return []; // made with the first layer or image
+    const entries = await readdir(guests, { recursive: true, withFileTypes: true });
     return entries
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name))
@@ -192,19 +230,28 @@ export class Lab implements AsyncDisposable {
     return found.flat();
   }
 
+  /** Pids of all processes that serve disks of this home's images. */
+  async diskServers(): Promise<number[]> {
+    const directory = join(this.paths.run, 'readers');
+    const names = await readdir(directory).catch(() => []);
+    const found = await Promise.all(names.map((name) => findDiskServer(join(directory, name))));
+    return found.filter((pid) => pid !== undefined);
+  }
+
   /** A daemon that a command started is this lab's to end. */
   adoptDaemon(pid: number): void {
     this.#adopted.add(pid);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
     for (const pid of this.#adopted) {
       process.kill(pid, 'SIGKILL');
       await waitForEnd(pid, 10_000);
     }
-    for (const pid of await this.qemuProcesses()) {
+    for (const pid of [...(await this.qemuProcesses()), ...(await this.diskServers())]) {
       process.kill(pid, 'SIGKILL');
       await waitForEnd(pid, 10_000);
     }

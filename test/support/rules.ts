@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { fromStored } from '../../src/stored.ts';
 import type { Lab } from './lab.ts';
@@ -77,7 +77,12 @@ export async function checkHousekeeping(lab: Lab, guest: string): Promise<void> 
   ]) {
     for (const file of await chain(top)) used.add(file);
   }
-  const layers = (await entries(join(directory, 'layers'))).map((name) => join(directory, 'layers', name));
+  const layers = [];
+  for (const place of new Set([
+    join(directory, 'layers'),
+    ...disks.map(({ path }) => besideDisk(path, uuid)),
+  ]))
+    for (const name of await entries(place)) layers.push(join(place, name));
   assert.deepEqual(
     layers.filter((file) => !used.has(file)),
     [],
@@ -98,6 +103,11 @@ export async function checkImages(
     await lab.client.restoreSaveImage(guest, name);
     assert.deepEqual(await contentOf(lab, guest), content, `image ${name} restores exactly`);
   }
+}
+
+/** Where layers are that share blocks with a disk. */
+export function besideDisk(path: string, uuid: string): string {
+  return join(dirname(path), '.stasis', uuid);
 }
 
 async function chain(top: string): Promise<string[]> {

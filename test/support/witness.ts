@@ -39,6 +39,13 @@ export interface GuestStalls {
   longestUs: number[];
 }
 
+export interface TpmContent {
+  /** hexadecimal */
+  register: string;
+  /** -1 when nothing was ever */
+  stored: number;
+}
+
 export interface MemoryChecksum {
   checksum: string;
   errors: number;
@@ -191,6 +198,31 @@ export class Witness implements AsyncDisposable {
   /** Reads from the disk itself; bytes that were written have the checksum that `write` gave. */
   async read(disk: string, offsetMiB: number, mib: number): Promise<{ checksum: string }> {
     return trusted(await this.#command(`read ${disk} ${offsetMiB} ${mib}`, 'read', 120_000));
+  }
+
+  /** What was written to the mounted disk, and the longest time between two records since the last time this was asked. */
+  async files(): Promise<{ records: number; idleMs: number; longestMs: number }> {
+    return trusted(await this.#command('files', 'files'));
+  }
+
+  /** A variable of UEFI. */
+  async setVariable(value: number): Promise<void> {
+    await this.#command(`setvar ${value}`, 'setvar');
+  }
+
+  async variable(): Promise<number> {
+    return trusted<{ value: number }>(await this.#command('getvar', 'getvar')).value;
+  }
+
+  /** Changes a register of the TPM, which forgets it at a start, and what it stores, which it doesn't. */
+  async changeTpm(value: number): Promise<TpmContent> {
+    await this.#command(`extend ${value}`, 'extend');
+    await this.#command(`store ${value}`, 'store');
+    return this.tpm();
+  }
+
+  async tpm(): Promise<TpmContent> {
+    return trusted(await this.#command('tpm', 'tpm'));
   }
 
   async sync(): Promise<void> {

@@ -1,21 +1,24 @@
 /** Guests as Stasis knows them: define, undefine, guests, show, policy. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
+import { FALLBACKS, ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
 import type { Guest, Policy } from '../../api/schemas.ts';
 import { renderFields } from '../fields.ts';
-import { renderGuest } from '../guest-view.ts';
+import { describeDefined, renderGuest } from '../guest-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { openSession } from '../session.ts';
 import { styleOfState } from '../style.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { count, formatAge, formatBytes } from '../units.ts';
+import { formatAge, formatBytes } from '../units.ts';
 
 export function register(program: Command): void {
   program
     .command('define')
     .summary('make a guest known')
-    .description('Makes a guest known from a definition in YAML or JSON. Its disks stay where they are.')
-    .argument('<file>', "the definition; '-' reads it from stdin")
+    .description(
+      "Makes a guest known from a definition in YAML or JSON, or from a domain of libvirt's. Its disks stay where they are.",
+    )
+    .argument('<file>', "the definition, or the XML of a domain; '-' reads it from stdin")
+    .option('--lenient', 'of a domain: leave out what is not supported, with a warning for each')
     .addOption(noWaitOption())
     .addHelpText(
       'after',
@@ -23,6 +26,7 @@ export function register(program: Command): void {
 Examples:
   $ stasis define web1.yaml
   $ make-definition | stasis define - --json
+  $ virsh dumpxml --inactive web1 | stasis define -
 
 A small definition:
   name: web1
@@ -67,14 +71,19 @@ A small definition:
     .argument('<guest>')
     .addOption(new Option('--on-boot <action>', 'when the host boots').choices(ON_BOOT))
     .addOption(new Option('--on-shutdown <action>', 'when the host shuts down').choices(ON_SHUTDOWN))
-    .option('--order <n>', 'lower ones start first and end last', wholeNumber)
+    .option('--order <n>', 'lower ones are started first, and begin to end last', wholeNumber)
     .option('--delay <seconds>', 'wait this long after starting it', wholeNumber)
+    .option('--time-limit <seconds>', 'for its start, and for each step of its end', wholeNumber)
+    .addOption(new Option('--fallback <action>', 'when it can not be restored').choices(FALLBACKS))
     .addOption(noWaitOption())
     .addHelpText(
       'after',
       `
-On boot: restore (from the default image, else start), start, skip-if-saved (start unless there is a default
-image), none. On shutdown: save, shutdown, stop, none.
+On boot: restore (from the default image, if the guest has not run since it was taken, else start), start (from its disks in
+any case), skip-if-saved (start, unless there is a default image: that is left to "stasis host restore-all"), none.
+If it can't be restored its image is kept, and the fallback says what then: none, or start it from its disks.
+
+On shutdown: save, shutdown, stop, none. What fails or takes too long goes on with the next of the first three.
 
 Example:
   $ stasis policy web1 --on-boot restore --on-shutdown save --order 10`,
@@ -82,15 +91,24 @@ Example:
     .action(policy);
 }
 
-async function define(file: string, options: MutationOptions, command: Command): Promise<void> {
-  const { readDefinitionFile } = await import('../definition-file.ts'); // the parser is large, and only this needs it
-  const { definition, directory } = await readDefinitionFile(file);
+async function define(
+  file: string,
+  options: MutationOptions & { lenient?: true },
+  command: Command,
+): Promise<void> {
+  // Parsers are large, and only this needs them.
+  const { isXml, parseDefinition, readDefinitionFile } = await import('../definition-file.ts');
+  const { text, source, directory } = await readDefinitionFile(file);
+  if (isXml(text)) {
+    const { defineDomain } = await import('../domains.ts');
+    await defineDomain(await openSession(command), { text, source }, options);
+    return;
+  }
+  const definition = parseDefinition(text, source);
   const session = await openSession(command);
   await mutate(session, options, {
     run: (waiting) => session.client.defineGuest(definition, directory, waiting),
-    text: (guest) =>
-      `defined ${guest.name}: ${formatBytes(guest.memoryBytes)} memory, ${count(guest.cpus, 'CPU')}, ` +
-      `${count(guest.disks.length, 'disk')}, ${guest.machine}`,
+    text: describeDefined,
   });
 }
 
@@ -150,13 +168,15 @@ interface PolicyOptions extends MutationOptions {
   readonly onShutdown?: Policy['onShutdown'];
   readonly order?: number;
   readonly delay?: number;
+  readonly timeLimit?: number;
+  readonly fallback?: Policy['fallback'];
 }
 
 async function policy(guest: string, options: PolicyOptions, command: Command): Promise<void> {
   const session = await openSession(command);
   const { client, output } = session;
-  const { onBoot, onShutdown, order, delay: delaySeconds } = options;
-  const changes = { onBoot, onShutdown, order, delaySeconds };
+  const { onBoot, onShutdown, order, delay: delaySeconds, timeLimit: timeLimitSeconds, fallback } = options;
+  const changes = { onBoot, onShutdown, order, delaySeconds, timeLimitSeconds, fallback };
   if (Object.values(changes).every((value) => value === undefined)) {
     const current = (await client.getGuest(guest)).policy;
     output.print(current, () => renderPolicy(current));
@@ -175,6 +195,8 @@ function renderPolicy(current: Policy): string[] {
     ['on shutdown', current.onShutdown],
     ['order', String(current.order)],
     ['delay', `${current.delaySeconds} s`],
+    ['time limit', `${current.timeLimitSeconds} s`],
+    ['fallback', current.fallback],
   ]);
 }
 

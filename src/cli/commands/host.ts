@@ -2,9 +2,10 @@
 import type { Command } from 'commander';
 import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
-import { positiveNumber } from '../arguments.ts';
+import { duration, positiveNumber } from '../arguments.ts';
 import { renderFields } from '../fields.ts';
-import { watched } from '../mutation.ts';
+import { bootFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
+import { mutate, noWaitOption, watched, type MutationOptions } from '../mutation.ts';
 import { renderOperation } from '../operation-view.ts';
 import type { Output } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
@@ -21,6 +22,33 @@ export function register(program: Command): void {
     .description('Shows the daemon, its QEMU, guests, images and space.')
     .addHelpText('after', '\nExample:\n  $ stasis host status --json')
     .action(hostStatus);
+  host
+    .command('save-all')
+    .summary('end all guests for a shutdown of the host')
+    .description(
+      'Ends all guests as their policies say: saved, several at once and as many as fit into the budget; what does not fit, fails or takes too long is shut down, and at the end of the time stopped.',
+    )
+    .option(
+      '--budget <duration>',
+      'all guests have ended after so long (90s, 2m); default: as long as it takes',
+      duration,
+    )
+    .option('--dry-run', 'only show what would be done with which guest, how long it would take, and why')
+    .addOption(noWaitOption())
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ stasis host save-all --budget 90s --dry-run\n  $ stasis host save-all --budget 90s',
+    )
+    .action(saveAll);
+  host
+    .command('restore-all')
+    .summary('start all guests as for a boot of the host')
+    .description(
+      'Starts all guests as their policies say, in their order; those too whose policy leaves their image for this command (skip-if-saved).',
+    )
+    .addOption(noWaitOption())
+    .addHelpText('after', '\nExample:\n  $ stasis host restore-all')
+    .action(restoreAll);
 
   program
     .command('ops')
@@ -81,7 +109,36 @@ function renderStatus(status: HostStatus): string[] {
     ['guests', `${guests.defined} defined, ${guests.running} running`],
     ['images', `${status.images}, ${formatBytes(status.storedBytes)} stored`],
     ['free', formatBytes(status.freeBytes)],
+    ...bootFields(status),
   ]);
+}
+
+interface SaveAllOptions extends MutationOptions {
+  readonly budget?: number;
+  readonly dryRun?: true;
+}
+
+async function saveAll(options: SaveAllOptions, command: Command): Promise<void> {
+  const session = await openSession(command);
+  const { client, output } = session;
+  const request = { budgetSeconds: options.budget };
+  if (options.dryRun === true) {
+    const plan = await client.planSaveAll(request);
+    output.print(plan, () => renderSaveAllPlan(plan, output.width));
+    return;
+  }
+  await mutate(session, options, {
+    run: (waiting) => client.saveAll(request, waiting),
+    text: renderGuestOutcomes,
+  });
+}
+
+async function restoreAll(options: MutationOptions, command: Command): Promise<void> {
+  const session = await openSession(command);
+  await mutate(session, options, {
+    run: (waiting) => session.client.restoreAll(waiting),
+    text: renderGuestOutcomes,
+  });
 }
 
 const OPERATION_COLUMNS: readonly Column[] = [

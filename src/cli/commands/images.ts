@@ -12,7 +12,7 @@ import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
 import { howTaken, renderTree } from '../tree.ts';
-import { formatAge, formatBytes } from '../units.ts';
+import { formatAge, formatBytes, formatGain } from '../units.ts';
 
 export function register(program: Command): void {
   program
@@ -32,7 +32,11 @@ export function register(program: Command): void {
       ).choices(LIVE_METHODS),
     )
     .option('--dry-run', 'only predict what a live save would cost the guest now')
-    .option('--quiesce', "freeze the guest's filesystems for that instant, through its agent")
+    .option(
+      '--quiesce',
+      "freeze the guest's file systems for that instant, through its agent; if that fails it is saved all the same, and says so",
+    )
+    .option('--require-quiesce', 'the same, but if that fails it is not saved')
     .option('--description <text>', 'why it was taken')
     .addOption(noWaitOption())
     .addHelpText(
@@ -112,6 +116,7 @@ Examples:
 interface SaveOptions extends MutationOptions {
   readonly live?: true;
   readonly quiesce?: true;
+  readonly requireQuiesce?: true;
   readonly description?: string;
   readonly maxPause?: number;
   readonly method?: LiveMethod;
@@ -125,7 +130,8 @@ async function save(
   command: Command,
 ): Promise<void> {
   const session = await openSession(command);
-  const { live, quiesce, description, method, maxPause: maxPauseMs } = options;
+  const { live, description, method, maxPause: maxPauseMs } = options;
+  const quiesce = options.requireQuiesce === undefined ? options.quiesce : ('require' as const);
   if (options.dryRun === true) {
     if (live === undefined)
       throw new StasisError('invalid-request', 'only a live save has a pause to predict: add --live', {
@@ -149,6 +155,7 @@ const IMAGE_COLUMNS: readonly Column[] = [
   { title: 'MEMORY', align: 'right', spare: true },
   { title: 'DISKS', align: 'right', spare: true },
   { title: 'STORED', align: 'right' },
+  { title: 'FREES', align: 'right' },
   { title: 'HOW', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
@@ -182,6 +189,7 @@ function imageRow(image: Image): Cell[] {
     formatBytes(image.memoryBytes),
     formatBytes(image.diskBytes),
     formatBytes(image.storedBytes),
+    formatGain(image),
     howTaken(image),
     { text: image.description, style: 'dim' },
   ];

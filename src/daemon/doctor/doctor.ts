@@ -3,6 +3,7 @@ import { messageOf } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
 import type { Check, Finding } from './check.ts';
 import { hostClock } from './clock.ts';
+import { tpm, uefi } from './firmware.ts';
 import { freeMemory, hugePages } from './memory.ts';
 import { kvm, qemu, qemuFeatures, userfaultfd } from './qemu.ts';
 import { directIo, lvm, sharedBlocks } from './storage.ts';
@@ -16,8 +17,14 @@ const CHECKS: readonly Row[] = [
   ['KVM', 'guests at full speed', kvm],
   ['userfaultfd', 'background capture, lazy restore', userfaultfd],
   ['direct I/O', 'stopped save at the speed of the disk', directIo],
-  ['shared blocks', 'copies of disks without overlays: not used yet', sharedBlocks],
+  [
+    'shared blocks',
+    'copies of disks without overlays: of this file system; each disk is tried when it is defined',
+    sharedBlocks,
+  ],
   ['LVM', 'disks on logical volumes: not used yet', lvm],
+  ['UEFI firmware', 'guests with `firmware: uefi`', uefi],
+  ['TPM', 'guests with `tpm: true`', tpm],
   ['huge pages', 'background capture with a short pause: not used yet', hugePages],
   ['memory', 'restoring beside the guest that runs, clones', freeMemory],
   ["host's clock", 'the clock of restored guests', hostClock],

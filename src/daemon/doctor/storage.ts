@@ -31,7 +31,7 @@ export async function sharedBlocks({ paths }: Host): Promise<Finding> {
         throw error;
       return ok(
         `files in ${paths.data} can't share blocks; overlays do without`,
-        'keep the home on XFS or Btrfs',
+        'keep disks on XFS or Btrfs',
       );
     }
   });

@@ -1,0 +1,122 @@
+/** The daemon's own settings: `stasis.yaml` in the directory for configuration, read once, strictly, at its start. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { closest } from 'fastest-levenshtein';
+import Type, { type Static } from 'typebox';
+import Value from 'typebox/value';
+import { LineCounter, parseDocument } from 'yaml';
+import { Policy } from '../api/schemas.ts';
+import { StasisError, errnoOf } from '../errors.ts';
+
+const strict = { additionalProperties: false } as const;
+
+const SettingsFile = Type.Object(
+  {
+    disks: Type.Optional(
+      Type.Object(
+        {
+          compactAboveDepth: Type.Optional(
+            Type.Union([Type.Integer({ minimum: 2, maximum: 10_000 }), Type.Literal(false)]),
+          ),
+          compactAfterSeconds: Type.Optional(Type.Number({ minimum: 0, maximum: 86_400 })),
+          compactBytesPerSecond: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 1 })])),
+        },
+        strict,
+      ),
+    ),
+    policy: Type.Optional(Type.Partial(Policy, strict)),
+  },
+  strict,
+);
+type SettingsFile = Static<typeof SettingsFile>;
+
+export interface Settings {
+  readonly disks: {
+    /** a chain of more layers is shortened in the background; null: never */
+    readonly compactAboveDepth: number | null;
+    /** when so long nothing was done to the guest */
+    readonly compactAfterSeconds: number;
+    readonly compactBytesPerSecond: number;
+  };
+  /** of guests with none of their own */
+  readonly policy: Partial<Policy>;
+}
+
+const FILE = 'stasis.yaml';
+const MIB = 1024 ** 2;
+
+/**
+ * @param directory for configuration; without the file all is as by default
+ * @throws StasisError `invalid-request` naming file, key, what is wrong with it and the nearest known one
+ */
+export async function readSettings(directory: string): Promise<Settings> {
+  const file = join(directory, FILE);
+  try {
+    return parseSettings(await readFile(file, 'utf8'), file);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return parseSettings('', file);
+    throw error;
+  }
+}
+
+/** @param file how the messages call it */
+export function parseSettings(text: string, file: string): Settings {
+  const { disks = {}, policy = {} } = checked(parseYaml(text, file), file);
+  const { compactAboveDepth = 30, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
+  return {
+    disks: {
+      compactAboveDepth: compactAboveDepth === false ? null : compactAboveDepth,
+      compactAfterSeconds,
+      compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
+    },
+    policy,
+  };
+}
+
+function parseYaml(text: string, file: string): unknown {
+  const lineCounter = new LineCounter();
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
+  const [error] = document.errors;
+  if (error === undefined) return document.toJS() ?? {};
+  const { line, col } = lineCounter.linePos(error.pos[0]);
+  throw invalid(`${file}:${line}:${col}: ${error.message}`);
+}
+
+function checked(input: unknown, file: string): SettingsFile {
+  if (Value.Check(SettingsFile, input)) return input;
+  const errors = Value.Errors(SettingsFile, input).filter(({ keyword }) => keyword !== 'boolean');
+  const misspelt = errors.find(({ keyword }) => keyword === 'additionalProperties');
+  const where = (path: string) =>
+    [file, ...(path === '' ? [] : [path.slice(1).replaceAll('/', '.')])].join(': ');
+  if (misspelt?.keyword === 'additionalProperties') {
+    const [unknown = ''] = misspelt.params.additionalProperties;
+    const known = knownKeys(misspelt.instancePath);
+    throw invalid(
+      `${where(misspelt.instancePath)}: unknown key "${unknown}"; did you mean "${closest(unknown, known)}"? (known: ${known.join(', ')})`,
+    );
+  }
+  const [error] = errors;
+  throw invalid(`${where(error?.instancePath ?? '')}: ${error?.message ?? 'it does not fit the schema'}`);
+}
+
+/** @param path of the part of the file, such as `/disks` */
+function knownKeys(path: string): string[] {
+  const { disks, policy } = SettingsFile.properties;
+  if (path === '/disks') return Object.keys(disks.properties);
+  return Object.keys(path === '/policy' ? policy.properties : SettingsFile.properties);
+}
+
+const SIZE = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?$/i;
+const UNITS = ['', 'K', 'M', 'G', 'T'];
+
+/** Binary whatever the unit's spelling, as a guest's memory is: `50MiB`, `50M`; a plain number is bytes. */
+function parseSize(size: string | number, what: string): number {
+  const [, amount = '', unit = ''] = SIZE.exec(String(size).trim()) ?? [];
+  const bytes = Math.floor(Number(amount) * 1024 ** UNITS.indexOf(unit.toUpperCase()));
+  if (amount !== '' && bytes > 0 && Number.isSafeInteger(bytes)) return bytes;
+  throw invalid(`${what}: "${size}" is not a size; write it like 50MiB`);
+}
+
+function invalid(message: string): StasisError {
+  return new StasisError('invalid-request', message);
+}

@@ -1,0 +1,83 @@
+/**
+ * A TPM for a guest: swtpm, a process of its own beside its QEMU. It starts before QEMU, which is its one client, outlives the
+ * daemon as QEMU does, and ends when QEMU lets go of it.
+ *
+ * What the TPM stores for ever is a file in its state directory, which no two processes may share. In a migration all of its state
+ * goes with QEMU's own, what it stores as well as its registers: a TPM that begins with an empty directory becomes the saved one.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { watch } from 'node:fs';
+import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf, StasisError } from '../errors.ts';
+import { findInPath } from './binary.ts';
+import { TPM_PROGRAM } from './process-scan.ts';
+import { waitFor } from './wait.ts';
+
+/** Relative to the run directory, where both processes are. */
+export const TPM_SOCKET = 'tpm.sock';
+const LOG_FILE = 'tpm.log';
+const START_TIMEOUT_MS = 10_000;
+
+/** @throws StasisError `unsupported` with what to install */
+export async function findTpmProgram(): Promise<string> {
+  const path = await findInPath(TPM_PROGRAM, process.env);
+  if (path !== undefined) return path;
+  throw new StasisError(
+    'unsupported',
+    'a TPM needs swtpm, which is not installed: on Debian and Ubuntu, apt-get install swtpm',
+  );
+}
+
+/**
+ * Starts a TPM 2.0 and waits until QEMU can connect to it. It is ended by QEMU's end, or by `killQemu`.
+ * @param stateDirectory made when needed, mode 0700; no other TPM may use it
+ * @throws StasisError `unsupported`, `qemu-failed` with the end of its log, `timeout`, `cancelled`
+ */
+export async function startTpm(
+  runDirectory: string,
+  stateDirectory: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const program = await findTpmProgram();
+  await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
+  await rm(join(runDirectory, TPM_SOCKET), { force: true });
+  const appeared = Promise.withResolvers<void>();
+  using watcher = disposable(watch(runDirectory, (_kind, name) => name === TPM_SOCKET && appeared.resolve()));
+  watcher.once('error', appeared.reject);
+  await using log = await open(join(runDirectory, LOG_FILE), 'w', 0o600);
+  const child = spawn(
+    program,
+    [
+      ...['socket', '--tpm2', '--terminate', '--tpmstate', `dir=${stateDirectory},mode=0600`],
+      ...['--ctrl', `type=unixio,path=${TPM_SOCKET},mode=0600`],
+    ],
+    { cwd: runDirectory, detached: true, stdio: ['ignore', log.fd, log.fd] },
+  );
+  child.unref();
+  const ended = once(child, 'exit').then(async () => {
+    const words = (await readFile(join(runDirectory, LOG_FILE), 'utf8').catch(() => '')).trim();
+    throw new StasisError('qemu-failed', `swtpm ended at its start: ${words.replaceAll('\n', ' / ')}`);
+  });
+  ended.catch(() => undefined); // later it ends with QEMU
+  if (await exists(join(runDirectory, TPM_SOCKET))) appeared.resolve();
+  await waitFor('the start of swtpm', Promise.race([appeared.promise, ended]), {
+    signal,
+    timeoutMs: START_TIMEOUT_MS,
+  });
+}
+
+function disposable<T extends { close(): void }>(closable: T): T & Disposable {
+  return Object.assign(closable, { [Symbol.dispose]: () => closable.close() });
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}

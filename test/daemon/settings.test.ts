@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseSettings } from '../../src/daemon/settings.ts';
+
+const read = (text: string) => parseSettings(text, '/etc/stasis/stasis.yaml').disks;
+
+test('settings are read, and what is not there is as by default', () => {
+  const byDefault = { compactAboveDepth: 30, compactAfterSeconds: 60, compactBytesPerSecond: 50 * 1024 ** 2 };
+  assert.deepEqual(read(''), byDefault);
+  assert.deepEqual(read('# nothing\ndisks: {}\n'), byDefault);
+  assert.deepEqual(
+    read('disks:\n  compactAboveDepth: 10\n  compactAfterSeconds: 0.5\n  compactBytesPerSecond: 1.5 GiB\n'),
+    {
+      compactAboveDepth: 10,
+      compactAfterSeconds: 0.5,
+      compactBytesPerSecond: 1.5 * 1024 ** 3,
+    },
+  );
+  assert.equal(read('disks: {compactAboveDepth: false}').compactAboveDepth, null);
+  assert.equal(read('disks: {compactBytesPerSecond: 4096}').compactBytesPerSecond, 4096);
+});
+
+test('what is wrong is told with file, key and the nearest key', () => {
+  const refuses = (text: string, message: RegExp) =>
+    assert.throws(() => read(text), { code: 'invalid-request', message }, text);
+  refuses('disk: {}', /^\/etc\/stasis\/stasis\.yaml: unknown key "disk"; did you mean "disks"/);
+  refuses(
+    'disks: {compactAboveDeph: 3}',
+    /disks: unknown key "compactAboveDeph"; did you mean "compactAboveDepth"/,
+  );
+  refuses('disks: {compactAboveDepth: 1}', /disks\.compactAboveDepth: /);
+  refuses('disks: {compactBytesPerSecond: fast}', /disks\.compactBytesPerSecond: "fast" is not a size/);
+  refuses('disks: {compactBytesPerSecond: 0}', /disks\.compactBytesPerSecond/);
+  refuses('disks: [', /stasis\.yaml:\d+:\d+: /);
+  refuses('7', /stasis\.yaml: /);
+});
+
+test('a policy for guests with none of their own is read as strictly as theirs', () => {
+  const policy = (text: string) => parseSettings(text, 'stasis.yaml').policy;
+  assert.deepEqual(policy(''), {});
+  assert.deepEqual(policy('policy: {onBoot: restore, order: 5}'), { onBoot: 'restore', order: 5 });
+  assert.throws(
+    () => policy('policy: {onBot: restore}'),
+    /policy: unknown key "onBot"; did you mean "onBoot"/,
+  );
+  assert.throws(() => policy('policy: {onBoot: dance}'), /policy\.onBoot: /);
+});

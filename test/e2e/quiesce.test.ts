@@ -1,0 +1,204 @@
+/**
+ * Saves of a guest whose file systems are frozen for that instant, with the distribution's guest agent and a program that
+ * never stops writing to ext4. That a disk was frozen its superblock says: a mounted file system needs recovery, a frozen one doesn't.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { SaveRequest } from '../../src/api/schemas.ts';
+import { Lab, testBoot } from '../support/lab.ts';
+
+const GUEST = 'web1';
+const run = promisify(execFile);
+
+test('a live save of a frozen guest: its disks need no recovery, and the guest and its restores write on', async () => {
+  await using lab = await Lab.create();
+  await running(lab);
+  for (const method of ['precopy', 'background'] as const) {
+    const image = await lab.client.createSaveImage(GUEST, {
+      name: method,
+      live: true,
+      quiesce: 'require',
+      method,
+    });
+    assert.deepEqual([image.quiesce, image.quiesceReason], ['frozen', null]);
+    assert.ok(image.frozenMs !== null && image.frozenMs < 5_000, `frozen for ${image.frozenMs} ms`);
+    assert.equal(await needsRecovery(lab, method), false, `${method}: the disk was frozen`);
+    await writesOn(lab, GUEST);
+  }
+  await lab.client.createSaveImage(GUEST, { name: 'plain', live: true });
+  assert.equal(await needsRecovery(lab, 'plain'), true, 'without a freeze it is as after a power cut');
+
+  await lab.client.restoreSaveImage(GUEST, 'precopy');
+  assert.match(await thawOf(lab, 'restore'), /^done: file systems thawed/);
+  await writesOn(lab, GUEST);
+  for (const clone of ['clone1', 'clone2']) {
+    await lab.client.restoreSaveImage(GUEST, 'background', { asNewGuest: clone });
+    assert.match(await thawOf(lab, 'clone'), /^done/);
+    await writesOn(lab, clone);
+  }
+
+  // A guest that is restored paused stays frozen until it is let run, also in an image that is made of it meanwhile.
+  await lab.client.restoreSaveImage(GUEST, 'precopy', { paused: true });
+  assert.match((await lab.client.getGuest(GUEST)).stateReason ?? '', /frozen, and thawed when it is resumed/);
+  await lab.client.createSaveImage(GUEST, { name: 'again', live: true });
+  await lab.client.resume(GUEST);
+  assert.match(await thawOf(lab, 'resume'), /^done/);
+  await writesOn(lab, GUEST);
+  await lab.client.restoreSaveImage(GUEST, 'again', { paused: false });
+  assert.match(await thawOf(lab, 'restore'), /^done/);
+  await writesOn(lab, GUEST);
+});
+
+test('a guest that is saved frozen and stopped is thawed when it starts', async () => {
+  await using lab = await Lab.create();
+  await running(lab);
+  const image = await lab.client.createSaveImage(GUEST, { quiesce: true });
+  assert.deepEqual([image.quiesce, image.frozenMs], ['frozen', null]);
+  assert.equal(await needsRecovery(lab, 'default'), false);
+  await lab.client.start(GUEST);
+  await writesOn(lab, GUEST);
+});
+
+test('whatever ends a save in the middle, the guest is thawed', async () => {
+  await using lab = await Lab.create();
+  await running(lab);
+  const save = (request: SaveRequest) =>
+    lab.client.createSaveImage(GUEST, { name: 'x', quiesce: true, ...request }).then(
+      () => 'done',
+      (error: unknown) => String(error),
+    );
+  for (const [live, failpoint] of [
+    [true, 'quiesce:frozen=kill'],
+    [true, 'quiesce:frozen=error'],
+    [true, 'pause:before-switch=kill'],
+    [false, 'quiesce:frozen=kill'],
+    [false, 'verify:before=error'],
+    [false, 'verify:before=kill'],
+  ] as const) {
+    await lab.endDaemon('SIGTERM');
+    await lab.startDaemon({ STASIS_FAILPOINT: `save/${failpoint}` });
+    const outcome = save({ live });
+    if (failpoint.endsWith('kill')) await lab.daemonEnded();
+    else assert.match(await outcome, /failpoint/, `${failpoint} was reached`);
+    await lab.endDaemon('SIGTERM');
+    await lab.startDaemon();
+    await outcome;
+    await writesOn(lab, GUEST, `${live ? 'live' : 'stopping'} save, ${failpoint}`);
+    assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
+  }
+  // Cancelled while it is frozen.
+  await lab.endDaemon('SIGTERM');
+  await lab.startDaemon({ STASIS_FAILPOINT: 'save/quiesce:frozen=halt' });
+  const cancelled = save({ live: true });
+  await lab.daemonHalted();
+  process.kill(lab.daemonPid, 'SIGCONT');
+  const [operation] = await lab.client.listOperations();
+  await lab.client.cancelOperation(operation?.id ?? '').catch(() => undefined);
+  await cancelled;
+  await writesOn(lab, GUEST, 'cancelled');
+});
+
+test('a guest that can not be frozen is saved all the same, and says why, unless that is required', async () => {
+  await using lab = await Lab.create();
+  await using witness = await lab.running(GUEST, { disks: 1, cmdline: 'agent', extra: { agent: true } });
+  await witness.close();
+  const nothing = await lab.client.createSaveImage(GUEST, { name: 'a', live: true, quiesce: true });
+  assert.equal(nothing.quiesce, 'failed');
+  assert.match(nothing.quiesceReason ?? '', /no file system that can be frozen/);
+  const [operation] = await lab.client.listOperations();
+  assert.match(operation?.warnings[0] ?? '', /were not frozen: the guest has no file system/);
+  await assert.rejects(lab.client.createSaveImage(GUEST, { name: 'b', live: true, quiesce: 'require' }), {
+    code: 'quiesce-failed',
+  });
+  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
+
+  await using other = await lab.running('web2', { disks: 1 });
+  await other.close();
+  const skipped = await lab.client.createSaveImage('web2', { name: 'a', live: true, quiesce: true });
+  assert.deepEqual(
+    [skipped.quiesce, skipped.quiesceReason],
+    ['skipped', 'the guest was defined without an agent'],
+  );
+  await assert.rejects(lab.client.createSaveImage('web2', { name: 'b', quiesce: 'require' }), {
+    code: 'quiesce-failed',
+    message: /defined without an agent/,
+  });
+});
+
+/** A guest with a counter on one disk and a file system on the other, whose agent answers. */
+async function running(lab: Lab): Promise<void> {
+  const [counter, files] = [join(lab.home, 'counter.qcow2'), join(lab.home, 'files.raw')];
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', counter, '64M']);
+  await run('qemu-img', ['create', '-q', '-f', 'raw', files, '64M']);
+  await run('/sbin/mkfs.ext4', ['-q', files]);
+  await lab.define(GUEST, {
+    disks: 0,
+    extra: {
+      agent: true,
+      boot: testBoot('agent mount=vdb'),
+      disks: [
+        { name: 'counter', path: counter, format: 'qcow2' },
+        { name: 'files', path: files, format: 'raw' },
+      ],
+    },
+  });
+  await lab.client.start(GUEST);
+  await writesOn(lab, GUEST);
+  await agentAnswers(lab);
+}
+
+/** The agent begins to work some time after the rest of the guest: the first save that finds it is the proof. */
+async function agentAnswers(lab: Lab): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    const { quiesceReason } = await lab.client.createSaveImage(GUEST, {
+      name: 'probe',
+      live: true,
+      quiesce: true,
+    });
+    await lab.client.deleteSaveImage(GUEST, 'probe');
+    if (quiesceReason === null) return;
+    assert.ok(attempt < 20, quiesceReason);
+  }
+}
+
+/** The guest is at work: memory and counter agree, and its files grow. */
+async function writesOn(lab: Lab, guest: string, when = 'now'): Promise<void> {
+  await using witness = await lab.witness(guest);
+  const { records } = await witness.files();
+  for (let waitedMs = 0; (await witness.files()).records <= records; waitedMs += 20) {
+    assert.ok(waitedMs < 20_000, `${guest} writes on (${when})`);
+    await delay(20);
+  }
+  const { mismatches, ioErrors } = await witness.status();
+  assert.deepEqual([mismatches, ioErrors], [0, 0], when);
+}
+
+/** Whether the file system in an image was in use, by its own superblock. */
+async function needsRecovery(lab: Lab, image: string): Promise<boolean> {
+  const { disks } = await lab.client.getSaveImageInfo(GUEST, image);
+  const layer = disks.find(({ name }) => name === 'files')?.layer ?? '';
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-ext4-'));
+  try {
+    const flat = join(directory, 'disk');
+    await run('qemu-img', ['convert', '-U', '-O', 'raw', layer, flat]);
+    const { stdout } = await run('/sbin/dumpe2fs', ['-h', flat]);
+    const needs = /^Filesystem features:.*\bneeds_recovery\b/m.test(stdout);
+    if (!needs) await run('/sbin/e2fsck', ['-f', '-n', flat]);
+    return needs;
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+/** How the thaw of the latest operation of a kind went. */
+async function thawOf(lab: Lab, kind: string): Promise<string> {
+  const operation = (await lab.client.listOperations()).find((candidate) => candidate.kind === kind);
+  const thaw = operation?.outcomes.find(({ name }) => name === 'thaw');
+  return `${thaw?.outcome}: ${thaw?.message}`;
+}

@@ -1,0 +1,127 @@
+/**
+ * Runs a test file inside the guest with LVM (lvm-guest/, built by scripts/build-lvm-guest): this machine's kernel may
+ * have no device mapper. The guest gets the present sources on a disk of its own, two empty disks to make volumes of, and
+ * hands out what the test says.
+ */
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const ROOT = join(import.meta.dirname, '../..');
+const GUEST = join(ROOT, '.cache/lvm-guest');
+const SOURCES = ['package.json', 'src', 'test', '.cache/test-guest'];
+const PROJECT_MIB = 256;
+const SCRATCH_BYTES = 4 * 1024 ** 3;
+const TEST_ARGS = ['--disable-warning=ExperimentalWarning', '--test', '--test-isolation=none'];
+
+/** Each test of the file becomes one of `t`'s. The scratch disks are /dev/vdc and /dev/vdd. @param file such as `test/storage/lvm.inside.ts` */
+export async function testInLvmGuest(t: TestContext, file: string): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-lvm-'));
+  try {
+    await makeProjectDisk(directory);
+    const { output, log } = await boot(
+      directory,
+      ['node', ...TEST_ARGS, '--test-reporter=tap', file],
+      t.signal,
+    );
+    const results = [...output.matchAll(/^ *(not )?ok \d+ - (.*)$/gm)];
+    for (const [, failed, name = ''] of results) {
+      await t.test(name, () => {
+        if (failed !== undefined) throw new Error(`${name}: see below`);
+      });
+    }
+    if (results.length === 0 || !/^# status 0$/m.test(output))
+      throw new Error(`in the guest:\n${output}\n${log}`);
+    for (const [, figure = ''] of output.matchAll(/^ *# (figure: .*)$/gm)) t.diagnostic(figure);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** A file system with what a test needs to run: sources, the packages they use, the test guest. */
+async function makeProjectDisk(directory: string): Promise<void> {
+  const staged = join(directory, 'project');
+  for (const source of [...SOURCES, ...(await packages())])
+    await cp(join(ROOT, source), join(staged, source), { recursive: true });
+  const args = ['-q', '-t', 'ext4', '-O', '^has_journal', '-m', '0', '-d', staged, projectDisk(directory)];
+  await run('mke2fs', [...args, `${PROJECT_MIB}M`], {
+    env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` },
+  });
+}
+
+const projectDisk = (directory: string) => join(directory, 'project.ext4');
+
+/** Packages that the program needs, and what its tests need; Node.js itself is part of the guest. */
+async function packages(): Promise<string[]> {
+  // npm's own file, in its documented format.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: boolean; optional?: boolean }>;
+  };
+  return Object.entries(lock.packages)
+    .filter(([path, { dev, optional }]) => path !== '' && (TEST_PACKAGES.has(path) || (!dev && !optional)))
+    .map(([path]) => path)
+    .concat(['node_modules/@koromix/koffi-linux-x64']);
+}
+
+const TEST_PACKAGES = new Set(['node_modules/fast-check', 'node_modules/pure-rand']);
+
+interface GuestRun {
+  /** what the command printed, and its status at the end */
+  readonly output: string;
+  /** what the kernel said */
+  readonly log: string;
+}
+
+async function boot(directory: string, command: readonly string[], signal: AbortSignal): Promise<GuestRun> {
+  const output = join(directory, 'output');
+  const log = join(directory, 'log');
+  const scratch = ['c', 'd'].map((name) => join(directory, `scratch-${name}.raw`));
+  for (const path of scratch) {
+    await using file = await open(path, 'w');
+    await file.truncate(SCRATCH_BYTES);
+  }
+  const options = [
+    [
+      '-accel',
+      'tcg,thread=multi',
+      '-machine',
+      'q35',
+      '-smp',
+      '2',
+      '-m',
+      '2048',
+      '-nodefaults',
+      '-display',
+      'none',
+    ],
+    ['-no-reboot', '-kernel', join(GUEST, 'vmlinuz'), '-initrd', join(GUEST, 'initrd.gz')],
+    ['-append', `console=ttyS0 quiet mitigations=off cryptomgr.notests panic=-1 run=${command.join(',')}`],
+    ['-serial', `file:${log}`, '-device', 'virtio-serial-pci'],
+    ['-chardev', `file,id=output,path=${output}`, '-device', 'virtserialport,chardev=output,nr=1'],
+    ...[join(GUEST, 'system.ext4'), projectDisk(directory)].map(readonlyDrive),
+    ...scratch.map((path) => ['-drive', `if=virtio,format=raw,discard=unmap,cache=unsafe,file=${path}`]),
+  ].flat();
+  const qemu = spawn(process.env['STASIS_QEMU'] ?? 'qemu-system-x86_64', options, {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const ended = once(qemu, 'exit');
+  const kill = (): void => void qemu.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  try {
+    await ended;
+  } finally {
+    signal.removeEventListener('abort', kill);
+    kill();
+  }
+  return { output: await readFile(output, 'utf8'), log: await readFile(log, 'utf8') };
+}
+
+function readonlyDrive(path: string): readonly string[] {
+  return ['-drive', `if=virtio,format=raw,readonly=on,file=${path}`];
+}
