@@ -104,7 +104,7 @@ function PolicyForm({ guest }: { guest: Guest }) {
         onInput={(timeLimitSeconds) => change({ timeLimitSeconds })}
       />
       <Choice
-        label="If it can't be restored on boot"
+        label="Fallback"
         value={policy.fallback}
         of={FALLBACKS}
         onChange={(fallback) => change({ fallback })}

@@ -137,10 +137,14 @@ describe('the web page', () => {
     await page.getByRole('link', { name: 'Settings' }).click();
     await page.getByLabel('On boot').selectOption('restore');
     await page.getByLabel('Order').fill('7');
+    await page.getByLabel('Time limit, seconds').fill('120');
     await page.getByRole('button', { name: 'Save policy' }).click();
     await notice('The policy of web1 is changed');
-    const { policy } = await lab.client.getGuest('web1');
-    assert.deepEqual([policy.onBoot, policy.order], ['restore', 7]);
+    const { policy, definition } = await lab.client.getGuest('web1');
+    const changed = { onBoot: 'restore', order: 7, timeLimitSeconds: 120 };
+    assert.deepEqual({ ...policy, ...changed }, policy);
+    assert.ok(typeof definition === 'object' && definition !== null && 'policy' in definition);
+    assert.deepEqual(definition.policy, changed, 'the rest is still what the host says');
   });
 
   test('clones an image into a new guest, and deletes it, by keyboard alone', async () => {
@@ -162,6 +166,9 @@ describe('the web page', () => {
     assert.match(String(await page.evaluate('document.activeElement.textContent')), /^before-restore/);
     await page.getByRole('button', { name: 'Delete…' }).press('Enter');
     await dialog().getByText("web1 can't be put back to").waitFor();
+    await dialog()
+      .getByText(/[1-9]\S* [KMG]iB become free\./)
+      .waitFor();
     await dialog().getByRole('button', { name: 'Delete' }).press('Enter');
     await notice('first is deleted');
     await row('first').waitFor({ state: 'detached' });
