@@ -13,6 +13,8 @@ export const ERRORS = {
   'image-not-found': { http: 404, exit: 3 },
   'operation-not-found': { http: 404, exit: 3 },
   'not-found': { http: 404, exit: 1 },
+  // not allowed
+  unauthorized: { http: 401, exit: 1 },
   // not possible in this state
   'guest-exists': { http: 409, exit: 4 },
   'image-exists': { http: 409, exit: 4 },

@@ -359,6 +359,29 @@ export const HostStatus = Type.Object(
 );
 export type HostStatus = Static<typeof HostStatus>;
 
+export const Overview = Type.Object(
+  {
+    guests: Type.Array(Ref<Guest>('Guest')),
+    operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
+    lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+  },
+  { $id: 'Overview' },
+);
+export type Overview = Static<typeof Overview>;
+
+export const GuestOverview = Type.Object(
+  {
+    guest: Ref<Guest>('Guest'),
+    images: Type.Array(Ref<Image>('Image')),
+    operations: Type.Array(Ref<Operation>('Operation'), {
+      description: 'those under way, then the newest',
+    }),
+    lastEvent: Type.Integer(),
+  },
+  { $id: 'GuestOverview' },
+);
+export type GuestOverview = Static<typeof GuestOverview>;
+
 const DoctorCheck = Type.Object({
   name: Type.String(),
   serves: Type.String({ description: 'what of Stasis it is for' }),

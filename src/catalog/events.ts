@@ -25,16 +25,21 @@ export async function lastEvents(catalog: Catalog, limit: number, guest?: string
   return (await query.execute()).toReversed();
 }
 
-export async function trimEvents(catalog: Catalog): Promise<void> {
+/** 0 before the first. */
+export async function lastEventId(catalog: Catalog): Promise<number> {
   const newest = await catalog
     .selectFrom('events')
     .select('id')
     .orderBy('id', 'desc')
     .limit(1)
     .executeTakeFirst();
-  if (newest !== undefined)
-    await catalog
-      .deleteFrom('events')
-      .where('id', '<=', newest.id - KEPT_EVENTS)
-      .execute();
+  return newest?.id ?? 0;
+}
+
+export async function trimEvents(catalog: Catalog): Promise<void> {
+  const newest = await lastEventId(catalog);
+  await catalog
+    .deleteFrom('events')
+    .where('id', '<=', newest - KEPT_EVENTS)
+    .execute();
 }

@@ -79,6 +79,17 @@ export async function deleteImage(catalog: Catalog, id: string): Promise<void> {
   await catalog.deleteFrom('images').where('id', '=', id).execute();
 }
 
+/** Names of some images by their ids: of those, not of all that their guests have. */
+export async function namesOf(catalog: Catalog, ids: readonly string[]): Promise<Map<string, string>> {
+  const rows = await catalog
+    .selectFrom('images')
+    .select(['id', 'name'])
+    .where('id', 'in', ids)
+    .where('state', '!=', 'deleting')
+    .execute();
+  return new Map(rows.map(({ id, name }) => [id, name]));
+}
+
 /** Names of the given guests' images by their ids. */
 export async function imageNames(catalog: Catalog, guests: readonly string[]): Promise<Map<string, string>> {
   const rows = await catalog

@@ -36,14 +36,14 @@ export async function findOperation(catalog: Catalog, id: string): Promise<Opera
 }
 
 /** Newest first. */
-export async function listOperations(catalog: Catalog, limit: number): Promise<OperationRecord[]> {
-  return catalog
-    .selectFrom('operations')
-    .selectAll()
-    .orderBy('createdAt', 'desc')
-    .orderBy('id', 'desc')
-    .limit(limit)
-    .execute();
+export async function listOperations(
+  catalog: Catalog,
+  limit: number,
+  guest?: string,
+): Promise<OperationRecord[]> {
+  let query = catalog.selectFrom('operations').selectAll();
+  if (guest !== undefined) query = query.where('guest', '=', guest);
+  return query.orderBy('createdAt', 'desc').orderBy('id', 'desc').limit(limit).execute();
 }
 
 export async function markSettled(catalog: Catalog, id: string): Promise<void> {

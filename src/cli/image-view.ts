@@ -3,9 +3,8 @@ import type { Image } from '../api/schemas.ts';
 import { renderFields, type Field } from './fields.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
-import { formatGain } from './tree.ts';
 import { printable } from './text-width.ts';
-import { count, formatAge, formatBytes, formatDate, formatDuration } from './units.ts';
+import { count, formatAge, formatBytes, formatDate, formatDuration, formatGain } from './units.ts';
 
 const DISK_COLUMNS: readonly Column[] = [
   { title: 'DISK' },

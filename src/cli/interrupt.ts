@@ -3,7 +3,7 @@
  * the daemon, and to leave it is not to end it.
  */
 import type { Operation } from '../api/schemas.ts';
-import type { StasisClient } from '../client/client.ts';
+import type { StasisClient } from '../client/stasis-client.ts';
 import { StasisError } from '../errors.ts';
 
 export class Interrupt implements Disposable {

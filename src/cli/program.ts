@@ -44,6 +44,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/host.ts'),
   },
   {
+    heading: 'The host and its daemon:',
+    commands: ['web'],
+    load: () => import('./commands/web.ts'),
+  },
+  {
     heading: 'Help:',
     commands: ['completion', 'complete'],
     load: () => import('./commands/completion.ts'),

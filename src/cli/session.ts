@@ -1,7 +1,7 @@
 /** What every command begins with: the options that hold for all of them, and a client for the daemon they mean. */
 import type { Command } from 'commander';
 import { chosenEndpoint, sessionEndpoint } from '../client/connect.ts';
-import { StasisClient } from '../client/client.ts';
+import { StasisClient } from '../client/stasis-client.ts';
 import { sessionPaths } from '../paths.ts';
 import { Output } from './output.ts';
 import { ensureSessionDaemon } from './session-daemon.ts';

@@ -3,7 +3,7 @@ import type { Guest, Image } from '../api/schemas.ts';
 import { paint, styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
 import { printable } from './text-width.ts';
-import { formatAge, formatBytes, formatDuration } from './units.ts';
+import { formatAge, formatBytes, formatDuration, formatGain } from './units.ts';
 
 const COLUMNS: readonly Column[] = [
   { title: 'IMAGE', flexible: true },
@@ -33,12 +33,6 @@ export function renderTree(
   const title = `${paint('bold', printable(guest.name))}  ${state}`;
   if (rows.length === 0) return [title, 'no images'];
   return [title, ...renderTable(COLUMNS, rows, width)];
-}
-
-/** What deleting it would free: `312 MiB`, or `8.0 MiB–1.2 GiB` when that isn't known better; a fiftieth is no matter. */
-export function formatGain({ freesBytes, freesAtMostBytes }: Image): string {
-  const least = formatBytes(freesBytes);
-  return freesAtMostBytes <= freesBytes * 1.02 ? least : `${least}–${formatBytes(freesAtMostBytes)}`;
 }
 
 /** `live, paused 13 ms` or `stopped`, and the state when it isn't `ready`. */

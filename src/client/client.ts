@@ -1,5 +1,4 @@
 /** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
-import type { Duplex } from 'node:stream';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
   DiskExport,
@@ -7,18 +6,19 @@ import type {
   Doctor,
   Event,
   Guest,
+  GuestOverview,
   HostStatus,
   Image,
   Operation,
+  Overview,
   Policy,
   SaveAllPlan,
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import { chosenEndpoint, sessionEndpoint, type Endpoint } from './connect.ts';
-import { HeldExport } from './disk-export.ts';
-import { followEvents, queryOf, type EventFilter } from './event-stream.ts';
+import { followEvents, queryOf, watch, type EventFilter, type News } from './event-stream.ts';
+import { readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
 import type {
@@ -30,14 +30,6 @@ import type {
   SaveOptions,
   Waiting,
 } from './requests.ts';
-import { send, sendForJson, upgrade, type Exchange } from './transport.ts';
-
-export interface ClientOptions {
-  /** `unix:PATH` or `https://HOST`; default: `STASIS_CONNECT`, else the user's session daemon */
-  readonly connect?: string | Endpoint | undefined;
-  /** called before each attempt to reach a daemon again that went away while an operation ran */
-  readonly revive?: Revive | undefined;
-}
 
 /**
  * A daemon, as seen from a program. It holds no connection, so there is nothing to close.
@@ -46,16 +38,16 @@ export interface ClientOptions {
  * aborted it rejects with the signal's reason. Methods that change something resolve with the result once the
  * work is done and reject with the operation's error when it failed or was cancelled; with `{ wait: false }`
  * they resolve with the `Operation` as soon as it is recorded.
+ *
+ * What it needs of its surroundings it is given: `StasisClient` has Node's sockets, `PageClient` a browser's fetch.
  */
-export class StasisClient {
-  readonly endpoint: Endpoint;
+export abstract class Client {
+  readonly #transport: Transport;
   readonly #revive: Revive | undefined;
 
-  /** @throws `invalid-request` when `connect` or `STASIS_CONNECT` is no address of a daemon */
-  constructor(options: ClientOptions = {}) {
-    const { connect } = options;
-    this.endpoint = typeof connect === 'object' ? connect : (chosenEndpoint(connect) ?? sessionEndpoint());
-    this.#revive = options.revive;
+  protected constructor(transport: Transport, revive: Revive | undefined) {
+    this.#transport = transport;
+    this.#revive = revive;
   }
 
   // Save images -------------------------------------------------------------------------------------------------
@@ -201,12 +193,6 @@ export class StasisClient {
     );
   }
 
-  /** The serial console, both ways. The stream is the caller's to destroy; aborting the signal destroys it too. */
-  openConsole(guest: string, options: CallOptions = {}): Promise<Duplex> {
-    const exchange: Exchange = { method: 'GET', path: `${guestPath(guest)}/console`, signal: options.signal };
-    return upgrade(this.endpoint, exchange, 'stasis-console');
-  }
-
   // Disks -------------------------------------------------------------------------------------------------------
 
   /** Every disk of a guest with all its layers and what holds each: one round trip. */
@@ -226,28 +212,21 @@ export class StasisClient {
     return this.#act(guest, 'compact', request, options);
   }
 
-  /**
-   * Serves a disk of an image, as it was at that instant, to programs on the daemon's host, read-only, while the guest
-   * runs: `info.uri` is for NBD clients, and what they read is raw. It ends when the caller disposes it.
-   *
-   * @param request.disk may be left out when the image has only one
-   */
-  async exportDisk(
+  /** Has a disk of an image served on the daemon's host. It ends by itself when no client comes. */
+  protected serveDisk(
     guest: string,
     image: string,
-    request: { readonly disk?: string | undefined } = {},
-    options: Waiting = {},
-  ): Promise<HeldExport> {
+    request: { readonly disk?: string | undefined },
+    options: Waiting,
+  ): Promise<DiskExport> {
     const exchange: Exchange = { method: 'POST', path: `${imagePath(guest, image)}/export`, body: request };
-    const held = await HeldExport.hold(await this.#mutate(exchange, exportOf, options));
-    try {
-      const claim = { method: 'POST', path: `/v1/exports/${held.info.id}/claim` } as const;
-      (await send(this.endpoint, claim)).resume();
-      return held;
-    } catch (error) {
-      held[Symbol.dispose]();
-      throw error;
-    }
+    return this.#mutate(exchange, exportOf, options);
+  }
+
+  /** Tells that the first client of an export has connected: from then on it ends with its last one. */
+  protected async claimExport(id: string): Promise<void> {
+    const exchange: Exchange = { method: 'POST', path: `/v1/exports/${encodeURIComponent(id)}/claim` };
+    await readText(await send(this.#transport, exchange), exchange);
   }
 
   // Operations and events ---------------------------------------------------------------------------------------
@@ -268,7 +247,11 @@ export class StasisClient {
 
   /** Asks an operation to undo itself. It has ended when `followOperation` says so. */
   cancelOperation(id: string, options: CallOptions = {}): Promise<Operation> {
-    return sendForJson(this.endpoint, { method: 'DELETE', path: operationPath(id), signal: options.signal });
+    return sendForJson(this.#transport, {
+      method: 'DELETE',
+      path: operationPath(id),
+      signal: options.signal,
+    });
   }
 
   listEvents(filter: { guest?: string; limit?: number } = {}, options: CallOptions = {}): Promise<Event[]> {
@@ -277,10 +260,25 @@ export class StasisClient {
 
   /** Events as they happen, until the loop is left: `for await (const event of client.events()) …`. */
   events(filter: EventFilter = {}, options: CallOptions = {}): AsyncIterable<Event> {
-    return followEvents(this.endpoint, filter, { signal: options.signal, revive: this.#revive });
+    return followEvents(this.#transport, filter, { signal: options.signal, revive: this.#revive });
+  }
+
+  /** Events as they happen, and every change of what is under way: what a page needs to stay true. */
+  watch(since: number, options: CallOptions = {}): AsyncIterable<News> {
+    return watch(this.#transport, since, options.signal);
   }
 
   // The host ----------------------------------------------------------------------------------------------------
+
+  /** All guests and what is under way on them: one round trip. */
+  overview(options: CallOptions = {}): Promise<Overview> {
+    return this.#get('/v1/overview', options);
+  }
+
+  /** A guest with its images and operations: one round trip. */
+  guestOverview(guest: string, options: CallOptions = {}): Promise<GuestOverview> {
+    return this.#get(`${guestPath(guest)}/overview`, options);
+  }
 
   hostStatus(options: CallOptions = {}): Promise<HostStatus> {
     return this.#get('/v1/host', options);
@@ -320,7 +318,7 @@ export class StasisClient {
   // ---------------------------------------------------------------------------------------------------------------
 
   #get<T>(path: string, options: CallOptions): Promise<T> {
-    return sendForJson<T>(this.endpoint, { method: 'GET', path, signal: options.signal });
+    return sendForJson<T>(this.#transport, { method: 'GET', path, signal: options.signal });
   }
 
   #act<O extends Waiting | NotWaiting>(
@@ -340,14 +338,14 @@ export class StasisClient {
     const exchange: Exchange = { ...request, signal: options?.signal };
     const outcome =
       options?.wait === false
-        ? await sendForJson<Operation>(this.endpoint, exchange)
+        ? await sendForJson<Operation>(this.#transport, exchange)
         : resultOf(succeeded(await this.#run(exchange, options)));
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- TypeScript can't follow `Outcome` through a branch
     return outcome as Outcome<O, Result>;
   }
 
   #run(exchange: Exchange, options: Waiting | undefined): Promise<Operation> {
-    return runOperation(this.endpoint, exchange, { onProgress: options?.onProgress, revive: this.#revive });
+    return runOperation(this.#transport, exchange, { onProgress: options?.onProgress, revive: this.#revive });
   }
 }
 
@@ -393,7 +391,7 @@ function nameOnTheWire(name: string | undefined): string | undefined {
   return name === DEFAULT_IMAGE ? undefined : name;
 }
 
-function guestPath(guest: string): string {
+export function guestPath(guest: string): string {
   return `/v1/guests/${encodeURIComponent(guest)}`;
 }
 

@@ -1,10 +1,9 @@
 /** Events as they happen, each exactly once, also across restarts of the daemon. */
-import type { Event } from '../api/schemas.ts';
+import type { Event, Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import type { Endpoint } from './connect.ts';
+import { send, type Exchange, type Transport } from './exchange.ts';
 import { Reconnection, type Revive } from './reconnection.ts';
 import { readSse } from './sse.ts';
-import { bodyOf, send, type Exchange } from './transport.ts';
 import { parseWire } from './wire.ts';
 
 export interface EventFilter {
@@ -19,7 +18,7 @@ export interface EventFilter {
  * @throws `daemon-unreachable` when it isn't there, or doesn't come back; the signal's reason
  */
 export async function* followEvents(
-  endpoint: Endpoint,
+  transport: Transport,
   filter: EventFilter,
   options: { revive?: Revive | undefined; signal?: AbortSignal | undefined },
 ): AsyncGenerator<Event, void, undefined> {
@@ -34,9 +33,9 @@ export async function* followEvents(
         headers: { accept: 'text/event-stream' },
         signal: options.signal,
       };
-      const response = await send(endpoint, exchange);
+      const { body } = await send(transport, exchange);
       connected = true;
-      for await (const message of readSse(bodyOf(endpoint, exchange, response))) {
+      for await (const message of readSse(body)) {
         reconnection.succeeded();
         if (message.event !== 'event') continue;
         const event = parseWire<Event>(message.data);
@@ -52,6 +51,35 @@ export async function* followEvents(
       await reconnection.after(error);
     }
   }
+}
+
+/** What a stream with operations tells: an event, or an operation that goes on. */
+export type News =
+  | { readonly kind: 'event'; readonly event: Event }
+  | { readonly kind: 'operation'; readonly operation: Operation };
+
+/**
+ * Events after `since` and every change of a running operation, over one connection, until that ends: whoever watches
+ * has to look at the whole again after a break.
+ *
+ * @throws `daemon-unreachable` when it isn't there or the stream ended; the signal's reason
+ */
+export async function* watch(
+  transport: Transport,
+  since: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<News, void, undefined> {
+  const { body } = await send(transport, {
+    method: 'GET',
+    path: `/v1/events${queryOf({ since, operations: true })}`,
+    headers: { accept: 'text/event-stream' },
+    signal,
+  });
+  for await (const { event: kind, data } of readSse(body)) {
+    if (kind === 'event') yield { kind, event: parseWire<Event>(data) };
+    if (kind === 'operation') yield { kind, operation: parseWire<Operation>(data) };
+  }
+  throw new StasisError('daemon-unreachable', 'the daemon ended the stream of events');
 }
 
 /** `?a=1&b=2` of what is given, or nothing. */

@@ -18,7 +18,7 @@
  *
  * @module
  */
-export { StasisClient, type ClientOptions } from './client.ts';
+export { StasisClient, type ClientOptions } from './stasis-client.ts';
 export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
 export type { HeldExport } from './disk-export.ts';
 export type { EventFilter } from './event-stream.ts';
@@ -32,6 +32,7 @@ export type {
   Event,
   Guest,
   GuestDisk,
+  GuestOverview,
   GuestState,
   HostStatus,
   Image,
@@ -39,6 +40,7 @@ export type {
   Operation,
   OperationKind,
   OperationState,
+  Overview,
   Policy,
   SaveAllPlan,
   SavePrediction,

@@ -3,13 +3,11 @@
  * very request, so that a command is one exchange; if the daemon is restarted meanwhile, the operation goes on
  * in its successor, and so does the watching.
  */
-import type { IncomingMessage } from 'node:http';
 import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import type { Endpoint } from './connect.ts';
+import { readText, send, type Exchange, type Reply, type Transport } from './exchange.ts';
 import { Reconnection, type Revive } from './reconnection.ts';
 import { readSse } from './sse.ts';
-import { bodyOf, readText, send, type Exchange } from './transport.ts';
 import { parseWire } from './wire.ts';
 
 export interface Watching {
@@ -25,7 +23,7 @@ export interface Watching {
  *   watching, never the operation.
  */
 export async function runOperation(
-  endpoint: Endpoint,
+  transport: Transport,
   exchange: Exchange,
   watching: Watching,
 ): Promise<Operation> {
@@ -34,9 +32,9 @@ export async function runOperation(
   let known: string | undefined;
   for (;;) {
     try {
-      const response = await send(endpoint, attempt);
-      known ??= operationPath(response.headers.location);
-      for await (const operation of operationsIn(endpoint, attempt, response)) {
+      const reply = await send(transport, attempt);
+      known ??= operationPath(reply.header('location'));
+      for await (const operation of operationsIn(attempt, reply)) {
         reconnection.succeeded();
         known = `/v1/operations/${operation.id}`;
         watching.onProgress?.(operation);
@@ -61,16 +59,12 @@ function operationPath(location: string | undefined): string | undefined {
 }
 
 /** The operations in a reply: many in an event stream, one in a plain 202. */
-async function* operationsIn(
-  endpoint: Endpoint,
-  exchange: Exchange,
-  response: IncomingMessage,
-): AsyncGenerator<Operation, void, undefined> {
-  if (response.headers['content-type']?.startsWith('text/event-stream') !== true) {
-    yield parseWire<Operation>(await readText(endpoint, exchange, response));
+async function* operationsIn(exchange: Exchange, reply: Reply): AsyncGenerator<Operation, void, undefined> {
+  if (reply.header('content-type')?.startsWith('text/event-stream') !== true) {
+    yield parseWire<Operation>(await readText(reply, exchange));
     return;
   }
-  for await (const message of readSse(bodyOf(endpoint, exchange, response))) {
+  for await (const message of readSse(reply.body)) {
     if (message.event === 'operation') yield parseWire<Operation>(message.data);
   }
 }

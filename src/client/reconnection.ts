@@ -1,5 +1,4 @@
 /** The patience of a client whose stream broke: a daemon that is being restarted is back within seconds. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../errors.ts';
 
 const MOST_ATTEMPTS = 10;
@@ -35,11 +34,22 @@ export class Reconnection {
     const delayMs = Math.min(FIRST_DELAY_MS * 2 ** this.#attempts, LONGEST_DELAY_MS);
     this.#attempts += 1;
     // Nothing announces that a daemon is back, so time is all there is to wait for.
-    try {
-      await delay(delayMs, undefined, { signal: this.#signal });
-    } catch (abort) {
-      throw this.#signal?.reason ?? abort;
-    }
+    await delay(delayMs, this.#signal);
     await this.#revive?.(this.#signal);
   }
+}
+
+/** Resolves after a time, or rejects with the signal's reason: timers that browsers have too. */
+function delay(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const giveUp = () => {
+      clearTimeout(timer);
+      reject(StasisError.from(signal?.reason));
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', giveUp);
+      resolve();
+    }, delayMs);
+    signal?.addEventListener('abort', giveUp, { once: true });
+  });
 }

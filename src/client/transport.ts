@@ -6,66 +6,53 @@ import { once } from 'node:events';
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { addAbortSignal, type Duplex } from 'node:stream';
-import { StasisError, errnoOf, messageOf, type ErrorBody } from '../errors.ts';
+import { StasisError, errnoOf, messageOf } from '../errors.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { formatEndpoint, type Endpoint } from './connect.ts';
-import { parseWire } from './wire.ts';
+import { errorIn, readText, type Exchange, type Reply, type Transport } from './exchange.ts';
 
 // To import node:http is to evaluate all its exports, the lazy ones too: a whole browser-like HTTP client and TLS,
 // 100 ms at the start of every command. Asked for like this, it stays lazy.
 const { request: httpRequest } = process.getBuiltinModule('node:http');
 
-/** A reply that is held in memory as a whole has to end somewhere; a list of 10,000 images is about 20 MB. */
-const LARGEST_REPLY_BYTES = 256 * 1024 * 1024;
-
-export interface Exchange {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
-  /** path and query, escaped */
-  readonly path: string;
-  readonly body?: unknown;
-  readonly headers?: Readonly<Record<string, string>>;
-  /** Aborting closes the connection; whoever waits gets the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
+/** Exchanges with the daemon at an endpoint, by Node's own HTTP. */
+export function nodeTransport(endpoint: Endpoint): Transport {
+  return {
+    name: formatEndpoint(endpoint),
+    send: (exchange) => sendByNode(endpoint, exchange),
+  };
 }
 
-/**
- * Sends a request and resolves with the response once its head is here and says success.
- *
- * @throws the daemon's own error; `daemon-unreachable` when there is none or the connection broke;
- *   the signal's reason when it is aborted
- */
-export async function send(endpoint: Endpoint, exchange: Exchange): Promise<IncomingMessage> {
-  let response: IncomingMessage;
+async function sendByNode(endpoint: Endpoint, exchange: Exchange): Promise<Reply> {
   try {
     const request = await open(endpoint, exchange);
-    response = await new Promise((resolve, reject) => {
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
       request.once('response', resolve);
       request.on('error', reject); // `on`: the connection may break again while the body is read
       request.end(exchange.body === undefined ? undefined : JSON.stringify(exchange.body));
     });
+    return replyOf(endpoint, exchange, response);
   } catch (error) {
     throw failureOf(endpoint, exchange, error);
   }
-  if ((response.statusCode ?? 500) < 400) return response;
-  throw errorIn(response, await readText(endpoint, exchange, response));
 }
 
-/** Sends a request and resolves with its JSON reply. `T` is what the contract promises. Throws as `send` does. */
-export async function sendForJson<T>(endpoint: Endpoint, exchange: Exchange): Promise<T> {
-  const response = await send(endpoint, exchange);
-  const text = await readText(endpoint, exchange, response);
-  try {
-    return parseWire<T>(text);
-  } catch (error) {
-    throw new StasisError('internal', `${formatEndpoint(endpoint)} did not answer in JSON`, { cause: error });
-  }
+function replyOf(endpoint: Endpoint, exchange: Exchange, response: IncomingMessage): Reply {
+  return {
+    status: response.statusCode ?? 500,
+    header: (name) => {
+      const value = response.headers[name];
+      return typeof value === 'string' ? value : undefined;
+    },
+    body: bodyOf(endpoint, exchange, response),
+  };
 }
 
 /**
  * Turns the connection into a raw byte stream both ways. The stream belongs to the caller, who destroys it;
  * aborting the signal destroys it too.
  *
- * @throws as `send` does; `internal` when the daemon answers without switching the protocol
+ * @throws the daemon's own error; as `Transport.send` does; `internal` when the daemon answers without switching the protocol
  */
 export async function upgrade(endpoint: Endpoint, exchange: Exchange, protocol: string): Promise<Duplex> {
   const upgraded: Exchange = {
@@ -85,7 +72,8 @@ export async function upgrade(endpoint: Endpoint, exchange: Exchange, protocol: 
     throw failureOf(endpoint, exchange, error);
   }
   if ('refusal' in switched) {
-    throw errorIn(switched.refusal, await readText(endpoint, exchange, switched.refusal));
+    const refusal = replyOf(endpoint, exchange, switched.refusal);
+    throw errorIn(refusal.status, await readText(refusal, exchange));
   }
   const { stream, head } = switched;
   if (head.length > 0) stream.unshift(head);
@@ -93,8 +81,7 @@ export async function upgrade(endpoint: Endpoint, exchange: Exchange, protocol: 
   return exchange.signal === undefined ? stream : addAbortSignal(exchange.signal, stream);
 }
 
-/** The bytes of a reply's body. Leaving the loop early closes the connection. Throws as `send` does. */
-export async function* bodyOf(
+async function* bodyOf(
   endpoint: Endpoint,
   exchange: Exchange,
   response: IncomingMessage,
@@ -104,24 +91,6 @@ export async function* bodyOf(
   } catch (error) {
     throw failureOf(endpoint, exchange, error);
   }
-}
-
-/** The whole body as text. Throws as `send` does; `internal` beyond 256 MiB. */
-export async function readText(
-  endpoint: Endpoint,
-  exchange: Exchange,
-  response: IncomingMessage,
-): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of bodyOf(endpoint, exchange, response)) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > LARGEST_REPLY_BYTES) {
-      throw new StasisError('internal', `the reply to ${exchange.method} ${exchange.path} is too large`);
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }
 
 async function open(endpoint: Endpoint, exchange: Exchange): Promise<ClientRequest> {
@@ -160,17 +129,6 @@ export async function connectUnix(path: string, signal?: AbortSignal): Promise<S
       throw error;
     }
   });
-}
-
-/** The error in a reply that says failure, also when something else than a Stasis daemon answers there. */
-function errorIn(response: IncomingMessage, text: string): StasisError {
-  try {
-    const { error } = parseWire<{ error?: ErrorBody }>(text);
-    if (error !== undefined) return StasisError.fromJSON(error);
-  } catch {
-    // not JSON: said below, with the status
-  }
-  return new StasisError('internal', `the daemon answered ${response.statusCode} without saying why`);
 }
 
 /** Why an exchange broke off, told to the person who asked for it. */

@@ -6,17 +6,27 @@ import { eventsAfter, lastEvents } from '../catalog/events.ts';
 import { EventStream } from './event-stream.ts';
 import { acceptsStream } from './respond.ts';
 import { Failure, type Routes } from './routes-guests.ts';
-import type { ViewContext } from './views.ts';
+import type { LiveOperation } from '../operations/engine.ts';
+import { operationSummary, type ViewContext } from './views.ts';
 
 const Query = Type.Object({
   guest: Type.Optional(Type.String()),
   limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,3}$' })),
+  operations: Type.Optional(
+    Type.String({
+      enum: ['true', 'false'],
+      description: 'in a stream: running operations too, on every change',
+    }),
+  ),
   since: Type.Optional(Type.String({ pattern: '^[0-9]{1,15}$' })),
 });
 const PAGE = 1000;
+/** An operation's progress is told at most that often: nobody reads faster. */
+const PROGRESS_INTERVAL_MS = 100;
 
 export function eventRoutes(routes: Routes, context: ViewContext): void {
   const { catalog, events } = context.host;
+  const { engine } = context;
 
   routes.get(
     '/v1/events',
@@ -28,7 +38,7 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
       },
     },
     async (request, reply) => {
-      const { guest, limit, since } = request.query;
+      const { guest, limit, since, operations } = request.query;
       if (!acceptsStream(reply)) {
         return since === undefined
           ? lastEvents(catalog, Number(limit ?? 100), guest)
@@ -42,6 +52,8 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
       let replayed = Number(request.headers['last-event-id'] ?? since ?? Number.MAX_SAFE_INTEGER);
       const waiting: Event[] = [];
       let live = false;
+      const stopOperations =
+        operations === 'true' ? engine.listenToAll(progressTo(stream, guest)) : () => undefined;
       const stop = events.listen((event) => (live ? send(event) : waiting.push(event)));
       try {
         for (;;) {
@@ -56,8 +68,24 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
         await stream.closed();
       } finally {
         stop();
+        stopOperations();
       }
       return undefined;
     },
   );
+}
+
+/** Sends operations as they go on: each change of phase, and progress now and then. */
+function progressTo(stream: EventStream, guest: string | undefined): (live: LiveOperation) => void {
+  const sent = new Map<string, { phase: string; atMs: number }>();
+  return (live) => {
+    if (guest !== undefined && live.record.guestName !== guest) return;
+    const operation = operationSummary(live.record, live);
+    const { id, phase, state } = operation;
+    const last = sent.get(id);
+    if (state === 'running' && last?.phase === phase && Date.now() - last.atMs < PROGRESS_INTERVAL_MS) return;
+    if (state === 'running') sent.set(id, { phase, atMs: Date.now() });
+    else sent.delete(id);
+    stream.send('operation', operation);
+  };
 }

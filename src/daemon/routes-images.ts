@@ -1,4 +1,5 @@
 /** Save images: the seed's five calls. */
+import { readFile } from 'node:fs/promises';
 import Type from 'typebox';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Image, SavePrediction } from '../api/schemas.ts';
@@ -56,6 +57,32 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
       const image = await requireImage(catalog, guest, request.params.image);
       const [view] = await imageViews(context, [guest], [image]);
       return view;
+    },
+  );
+
+  routes.get(
+    '/v1/guests/:guest/images/:image/screen',
+    {
+      schema: {
+        summary: 'The picture of the screen that an image has',
+        params: ImageParams,
+        // For a name that is used again, a client adds what tells the images apart: the picture itself never changes.
+        querystring: Type.Object({ at: Type.Optional(Type.String()) }),
+        response: { 200: { content: { 'image/png': { schema: Type.Unknown() } } }, default: Failure },
+      },
+    },
+    async (request, reply) => {
+      const guest = await getGuest(catalog, request.params.guest);
+      const image = await requireImage(catalog, guest, request.params.image);
+      const [view] = await imageViews(context, [guest], [image]);
+      if (view === undefined || view.screenFile === null) {
+        throw new StasisError('not-found', `image ${image.name} has no picture of the screen`, {
+          guest: guest.name,
+          image: image.name,
+        });
+      }
+      void reply.type('image/png').header('cache-control', 'private, max-age=86400');
+      return readFile(view.screenFile);
     },
   );
 

@@ -11,9 +11,11 @@ import {
   Doctor,
   Event,
   Guest,
+  GuestOverview,
   HostStatus,
   Image,
   Operation,
+  Overview,
   PauseParts,
   Policy,
   SaveAllPlan,
@@ -22,13 +24,14 @@ import {
 import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
-import { consoleUpgrades } from './console.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
 import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
+import { overviewRoutes } from './routes-overview.ts';
+import { channelUpgrades } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
@@ -76,6 +79,8 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     ErrorReply,
     Operation,
     Event,
+    Overview,
+    GuestOverview,
     HostStatus,
     Doctor,
   ])
@@ -101,12 +106,13 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });
-  const endConsoles = consoleUpgrades(server.server, context);
+  const endChannels = channelUpgrades(server.server, context);
   server.addHook('preClose', (done) => {
-    endConsoles();
+    endChannels();
     done();
   });
   await server.ready();

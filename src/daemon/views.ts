@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Guest, GuestState, Image, Operation, Outcome } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
-import { findImage, countImages, imageNames, type ImageRecord } from '../catalog/images.ts';
+import { findImage, countImages, imageNames, namesOf, type ImageRecord } from '../catalog/images.ts';
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
 import type { ErrorBody } from '../errors.ts';
@@ -32,7 +32,10 @@ export async function guestViews(
   const uuids = records.map(({ uuid }) => uuid);
   const heads = Map.groupBy(await headSummaries(host.catalog, uuids), ({ guest }) => guest);
   const counts = await countImages(host.catalog);
-  const names = await imageNames(host.catalog, uuids);
+  const names = await namesOf(
+    host.catalog,
+    records.flatMap(({ currentImage }) => currentImage ?? []),
+  );
   return records.map((record) => {
     const definition = storedDefinition(record);
     const run = host.supervisor.runState(record.uuid);

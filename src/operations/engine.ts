@@ -28,6 +28,9 @@ import { fromStored } from '../stored.ts';
 // A procedure is only ever called with what its own `plan` returned: the pairing is kept by its name.
 type AnyProcedure = Procedure<unknown, unknown>;
 
+/** Among the listeners' ids: those who want to hear of every operation. */
+const ALL = '*';
+
 export interface Step {
   readonly name: string;
   readonly at: string;
@@ -153,6 +156,11 @@ export class OperationEngine {
     return this.#running.get(id);
   }
 
+  /** All that is under way. */
+  running(): LiveOperation[] {
+    return [...this.#running.values()];
+  }
+
   /** @throws StasisError `operation-not-found`, or `invalid-state` when it is past its point of no return */
   async cancel(id: string): Promise<void> {
     const running = this.#running.get(id);
@@ -175,6 +183,11 @@ export class OperationEngine {
   listen(id: string, listener: (operation: LiveOperation) => void): () => void {
     this.#changes.on(id, listener);
     return () => this.#changes.off(id, listener);
+  }
+
+  /** Calls back on every change of whatever runs here. @returns how to stop */
+  listenToAll(listener: (operation: LiveOperation) => void): () => void {
+    return this.listen(ALL, listener);
   }
 
   /** Resolves when an operation has ended and holds its guest no more; at once when it isn't under way. @throws the signal's reason */
@@ -285,7 +298,10 @@ export class OperationEngine {
         this.#failpoints.reach(name, async () => {
           if (guest !== null) await this.#options.killGuest?.(guest);
         }),
-      changed: (operation) => this.#changes.emit(operation.record.id, operation),
+      changed: (operation) => {
+        this.#changes.emit(operation.record.id, operation);
+        this.#changes.emit(ALL, operation);
+      },
       started: (operation) => this.#running.set(operation.record.id, operation),
       ended: (operation) => {
         this.#release(operation);

@@ -11,8 +11,8 @@ import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { formatGain, howTaken, renderTree } from '../tree.ts';
-import { formatAge, formatBytes } from '../units.ts';
+import { howTaken, renderTree } from '../tree.ts';
+import { formatAge, formatBytes, formatGain } from '../units.ts';
 
 export function register(program: Command): void {
   program

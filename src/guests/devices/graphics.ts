@@ -39,6 +39,17 @@ export type Video = Static<typeof VideoInput>;
 
 const VNC_SOCKET = 'vnc.sock';
 const SPICE_SOCKET = 'spice.sock';
+const HOST_ITSELF = '127.0.0.1';
+
+/** A socket of the run directory, or a port of the host. */
+export type VncServer = { readonly socket: string } | { readonly host: string; readonly port: number };
+
+/** Where a guest's VNC server listens; undefined when it has none. */
+export function vncServer(graphics: Graphics): VncServer | undefined {
+  if (graphics === 'vnc') return { socket: VNC_SOCKET };
+  if (typeof graphics === 'string' || graphics.type !== 'vnc') return undefined;
+  return { host: graphics.listen ?? HOST_ITSELF, port: graphics.port };
+}
 
 export function isSpice(graphics: Graphics): boolean {
   return graphics === 'spice' || (typeof graphics === 'object' && graphics.type === 'spice');
@@ -58,7 +69,7 @@ function serverArgs(graphics: Graphics): string[] {
     case 'spice':
       return ['-spice', `unix=on,addr=${SPICE_SOCKET},disable-ticketing=on`];
     default: {
-      const { type, port, listen = '127.0.0.1' } = graphics;
+      const { type, port, listen = HOST_ITSELF } = graphics;
       if (type === 'spice') return ['-spice', `addr=${listen},port=${port},disable-ticketing=on`];
       const host = listen.includes(':') ? `[${listen}]` : listen;
       return ['-vnc', `${host}:${port - 5900}`]; // VNC counts displays, and the first is port 5900

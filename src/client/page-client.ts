@@ -1,0 +1,86 @@
+/** The client of the web page: the same calls by the browser's `fetch`, under the address the page came from. */
+import { StasisError, messageOf } from '../errors.ts';
+import { Client, guestPath } from './client.ts';
+import type { Exchange, Reply, Transport } from './exchange.ts';
+
+export class PageClient extends Client {
+  readonly #base: URL;
+
+  /** @param base the page's own address: `v1/…` is relative to it */
+  constructor(base: string) {
+    const url = new URL(base);
+    super(fetchTransport(url), undefined);
+    this.#base = url;
+  }
+
+  /** Address of the picture that an image has of the screen. */
+  screenUrl(guest: string, image: string, createdAt: string): string {
+    const path = `${guestPath(guest)}/images/${encodeURIComponent(image)}/screen?at=${encodeURIComponent(createdAt)}`;
+    return addressOf(this.#base, path).href;
+  }
+
+  /** Address of a WebSocket that carries a guest's serial line (`console`) or its VNC display (`display`). */
+  socketUrl(guest: string, channel: 'console' | 'display'): string {
+    const url = addressOf(this.#base, `${guestPath(guest)}/${channel}`);
+    url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+    return url.href;
+  }
+}
+
+function addressOf(base: URL, path: string): URL {
+  return new URL(path.slice(1), base);
+}
+
+function fetchTransport(base: URL): Transport {
+  return { name: base.origin, send: (exchange) => sendByFetch(base, exchange) };
+}
+
+async function sendByFetch(base: URL, exchange: Exchange): Promise<Reply> {
+  const { method, path, body, headers, signal } = exchange;
+  try {
+    const response = await fetch(addressOf(base, path), {
+      method,
+      headers: {
+        accept: 'application/json',
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      body: body === undefined ? null : JSON.stringify(body),
+      signal: signal ?? null,
+      cache: 'no-store',
+      credentials: 'same-origin',
+    });
+    return {
+      status: response.status,
+      header: (name) => response.headers.get(name) ?? undefined,
+      body: bodyOf(exchange, response),
+    };
+  } catch (error) {
+    throw failureOf(exchange, error);
+  }
+}
+
+/** Safari's streams can't be looped over yet: a reader can. */
+async function* bodyOf(exchange: Exchange, response: Response): AsyncGenerator<Uint8Array, void, undefined> {
+  const reader = response.body?.getReader();
+  if (reader === undefined) return;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } catch (error) {
+    throw failureOf(exchange, error);
+  } finally {
+    // Of a stream that ended or broke there is nothing to cancel, and nobody to tell.
+    reader.cancel().catch(() => undefined);
+  }
+}
+
+function failureOf({ signal }: Exchange, error: unknown): unknown {
+  if (signal?.aborted === true) return signal.reason;
+  return new StasisError('daemon-unreachable', `the connection to Stasis is lost: ${messageOf(error)}`, {
+    cause: error,
+  });
+}

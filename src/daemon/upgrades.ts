@@ -1,0 +1,93 @@
+/**
+ * Connections that become a guest's channel, both ways: its serial line (`…/console`) or its VNC display (`…/display`).
+ * `Upgrade: stasis-console` and `stasis-display` are the raw bytes; `Upgrade: websocket` wraps them, for browsers.
+ */
+import type { IncomingMessage, Server } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { createWebSocketStream, WebSocketServer } from 'ws';
+import { getGuest } from '../catalog/guests.ts';
+import { StasisError } from '../errors.ts';
+import { serialLine, type SerialLines } from './console.ts';
+import { joinDisplay, openDisplay } from './display.ts';
+import type { ViewContext } from './views.ts';
+
+const ROUTE = /^\/v1\/guests\/([^/?]+)\/(console|display)$/;
+/** Nobody types or points more at once. */
+const LARGEST_MESSAGE_BYTES = 1024 ** 2;
+
+/** How a channel that is open is joined to the client's stream. */
+type Join = (client: Duplex) => void;
+
+/**
+ * Serves channels on the HTTP server's upgrades.
+ * @returns how to end all of them: a server waits for its connections before it closes
+ */
+export function channelUpgrades(server: Server, context: ViewContext): () => void {
+  const clients = new Set<Duplex>();
+  const lines: SerialLines = new Map();
+  const sockets = new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
+  server.on('upgrade', (request: IncomingMessage, client: Duplex, head: Buffer) => {
+    clients.add(client);
+    client.on('close', () => clients.delete(client));
+    client.on('error', () => client.destroy());
+    const serve = async () => {
+      const { protocol, join } = await openChannel(context, lines, request);
+      if (protocol === 'websocket') joinWebSocket(sockets, { request, client, head }, join);
+      else join(switched(client, protocol));
+    };
+    serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
+  });
+  return () => {
+    for (const client of clients) client.destroy();
+  };
+}
+
+/** Opens the channel that is asked for: what can't be had is still answered as an error. */
+async function openChannel(
+  context: ViewContext,
+  lines: SerialLines,
+  request: IncomingMessage,
+): Promise<{ protocol: string; join: Join }> {
+  const [, name, channel] = ROUTE.exec(request.url ?? '') ?? [];
+  const protocol = request.headers.upgrade?.toLowerCase() ?? '';
+  if (name === undefined || !['websocket', `stasis-${channel}`].includes(protocol)) {
+    throw new StasisError('not-found', `there is nothing to upgrade at ${request.url ?? '/'}`);
+  }
+  const guest = await getGuest(context.host.catalog, decodeURIComponent(name));
+  if (channel === 'display') {
+    const display = await openDisplay(context, guest);
+    return { protocol, join: (client) => joinDisplay(display, client) };
+  }
+  const line = await serialLine(context, guest, lines);
+  return { protocol, join: (client) => line.join(client) };
+}
+
+function switched(client: Duplex, protocol: string): Duplex {
+  client.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`);
+  return client;
+}
+
+/** A handshake that is none, or whose client has gone, leaves a channel that nobody will look at: it is let go of. */
+function joinWebSocket(
+  sockets: WebSocketServer,
+  { request, client, head }: { request: IncomingMessage; client: Duplex; head: Buffer },
+  join: Join,
+): void {
+  let joined = false;
+  sockets.handleUpgrade(request, client, head, (socket) => {
+    joined = true;
+    const stream = createWebSocketStream(socket);
+    stream.on('error', () => stream.destroy());
+    join(stream);
+  });
+  if (joined) return;
+  client.destroy();
+  join(client);
+}
+
+function refuse(client: Duplex, error: StasisError): void {
+  const body = JSON.stringify({ error: error.toJSON() });
+  client.end(
+    `HTTP/1.1 ${error.httpStatus} Refused\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,149 @@
+/**
+ * The way of a browser on this host to the daemon: a small HTTP server on 127.0.0.1 that serves the page and hands its
+ * requests on. It is a process of the user who asked for it, apart from the daemon, which goes on listening on its unix
+ * socket only: whoever may open that socket may open the page, the daemon parses nothing that comes from a port, and
+ * with the process the way is gone.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
+import type { Duplex } from 'node:stream';
+import { StasisError } from '../errors.ts';
+import { readAssets, type Asset } from './assets.ts';
+import { forward, forwardChannel } from './forward.ts';
+import { requireOwnAddress, requireOwnPage, securityHeaders } from './guard.ts';
+import { Sessions } from './session.ts';
+
+const ADDRESS = '127.0.0.1';
+/** A secret in JSON. */
+const LARGEST_LOGIN_CHARS = 200;
+
+export class Gateway implements AsyncDisposable {
+  /** path of its socket */
+  readonly #daemon: string;
+  readonly #assets: ReadonlyMap<string, Asset>;
+  readonly #sessions = new Sessions();
+  readonly #server: Server;
+  readonly #channels = new Set<Duplex>();
+  #host = '';
+
+  private constructor(daemon: string, assets: ReadonlyMap<string, Asset>) {
+    this.#daemon = daemon;
+    this.#assets = assets;
+    this.#server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000 }, (request, response) => {
+      this.#answer(request, response).catch((error: unknown) => fail(response, StasisError.from(error)));
+    });
+    this.#server.on('upgrade', (request, client: Duplex) => {
+      this.#channels.add(client);
+      client.on('close', () => this.#channels.delete(client));
+      client.on('error', () => client.destroy());
+      this.#upgrade(request, client).catch(() =>
+        client.end('HTTP/1.1 403 Refused\r\nConnection: close\r\n\r\n'),
+      );
+    });
+  }
+
+  /**
+   * @param daemon path of its socket
+   * @param port 0 for any that is free
+   * @throws StasisError `not-found` when the page is not built, `busy` when somebody else listens on the port
+   */
+  static async open(daemon: string, port: number): Promise<Gateway> {
+    const gateway = new Gateway(daemon, await readAssets());
+    const server = gateway.#server;
+    try {
+      server.listen(port, ADDRESS);
+      await once(server, 'listening');
+    } catch (error) {
+      throw new StasisError(
+        'busy',
+        `port ${port} of ${ADDRESS} can't be listened on; choose another with --port`,
+        {
+          cause: error,
+        },
+      );
+    }
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('an inet socket has a port');
+    gateway.#host = `${ADDRESS}:${address.port}`;
+    return gateway;
+  }
+
+  /** A link to the page, good for one browser. */
+  link(): string {
+    return `http://${this.#host}${this.#sessions.path}#secret=${this.#sessions.invite()}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#channels) client.destroy();
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    response.on('error', () => response.destroy());
+    for (const [name, value] of Object.entries(securityHeaders(this.#host))) response.setHeader(name, value);
+    response.setHeader('cache-control', 'no-store');
+    requireOwnAddress(request, this.#host);
+    const path = this.#pathOf(request);
+    const asset = this.#assets.get(path);
+    if (asset !== undefined && request.method === 'GET') return sendAsset(response, asset);
+    requireOwnPage(request, this.#host);
+    if (path === 'session' && request.method === 'POST') return this.#login(request, response);
+    this.#requireSession(request, path);
+    await forward(this.#daemon, `/${path}`, request, response);
+  }
+
+  async #upgrade(request: IncomingMessage, client: Duplex): Promise<void> {
+    requireOwnAddress(request, this.#host);
+    requireOwnPage(request, this.#host);
+    const path = this.#pathOf(request);
+    this.#requireSession(request, path);
+    await forwardChannel(this.#daemon, `/${path}`, request, client);
+  }
+
+  /** @throws StasisError `not-found` for whoever doesn't know where the page is */
+  #pathOf({ url = '' }: IncomingMessage): string {
+    if (!url.startsWith(this.#sessions.path)) throw new StasisError('not-found', 'there is nothing here');
+    return url.slice(this.#sessions.path.length);
+  }
+
+  #requireSession({ headers }: IncomingMessage, path: string): void {
+    if (!this.#sessions.admits(headers.cookie)) {
+      throw new StasisError(
+        'unauthorized',
+        'this page has no session: open the link that `stasis web` printed',
+      );
+    }
+    if (!path.startsWith('v1/')) throw new StasisError('not-found', 'there is nothing here');
+  }
+
+  async #login(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (Number(request.headers['content-length'] ?? Infinity) > LARGEST_LOGIN_CHARS) {
+      throw new StasisError('invalid-request', 'that is no secret');
+    }
+    const cookie = this.#sessions.begin(await text(request));
+    if (cookie === undefined) {
+      throw new StasisError('unauthorized', 'this link was used already: each is good for one browser');
+    }
+    response.writeHead(204, { 'set-cookie': cookie }).end();
+  }
+}
+
+function sendAsset(response: ServerResponse, { type, bytes, immutable }: Asset): void {
+  response.setHeader('content-type', type);
+  if (immutable) response.setHeader('cache-control', 'private, max-age=31536000, immutable');
+  response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
+}
+
+/** Before anything was answered it is an error; after that the connection breaks, which the page sees too. */
+function fail(response: ServerResponse, error: StasisError): void {
+  if (response.headersSent || response.destroyed) {
+    response.destroy();
+    return;
+  }
+  response.writeHead(error.httpStatus, { 'content-type': 'application/json' });
+  response.end(JSON.stringify({ error: error.toJSON() }));
+}

@@ -1,0 +1,228 @@
+/**
+ * What the page knows: one request for what it shows, one event stream that keeps it true. After a break of the stream
+ * all is asked for again.
+ */
+import { computed, effect, signal } from '@preact/signals';
+import { PageClient } from '../client/page-client.ts';
+import type { Doctor, Event, Guest, GuestOverview, HostStatus, Operation } from '../api/schemas.ts';
+import { StasisError, type ErrorBody } from '../errors.ts';
+import type { News } from '../client/event-stream.ts';
+import { route, type Route } from './router.ts';
+
+export const client = new PageClient(location.origin + location.pathname);
+
+export type Connection = 'connecting' | 'live' | 'lost' | 'no-session';
+export const connection = signal<Connection>('connecting');
+
+export const guests = signal<readonly Guest[] | undefined>(undefined);
+export const guestShown = signal<GuestOverview | undefined>(undefined);
+export const host = signal<{ readonly status: HostStatus; readonly doctor: Doctor } | undefined>(undefined);
+export const events = signal<readonly Event[] | undefined>(undefined);
+/** why the present page could not be had */
+export const failure = signal<ErrorBody | undefined>(undefined);
+const operations = signal<ReadonlyMap<string, Operation>>(new Map());
+
+/** Operations under way, by guest. */
+export const running = computed(() => {
+  const found = [...operations.value.values()].filter(({ state }) => state === 'running');
+  return new Map(found.map((operation) => [operation.guest, operation]));
+});
+
+/** What this page tells of what it was asked to do. */
+export interface Notice {
+  readonly id: number;
+  readonly kind: 'done' | 'failed';
+  readonly text: string;
+}
+export const notices = signal<readonly Notice[]>([]);
+let lastNotice = 0;
+const DONE_NOTICE_MS = 6_000;
+
+const EVENTS_SHOWN = 200;
+const RELOAD_AFTER_MS = 120;
+const RECONNECT_AFTER_MS = 1_000;
+
+/** Trades the secret in the address for a session cookie, and takes it out of the address and the history. */
+export async function login(): Promise<void> {
+  const secret = /^#secret=([\w-]+)$/.exec(location.hash)?.[1];
+  if (secret === undefined) return;
+  history.replaceState(null, '', location.pathname);
+  // Whether it was good shows in the first request: a browser that has a session already needs none.
+  await fetch('session', { method: 'POST', body: secret }).catch(() => undefined);
+}
+
+/** Loads what the address names, and again whenever that changes, and listens. Runs as long as the page. */
+export function followDaemon(): void {
+  let first = true;
+  effect(() => {
+    const { value } = route;
+    if (first) void follow();
+    else void goTo(value);
+    first = false;
+  });
+}
+
+async function follow(): Promise<void> {
+  for (;;) {
+    try {
+      const since = await load(route.peek());
+      connection.value = 'live';
+      for await (const news of client.watch(since)) apply(news);
+    } catch (error) {
+      const explained = StasisError.from(error);
+      if (explained.code === 'unauthorized') {
+        connection.value = 'no-session';
+        return;
+      }
+      connection.value = 'lost';
+    }
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT_AFTER_MS));
+  }
+}
+
+async function goTo(wanted: Route): Promise<void> {
+  failure.value = undefined;
+  await reload(wanted);
+}
+
+/** Shows a page that is gone to. Errors are shown where the page would be. */
+async function reload(wanted: Route): Promise<void> {
+  try {
+    await load(wanted);
+  } catch (error) {
+    if (StasisError.from(error).code === 'unauthorized') connection.value = 'no-session';
+  }
+}
+
+/**
+ * One request for a page.
+ * @returns the event to follow from
+ * @throws StasisError `daemon-unreachable`, `unauthorized`; others are shown
+ */
+async function load(wanted: Route): Promise<number> {
+  try {
+    const since = await loadPage(wanted);
+    if (isShown(wanted)) failure.value = undefined;
+    return since;
+  } catch (error) {
+    const explained = StasisError.from(error);
+    if (explained.code === 'unauthorized' || explained.code === 'daemon-unreachable') throw explained;
+    if (isShown(wanted)) failure.value = explained.toJSON();
+    return (await client.listEvents({ limit: 1 })).at(-1)?.id ?? 0;
+  }
+}
+
+async function loadPage(wanted: Route): Promise<number> {
+  switch (wanted.page) {
+    case 'guests': {
+      const overview = await client.overview();
+      guests.value = overview.guests;
+      remember(overview.operations);
+      return overview.lastEvent;
+    }
+    case 'guest': {
+      if (guestShown.peek()?.guest.name !== wanted.guest) guestShown.value = undefined;
+      const overview = await client.guestOverview(wanted.guest);
+      if (isShown(wanted)) guestShown.value = overview;
+      remember(overview.operations);
+      return overview.lastEvent;
+    }
+    case 'host': {
+      const [status, doctor] = await Promise.all([client.hostStatus(), client.doctor()]);
+      host.value = { status, doctor };
+      return lastKnownEvent();
+    }
+    case 'events': {
+      events.value = (await client.listEvents({ limit: EVENTS_SHOWN })).toReversed();
+      return lastKnownEvent();
+    }
+    default:
+      return wanted satisfies never;
+  }
+}
+
+async function lastKnownEvent(): Promise<number> {
+  const newest = events.peek()?.[0] ?? (await client.listEvents({ limit: 1 })).at(-1);
+  return newest?.id ?? 0;
+}
+
+function isShown(wanted: Route): boolean {
+  const shown = route.peek();
+  if (shown.page !== wanted.page) return false;
+  return shown.page !== 'guest' || wanted.page !== 'guest' || shown.guest === wanted.guest;
+}
+
+function remember(found: readonly Operation[]): void {
+  operations.value = new Map([...operations.peek(), ...found.map((one) => [one.id, one] as const)]);
+}
+
+function apply(news: News): void {
+  if (news.kind === 'operation') {
+    remember([news.operation]);
+    tellEnd(news.operation);
+    if (news.operation.state !== 'running') refreshSoon(news.operation.guest);
+    return;
+  }
+  const { event } = news;
+  if (events.value !== undefined) events.value = [event, ...events.value].slice(0, EVENTS_SHOWN);
+  if (event.guest !== null) refreshSoon(event.guest);
+}
+
+// What changed is read again, once for many changes -------------------------------------------------------------------
+
+const changed = new Set<string>();
+let refreshing: ReturnType<typeof setTimeout> | undefined;
+
+function refreshSoon(guest: string): void {
+  changed.add(guest);
+  refreshing ??= setTimeout(() => void refresh(), RELOAD_AFTER_MS);
+}
+
+async function refresh(): Promise<void> {
+  const shown = route.peek();
+  const names = [...changed];
+  changed.clear();
+  if (shown.page === 'guests' || (shown.page === 'guest' && names.includes(shown.guest))) await reload(shown);
+  // One at a time: what changed meanwhile is read after that.
+  refreshing = changed.size === 0 ? undefined : setTimeout(() => void refresh(), RELOAD_AFTER_MS);
+}
+
+// What is asked for ----------------------------------------------------------------------------------------------------
+
+/** Operations that this page began, and what is said when they are done. */
+const begun = new Map<string, string>();
+
+/**
+ * Begins an operation; its end is told in a notice.
+ * @throws StasisError the daemon's refusal: for the form it was asked from
+ */
+export async function begin(done: string, request: Promise<Operation>): Promise<void> {
+  const operation = await request;
+  begun.set(operation.id, done);
+  // Its end may have been told before its beginning was answered.
+  const known = operations.value.get(operation.id);
+  if (known === undefined || known.state === 'running') remember([operation]);
+  tellEnd(known ?? operation);
+}
+
+function tellEnd(operation: Operation): void {
+  const done = begun.get(operation.id);
+  if (done === undefined || operation.state === 'running') return;
+  begun.delete(operation.id);
+  if (operation.state === 'done') notify('done', [done, ...operation.warnings].join(' · '));
+  else
+    notify(
+      'failed',
+      operation.error?.message ?? `${operation.kind} of ${operation.guest}: ${operation.state}`,
+    );
+}
+
+export function notify(kind: Notice['kind'], text: string): void {
+  const id = (lastNotice += 1);
+  notices.value = [...notices.value, { id, kind, text }];
+  if (kind === 'done') setTimeout(() => dismiss(id), DONE_NOTICE_MS);
+}
+
+export function dismiss(id: number): void {
+  notices.value = notices.value.filter((notice) => notice.id !== id);
+}
