@@ -1,25 +1,13 @@
 import { StasisError } from '../errors.ts';
 import type { QemuBinary } from './binary.ts';
-import { probeQemu } from './probe.ts';
+import { askedOnce, probeQemu } from './probe.ts';
 import type { MachineInfo } from './qmp-commands.ts';
-
-const probes = new Map<string, Promise<readonly MachineInfo[]>>();
 
 /**
  * The machine types that this QEMU can be. Asked once per build of QEMU; a failure is not remembered.
  * @throws StasisError `qemu-failed`, `timeout`
  */
-export async function machineTypes(binary: QemuBinary): Promise<readonly MachineInfo[]> {
-  const key = `${binary.path}:${binary.modifiedMs}`;
-  const probe = probes.get(key) ?? queryMachines(binary);
-  probes.set(key, probe);
-  try {
-    return await probe;
-  } catch (error) {
-    probes.delete(key);
-    throw error;
-  }
-}
+export const machineTypes = askedOnce(queryMachines);
 
 /**
  * The versioned name that a machine type stands for: `q35` → `pc-q35-10.0`. A guest keeps that name for life: the

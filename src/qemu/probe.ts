@@ -30,3 +30,19 @@ export async function probeQemu<T>(
     await exited;
   }
 }
+
+/** A question that a build of QEMU is asked once; a failure is not remembered. */
+export function askedOnce<T>(ask: (binary: QemuBinary) => Promise<T>): (binary: QemuBinary) => Promise<T> {
+  const answers = new Map<string, Promise<T>>();
+  return async (binary) => {
+    const build = `${binary.path}:${binary.modifiedMs}`;
+    const answer = answers.get(build) ?? ask(binary);
+    answers.set(build, answer);
+    try {
+      return await answer;
+    } catch (error) {
+      answers.delete(build);
+      throw error;
+    }
+  };
+}

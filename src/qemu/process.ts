@@ -268,7 +268,8 @@ function watchFor(directory: string, name: string): Disposable & { next(): Promi
   return { next: () => promise, [Symbol.dispose]: () => watcher.close() };
 }
 
-async function exists(path: string): Promise<boolean> {
+/** @throws Node's system errors, `ENOENT` excepted */
+export async function exists(path: string): Promise<boolean> {
   try {
     await access(path);
     return true;

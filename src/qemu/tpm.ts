@@ -8,10 +8,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { watch } from 'node:fs';
-import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, StasisError } from '../errors.ts';
+import { StasisError } from '../errors.ts';
 import { findInPath } from './binary.ts';
+import { exists } from './process.ts';
 import { TPM_PROGRAM } from './process-scan.ts';
 import { waitFor } from './wait.ts';
 
@@ -70,14 +71,4 @@ export async function startTpm(
 
 function disposable<T extends { close(): void }>(closable: T): T & Disposable {
   return Object.assign(closable, { [Symbol.dispose]: () => closable.close() });
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    throw error;
-  }
 }
