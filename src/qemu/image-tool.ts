@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { StasisError } from '../errors.ts';
+import { ENDING_WITH_US } from './ending-with-us.ts';
 import { throwIfAborted } from './wait.ts';
 
 /** JSON of a deep chain or a fragmented map stays far below. */
@@ -234,7 +235,8 @@ export class ImageTool {
     goodStatuses: readonly number[],
   ): Promise<{ status: number; stdout: string }> {
     throwIfAborted(signal, `qemu-img ${args[0]}`);
-    const child = spawn(ENDING_WITH_US, [...ENDING_ARGS, this.#binary, ...args], {
+    const [starter, ...ending] = ENDING_WITH_US;
+    const child = spawn(starter, [...ending, this.#binary, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const closed = once(child, 'close'); // before any other await: a missing binary is told by `error` at once
@@ -250,7 +252,7 @@ export class ImageTool {
       return { status, stdout: output };
     } catch (error) {
       if (error instanceof StasisError) throw error;
-      throw new StasisError('qemu-missing', `cannot execute ${this.#binary} by ${ENDING_WITH_US}`, {
+      throw new StasisError('qemu-missing', `cannot execute ${this.#binary} by ${starter}`, {
         cause: error,
       });
     } finally {
@@ -260,10 +262,7 @@ export class ImageTool {
   }
 }
 
-/** The kernel ends the tool with us, however we end: nobody else may find the files locked. setpriv(1), in util-linux. */
-const ENDING_WITH_US = 'setpriv';
-const ENDING_ARGS = ['--pdeathsig', 'KILL'] as const;
-/** Its exit statuses then, as a shell's. */
+/** setpriv's exit statuses then, as a shell's. */
 const CANNOT_EXECUTE: readonly number[] = [126, 127];
 
 /** Lazy refcounts would need a repair after a crash; extended L2 entries are not understood everywhere. */

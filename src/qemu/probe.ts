@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Duplex } from 'node:stream';
 import type { QemuBinary } from './binary.ts';
+import { ENDING_WITH_US } from './ending-with-us.ts';
 import { QmpClient } from './qmp.ts';
 
 const WITHOUT_MACHINE = ['-machine', 'none', '-S', '-nodefaults', '-no-user-config', '-display', 'none'];
@@ -17,7 +18,8 @@ export async function probeQemu<T>(
   ask: (qmp: QmpClient) => Promise<T>,
   args: readonly string[] = [],
 ): Promise<T> {
-  const child = spawn(binary.path, [...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
+  const [starter, ...ending] = ENDING_WITH_US;
+  const child = spawn(starter, [...ending, binary.path, ...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });
   const exited = once(child, 'exit');
