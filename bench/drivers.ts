@@ -6,8 +6,8 @@
 import { open } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { reflink } from '../src/storage/reflink.ts';
-import { findQemu } from '../src/qemu/binary.ts';
-import { ImageTool } from '../src/qemu/image-tool.ts';
+import { findQemu } from '../src/qemu/build/binary.ts';
+import { ImageTool } from '../src/qemu/block/image-tool.ts';
 import { GROUNDS, type GroundKind } from '../test/support/grounds.ts';
 import { Lab } from '../test/support/lab.ts';
 

@@ -1,6 +1,6 @@
 /** The machine that was measured on: no figure means anything without it. */
 import { cpus, release, totalmem } from 'node:os';
-import { findQemu } from '../src/qemu/binary.ts';
+import { findQemu } from '../src/qemu/build/binary.ts';
 import type { Machine } from './figures.ts';
 import { Libvirt } from './peers/libvirt.ts';
 import { run } from './peers/peer.ts';

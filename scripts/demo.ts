@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { styleText } from 'node:util';
 import { StasisClient } from '../src/client/index.ts';
 import { sessionPaths } from '../src/paths.ts';
-import { killQemu } from '../src/qemu/process.ts';
+import { killQemu } from '../src/qemu/process/process.ts';
 import { Witness } from '../test/support/witness.ts';
 
 const ROOT = join(import.meta.dirname, '..');

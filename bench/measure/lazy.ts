@@ -4,22 +4,22 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { findQemu } from '../../src/qemu/binary.ts';
-import { stopped } from '../../src/qemu/capture-stopped.ts';
-import { memoryArrived } from '../../src/qemu/memory-arrival.ts';
-import { readMemoryFile } from '../../src/qemu/memory-file.ts';
+import { findQemu } from '../../src/qemu/build/binary.ts';
+import { stopped } from '../../src/qemu/capture/stopped.ts';
+import { memoryArrived } from '../../src/qemu/restore/memory-arrival.ts';
+import { readMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
-import { startPager } from '../../src/qemu/pager-process.ts';
-import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process.ts';
-import { eager } from '../../src/qemu/restore-eager.ts';
-import { lazy } from '../../src/qemu/restore-lazy.ts';
-import { MAIN_MEMORY, type LoadRequest } from '../../src/qemu/restore.ts';
+import { startPager } from '../../src/qemu/pager/pager-process.ts';
+import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process/process.ts';
+import { eager } from '../../src/qemu/restore/eager.ts';
+import { lazy } from '../../src/qemu/restore/lazy.ts';
+import { MAIN_MEMORY, type LoadRequest } from '../../src/qemu/restore/restore.ts';
 import { testBoot } from '../../test/support/lab.ts';
 import type { Figures, Setting, Unit } from '../figures.ts';
 import { connectWitness, run } from '../peers/peer.ts';
 
 /** What is measured is the program as it is built: that starts faster than one from the sources. */
-const BUILT_PAGER = join(import.meta.dirname, '../../dist/qemu/pager-main.js');
+const BUILT_PAGER = join(import.meta.dirname, '../../dist/qemu/pager/pager-main.js');
 /** A page is asked for, with its address, or has come: in QEMU's trace. */
 const TRACE = /@(\d+)\.(\d+):postcopy_page_req_(add|del) \w+ page req (0x[0-9a-f]+)/;
 /** Most of the memory: a load that takes long. */

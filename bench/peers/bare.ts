@@ -4,12 +4,12 @@
  */
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { findQemu } from '../../src/qemu/binary.ts';
-import { backingChain, headNodes, removeNode } from '../../src/qemu/block-graph.ts';
-import { commitActive } from '../../src/qemu/block-merge.ts';
+import { findQemu } from '../../src/qemu/build/binary.ts';
+import { backingChain, headNodes, removeNode } from '../../src/qemu/block/block-graph.ts';
+import { commitActive } from '../../src/qemu/block/block-merge.ts';
 import { cancelMigration, fileChannel } from '../../src/qemu/migration.ts';
-import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process.ts';
-import type { QmpClient } from '../../src/qemu/qmp.ts';
+import { killQemu, launchQemu, type QemuProcess } from '../../src/qemu/process/process.ts';
+import type { QmpClient } from '../../src/qemu/qmp/client.ts';
 import { testBoot } from '../../test/support/lab.ts';
 import type { Witness } from '../../test/support/witness.ts';
 import { connectWitness, run, timed, type LiveSave, type Peer, type StoppedSave } from './peer.ts';

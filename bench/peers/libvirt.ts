@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { waitForEnd } from '../../src/qemu/process-scan.ts';
+import { waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import { testBoot } from '../../test/support/lab.ts';
 import type { Witness } from '../../test/support/witness.ts';
 import { connectWitness, run, timed, type LiveSave, type Peer, type StoppedSave } from './peer.ts';

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { DiskExport } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
-import { findTool } from '../qemu/binary.ts';
+import { findTool } from '../qemu/build/binary.ts';
 
 export interface DiskFile extends AsyncDisposable {
   readonly path: string;

@@ -7,8 +7,8 @@ import { link, lstat, open, rename, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { DiskExport } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
-import { findTool } from '../qemu/binary.ts';
-import { ImageTool } from '../qemu/image-tool.ts';
+import { findTool } from '../qemu/build/binary.ts';
+import { ImageTool } from '../qemu/block/image-tool.ts';
 import { formatBytes } from './units.ts';
 
 export interface ExportTarget {

@@ -1,6 +1,6 @@
 /** A disk of an image that is being served to this program. */
 import type { DiskExport } from '../api/schemas.ts';
-import { connectNbd, type NbdConnection } from '../qemu/nbd-connection.ts';
+import { connectNbd, type NbdConnection } from '../qemu/block/nbd-connection.ts';
 
 /**
  * Holds the export open, for as many clients as like to read it, until it is disposed or this process ends. It goes on

@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { GuestAgent } from '../qemu/guest-agent.ts';
-import type { QemuProcess } from '../qemu/process.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import type { QmpClient } from '../qemu/qmp/client.ts';
 import { AGENT_CHARDEV, AGENT_SOCKET } from './command-line.ts';
 
 /** After a restore QEMU knows whether the guest has the channel open only when the guest has run for a moment. */

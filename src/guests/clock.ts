@@ -2,7 +2,7 @@
 import type { Outcome } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import type { GuestAgent } from '../qemu/guest-agent.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import type { QmpClient } from '../qemu/qmp/client.ts';
 
 /** A clock that far off is right. */
 const TOLERANCE_MS = 1_000;

@@ -8,7 +8,7 @@ import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import type { UefiFirmware } from '../qemu/firmware.ts';
+import type { UefiFirmware } from '../qemu/build/firmware.ts';
 import { fromStored } from '../stored.ts';
 import { BootInput, pinBoot, type Boot } from './definition/boot.ts';
 import { DeviceInputs, pinDevices, type Devices } from './definition/devices.ts';

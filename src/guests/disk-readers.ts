@@ -1,5 +1,5 @@
 /**
- * Who reads a disk of an image from outside: one process each (qemu/disk-server.ts) with a directory of its own, which
+ * Who reads a disk of an image from outside: one process each (qemu/block/disk-server.ts) with a directory of its own, which
  * ends with its last client and outlives the daemon. As long as it is there, no layer that it reads may change or go: it
  * counts as pinned, whether or not the image is still there.
  *
@@ -11,9 +11,9 @@ import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promise
 import { basename, join } from 'node:path';
 import { errnoOf } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/disk-server.ts';
-import type { DiskFormat } from '../qemu/image-tool.ts';
-import { hasEnded } from '../qemu/process-scan.ts';
+import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
+import type { DiskFormat } from '../qemu/block/image-tool.ts';
+import { hasEnded } from '../qemu/process/process-scan.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ReaderRecord {

@@ -8,7 +8,7 @@ import { getGuestByUuid, listGuests, setFrozen } from '../catalog/guests.ts';
 import type { Outcome } from '../api/schemas.ts';
 import { messageOf, StasisError } from '../errors.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import { isRunning } from '../qemu/run-state.ts';
+import { isRunning } from '../qemu/process/run-state.ts';
 import { contactAgent } from './agent.ts';
 import type { Host } from './host.ts';
 

@@ -2,9 +2,9 @@
 import { readFile, stat } from 'node:fs/promises';
 import { errnoOf, StasisError } from '../errors.ts';
 import { isArriving } from '../qemu/migration.ts';
-import { readPagerRequest } from '../qemu/pager-files.ts';
-import type { QemuProcess } from '../qemu/process.ts';
-import { memoryFileOf } from '../qemu/restore-mapped.ts';
+import { readPagerRequest } from '../qemu/pager/pager-files.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import type { Definition } from './definition.ts';
 
 export const BASE_PAGE_BYTES = 4096;

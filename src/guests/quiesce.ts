@@ -8,7 +8,7 @@
  */
 import { setFrozen } from '../catalog/guests.ts';
 import { messageOf, StasisError } from '../errors.ts';
-import type { QemuProcess } from '../qemu/process.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
 import { waitFor } from '../qemu/wait.ts';
 import { contactAgent } from './agent.ts';
 import type { Definition } from './definition.ts';

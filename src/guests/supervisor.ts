@@ -18,12 +18,12 @@ import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
 import type { MigrationProgress } from '../qemu/migration.ts';
-import { bringMemory, isAbandoned, memoryArrived } from '../qemu/memory-arrival.ts';
-import { readPagerRequest } from '../qemu/pager-files.ts';
-import { memoryFileOf } from '../qemu/restore-mapped.ts';
-import { resumeGuest } from '../qemu/run-state.ts';
+import { bringMemory, isAbandoned, memoryArrived } from '../qemu/restore/memory-arrival.ts';
+import { readPagerRequest } from '../qemu/pager/pager-files.ts';
+import { memoryFileOf } from '../qemu/restore/mapped.ts';
+import { resumeGuest } from '../qemu/process/run-state.ts';
 import { startTpm } from '../qemu/tpm.ts';
-import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process.ts';
+import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 

@@ -2,7 +2,7 @@
 import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StasisError } from '../errors.ts';
-import { findFirmware, type UefiFirmware } from '../qemu/firmware.ts';
+import { findFirmware, type UefiFirmware } from '../qemu/build/firmware.ts';
 import { syncPath } from '../storage/durable.ts';
 import { VARIABLE_STORE, type Definition, type DiskDefinition, type UefiWish } from './definition.ts';
 import { guestDirectory } from './disks.ts';

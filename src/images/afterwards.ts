@@ -9,8 +9,8 @@ import type { Definition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import type { GuestAgent } from '../qemu/guest-agent.ts';
-import type { QemuProcess } from '../qemu/process.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import type { QmpClient } from '../qemu/qmp/client.ts';
 import { howFarBehind, setClock, type Finding } from '../guests/clock.ts';
 
 /** All that is asked of the guest's agent has to be answered in this time: who restores is waiting. */

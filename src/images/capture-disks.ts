@@ -22,8 +22,8 @@ import {
 } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block-graph.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import { addOverlayNode, headNodes, removeNode, switchDisks } from '../qemu/block/block-graph.ts';
+import type { QmpClient } from '../qemu/qmp/client.ts';
 import type { LayerFile, PlannedLayer } from '../storage/driver.ts';
 import { planOverlay } from '../storage/overlay.ts';
 

@@ -10,11 +10,11 @@ import { StasisError } from '../errors.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { BASE_PAGE_BYTES, residentGuestBytes } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
-import { whyNotBackground } from '../qemu/capture-background.ts';
-import { measureDirtyRate } from '../qemu/dirty-rate.ts';
+import { whyNotBackground } from '../qemu/capture/background.ts';
+import { measureDirtyRate } from '../qemu/capture/dirty-rate.ts';
 import { isArriving } from '../qemu/migration.ts';
-import type { QemuProcess } from '../qemu/process.ts';
-import { isRunning } from '../qemu/run-state.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import { isRunning } from '../qemu/process/run-state.ts';
 import { rehearseCopies, type CopyTime } from './capture-disks.ts';
 import {
   better,

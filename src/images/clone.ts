@@ -28,7 +28,7 @@ import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
-import type { RestoreMethodName } from '../qemu/restore.ts';
+import type { RestoreMethodName } from '../qemu/restore/restore.ts';
 import type { PlannedLayer } from '../storage/driver.ts';
 import { putRight } from './afterwards.ts';
 import { requireImage } from './delete.ts';

@@ -11,7 +11,7 @@ import { checkSeals } from '../guests/disks.ts';
 import type { ReaderRecord } from '../guests/disk-readers.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
-import type { DiskFormat } from '../qemu/image-tool.ts';
+import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { requireImage } from './delete.ts';
 
 export interface ExportArgs {

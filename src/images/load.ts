@@ -8,11 +8,11 @@ import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { tpmDirectory } from '../guests/tpm.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import { verifyMemoryFile, type MemoryFile } from '../qemu/memory-file.ts';
-import { eager } from '../qemu/restore-eager.ts';
-import { lazy, whyNotLazy } from '../qemu/restore-lazy.ts';
-import { mapped, whyNotMapped } from '../qemu/restore-mapped.ts';
-import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore.ts';
+import { verifyMemoryFile, type MemoryFile } from '../qemu/memory/memory-file.ts';
+import { eager } from '../qemu/restore/eager.ts';
+import { lazy, whyNotLazy } from '../qemu/restore/lazy.ts';
+import { mapped, whyNotMapped } from '../qemu/restore/mapped.ts';
+import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore/restore.ts';
 import { fromStored } from '../stored.ts';
 import type { Manifest } from './manifest.ts';
 

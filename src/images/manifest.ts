@@ -6,7 +6,7 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
-import type { Pause } from '../qemu/capture.ts';
+import type { Pause } from '../qemu/capture/capture.ts';
 import { syncPath } from '../storage/durable.ts';
 import type { Medium } from './media.ts';
 

@@ -4,7 +4,7 @@
  * others on this host. Pure: choose-capture.ts asks the guest and the catalog.
  */
 import { LIVE_METHODS, type LiveMethod } from '../api/constants.ts';
-import { allowanceAfter, lengthMs, type Pass } from '../qemu/convergence.ts';
+import { allowanceAfter, lengthMs, type Pass } from '../qemu/capture/convergence.ts';
 
 /** What is known of a guest before its save. */
 export interface GuestLoad {

@@ -51,7 +51,7 @@ import type { Host } from '../guests/host.ts';
 import { removeOldTpms } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
-import type { RestoreMethodName } from '../qemu/restore.ts';
+import type { RestoreMethodName } from '../qemu/restore/restore.ts';
 import type { PlannedLayer } from '../storage/driver.ts';
 import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import { putRight } from './afterwards.ts';

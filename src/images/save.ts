@@ -23,20 +23,20 @@ import type { Host } from '../guests/host.ts';
 import { Quiesce, quiesceFailed, whyNotQuiesce, type QuiesceWish } from '../guests/quiesce.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
-import { background } from '../qemu/capture-background.ts';
-import { NotConverging, precopy } from '../qemu/capture-precopy.ts';
-import { stopped } from '../qemu/capture-stopped.ts';
+import { background } from '../qemu/capture/background.ts';
+import { NotConverging, precopy } from '../qemu/capture/precopy.ts';
+import { stopped } from '../qemu/capture/stopped.ts';
 import {
   recoverCapture,
   type CaptureMethodName,
   type CaptureRequest,
   type CaptureResult,
-} from '../qemu/capture.ts';
-import { verifyMemoryFile } from '../qemu/memory-file.ts';
+} from '../qemu/capture/capture.ts';
+import { verifyMemoryFile } from '../qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../qemu/migration.ts';
-import { captureBlockers } from '../qemu/migration-blockers.ts';
-import type { QemuProcess } from '../qemu/process.ts';
-import { findTpmProcesses } from '../qemu/process-scan.ts';
+import { captureBlockers } from '../qemu/capture/migration-blockers.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import { findTpmProcesses } from '../qemu/process/process-scan.ts';
 import { syncPath } from '../storage/durable.ts';
 import {
   captureOf,

@@ -6,7 +6,7 @@ import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import type { QmpClient } from '../qemu/qmp.ts';
+import type { QmpClient } from '../qemu/qmp/client.ts';
 import type { Manifest } from './manifest.ts';
 import { pngOf, readPpm } from './png.ts';
 

@@ -9,7 +9,7 @@ import type { Host } from '../guests/host.ts';
 import { shutdownProcedure, stopProcedure } from '../guests/power.ts';
 import { saveProcedure } from '../images/save.ts';
 import type { OperationEngine } from '../operations/engine.ts';
-import { killQemu } from '../qemu/process.ts';
+import { killQemu } from '../qemu/process/process.ts';
 import type { Candidate, PlannedEnd } from './budget.ts';
 import { runOnGuest, type Limits } from './guest-work.ts';
 

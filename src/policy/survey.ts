@@ -9,7 +9,7 @@ import { policyOf } from '../guests/policy.ts';
 import { residentGuestBytes } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
 import { saveProcedure } from '../images/save.ts';
-import type { QemuProcess } from '../qemu/process.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
 import { waitFor } from '../qemu/wait.ts';
 import { planEnds, type Candidate, type Means, type PlannedEnd } from './budget.ts';
 import { savesUntilMs } from './reserve.ts';

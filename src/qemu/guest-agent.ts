@@ -10,7 +10,7 @@ import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { errnoOf, messageOf, StasisError } from '../errors.ts';
 import { withShortSocketPath } from '../socket-path.ts';
-import { LineSplitter } from './line-splitter.ts';
+import { LineSplitter } from './qmp/line-splitter.ts';
 import { waitFor } from './wait.ts';
 
 /** `guest-info` of an agent with all commands has 10 KB. */

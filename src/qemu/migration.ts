@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../errors.ts';
-import type { MigrationChannel, MigrationInfo, MigrationStatus, QmpEvent } from './qmp-commands.ts';
-import type { QmpWatch } from './qmp-watch.ts';
-import type { QmpClient } from './qmp.ts';
+import type { MigrationChannel, MigrationInfo, MigrationStatus, QmpEvent } from './qmp/commands.ts';
+import type { QmpWatch } from './qmp/watch.ts';
+import type { QmpClient } from './qmp/client.ts';
 
 /**
  * How often a running migration is asked for its progress. It is also the net under the events: one that is lost would

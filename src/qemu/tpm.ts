@@ -11,9 +11,9 @@ import { watch } from 'node:fs';
 import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../errors.ts';
-import { findInPath } from './binary.ts';
-import { exists } from './process.ts';
-import { TPM_PROGRAM } from './process-scan.ts';
+import { findInPath } from './build/binary.ts';
+import { exists } from './process/process.ts';
+import { TPM_PROGRAM } from './process/process-scan.ts';
 import { waitFor } from './wait.ts';
 
 /** Relative to the run directory, where both processes are. */

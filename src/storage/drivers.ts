@@ -1,7 +1,7 @@
 /** All drivers, and which of them a disk gets. */
 import { DRIVER_NAMES, type DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
-import type { ImageTool } from '../qemu/image-tool.ts';
+import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { StorageDriver, UserDisk } from './driver.ts';
 import { lvm } from './lvm.ts';
 import { overlay } from './overlay.ts';

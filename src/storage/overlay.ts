@@ -7,7 +7,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
-import type { ImageTool } from '../qemu/image-tool.ts';
+import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from './driver.ts';
 import { syncFile } from './durable.ts';
 import { readIdentity } from './identity.ts';

@@ -14,7 +14,7 @@ import { constants, chmod, chown, copyFile, mkdir, open, rename, rm, rmdir, stat
 import { dirname, isAbsolute, join } from 'node:path';
 import { errnoOf, messageOf, StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
-import type { ImageTool } from '../qemu/image-tool.ts';
+import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver, UserDisk } from './driver.ts';
 import { syncFile } from './durable.ts';
 import { describeChange, readIdentity } from './identity.ts';

@@ -6,13 +6,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StasisError } from '../../src/errors.ts';
-import type { CaptureMethod } from '../../src/qemu/capture.ts';
-import { background } from '../../src/qemu/capture-background.ts';
-import { NotConverging, precopy } from '../../src/qemu/capture-precopy.ts';
-import { stopped } from '../../src/qemu/capture-stopped.ts';
-import { verifyMemoryFile } from '../../src/qemu/memory-file.ts';
+import type { CaptureMethod } from '../../src/qemu/capture/capture.ts';
+import { background } from '../../src/qemu/capture/background.ts';
+import { NotConverging, precopy } from '../../src/qemu/capture/precopy.ts';
+import { stopped } from '../../src/qemu/capture/stopped.ts';
+import { verifyMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
-import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
+import { isRunning, resumeGuest } from '../../src/qemu/process/run-state.ts';
 import { Lab, MEMORY_BYTES } from '../qemu/lab.ts';
 import { Random } from '../support/random.ts';
 

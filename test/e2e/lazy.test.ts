@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { findPagerProcesses } from '../../src/qemu/process-scan.ts';
+import { findPagerProcesses } from '../../src/qemu/process/process-scan.ts';
 import { Lab } from '../support/lab.ts';
 import { checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
 

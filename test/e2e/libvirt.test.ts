@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { parse } from 'yaml';
-import { findQemu } from '../../src/qemu/binary.ts';
+import { findQemu } from '../../src/qemu/build/binary.ts';
 import { Lab, testBoot } from '../support/lab.ts';
 import { changeContent, contentOf } from '../support/rules.ts';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findTpmProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
+import { findTpmProcesses, waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import { Lab } from '../support/lab.ts';
 import type { TpmContent, Witness } from '../support/witness.ts';
 

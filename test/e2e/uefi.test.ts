@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findFirmware } from '../../src/qemu/firmware.ts';
+import { findFirmware } from '../../src/qemu/build/firmware.ts';
 import { Lab } from '../support/lab.ts';
 
 const GUEST = 'web1';

@@ -1,7 +1,7 @@
 /** What a guest would see of a machine, told by the real QEMU without letting it run. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { findQemu } from '../../src/qemu/binary.ts';
+import { findQemu } from '../../src/qemu/build/binary.ts';
 import { PlainQmp } from '../support/plain-qmp.ts';
 
 export interface MachineView {

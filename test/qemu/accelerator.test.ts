@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { proveKvm, resolveAccelerator } from '../../src/qemu/accelerator.ts';
-import { PROOF_EXIT_STATUS, proofArguments, proofRom } from '../../src/qemu/kvm-proof-program.ts';
+import { proveKvm, resolveAccelerator } from '../../src/qemu/build/accelerator.ts';
+import { PROOF_EXIT_STATUS, proofArguments, proofRom } from '../../src/qemu/build/kvm-proof-program.ts';
 import { Lab, run } from './lab.ts';
 
 test('the program of the proof is right: emulation runs it to its end', async () => {

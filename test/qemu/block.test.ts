@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { backingChain, headNodes, nodeNames } from '../../src/qemu/block-graph.ts';
-import { commitActive, commitIntermediate, streamInto } from '../../src/qemu/block-merge.ts';
-import { killQemu, type QemuProcess } from '../../src/qemu/process.ts';
-import type { QmpClient } from '../../src/qemu/qmp.ts';
-import { isRunning } from '../../src/qemu/run-state.ts';
+import { backingChain, headNodes, nodeNames } from '../../src/qemu/block/block-graph.ts';
+import { commitActive, commitIntermediate, streamInto } from '../../src/qemu/block/block-merge.ts';
+import { killQemu, type QemuProcess } from '../../src/qemu/process/process.ts';
+import type { QmpClient } from '../../src/qemu/qmp/client.ts';
+import { isRunning } from '../../src/qemu/process/run-state.ts';
 import { DISK_BYTES, Lab, run } from './lab.ts';
 
 /** Slow enough that a job of a few MiB is surely still at work when it is aborted. */

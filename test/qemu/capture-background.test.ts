@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { background, whyNotBackground } from '../../src/qemu/capture-background.ts';
-import { precopy } from '../../src/qemu/capture-precopy.ts';
-import { verifyMemoryFile } from '../../src/qemu/memory-file.ts';
+import { background, whyNotBackground } from '../../src/qemu/capture/background.ts';
+import { precopy } from '../../src/qemu/capture/precopy.ts';
+import { verifyMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
-import { eager } from '../../src/qemu/restore-eager.ts';
-import { mapped } from '../../src/qemu/restore-mapped.ts';
-import { isRunning } from '../../src/qemu/run-state.ts';
+import { eager } from '../../src/qemu/restore/eager.ts';
+import { mapped } from '../../src/qemu/restore/mapped.ts';
+import { isRunning } from '../../src/qemu/process/run-state.ts';
 import { instantOf } from './dirtier.ts';
 import { Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 

@@ -1,18 +1,24 @@
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { addOverlayNode, headNodes, nodeNames, removeNode, switchDisks } from '../../src/qemu/block-graph.ts';
-import { recoverCapture, type CaptureResult } from '../../src/qemu/capture.ts';
-import { background } from '../../src/qemu/capture-background.ts';
-import { NotConverging, precopy } from '../../src/qemu/capture-precopy.ts';
-import { stopped } from '../../src/qemu/capture-stopped.ts';
-import { verifyMemoryFile } from '../../src/qemu/memory-file.ts';
-import { captureBlockers } from '../../src/qemu/migration-blockers.ts';
+import {
+  addOverlayNode,
+  headNodes,
+  nodeNames,
+  removeNode,
+  switchDisks,
+} from '../../src/qemu/block/block-graph.ts';
+import { recoverCapture, type CaptureResult } from '../../src/qemu/capture/capture.ts';
+import { background } from '../../src/qemu/capture/background.ts';
+import { NotConverging, precopy } from '../../src/qemu/capture/precopy.ts';
+import { stopped } from '../../src/qemu/capture/stopped.ts';
+import { verifyMemoryFile } from '../../src/qemu/memory/memory-file.ts';
+import { captureBlockers } from '../../src/qemu/capture/migration-blockers.ts';
 import { fileChannel, STREAM_OFFSET, waitForMigration } from '../../src/qemu/migration.ts';
-import { readLogTail } from '../../src/qemu/process.ts';
-import type { QmpClient } from '../../src/qemu/qmp.ts';
-import { eager } from '../../src/qemu/restore-eager.ts';
-import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
+import { readLogTail } from '../../src/qemu/process/process.ts';
+import type { QmpClient } from '../../src/qemu/qmp/client.ts';
+import { eager } from '../../src/qemu/restore/eager.ts';
+import { isRunning, resumeGuest } from '../../src/qemu/process/run-state.ts';
 import { instantOf } from './dirtier.ts';
 import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';
 

@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { allowanceAfter, FIRST_ALLOWANCE_MS, lengthMs, type Pass } from '../../src/qemu/convergence.ts';
+import {
+  allowanceAfter,
+  FIRST_ALLOWANCE_MS,
+  lengthMs,
+  type Pass,
+} from '../../src/qemu/capture/convergence.ts';
 
 const GIB = 1024 ** 3;
 

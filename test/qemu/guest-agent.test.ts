@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { StasisError } from '../../src/errors.ts';
 import { AgentReplies, GuestAgent, parseAgentReply } from '../../src/qemu/guest-agent.ts';
-import { LineSplitter } from '../../src/qemu/line-splitter.ts';
+import { LineSplitter } from '../../src/qemu/qmp/line-splitter.ts';
 
 // The real agent is in test/e2e/afterwards.test.ts; here is one that misbehaves in ways that it hardly can be made to.
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { ImageTool } from '../../src/qemu/image-tool.ts';
+import { ImageTool } from '../../src/qemu/block/image-tool.ts';
 import { DISK_BYTES, diskArgs, Lab, run } from './lab.ts';
 
 test('an overlay names its backing file and has none of its data', async () => {

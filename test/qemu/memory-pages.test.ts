@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { open, readFile, rm } from 'node:fs/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { readBitmap, type MemoryBlock, type MemoryFile } from '../../src/qemu/memory-file.ts';
-import { removeStalePages, runsOf, writeBitmaps } from '../../src/qemu/memory-pages.ts';
+import { readBitmap, type MemoryBlock, type MemoryFile } from '../../src/qemu/memory/memory-file.ts';
+import { removeStalePages, runsOf, writeBitmaps } from '../../src/qemu/memory/memory-pages.ts';
 import { Lab } from './lab.ts';
 
 const PAGE = 4096;

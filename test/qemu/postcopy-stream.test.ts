@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { StasisError } from '../../src/errors.ts';
-import { shortString, u16, u32, u64 } from '../../src/qemu/migration-stream.ts';
-import { ReturnPath, type Reply } from '../../src/qemu/postcopy-stream.ts';
+import { shortString, u16, u32, u64 } from '../../src/qemu/memory/migration-stream.ts';
+import { ReturnPath, type Reply } from '../../src/qemu/pager/postcopy-stream.ts';
 
 const PAGE = 4096;
 const BLOCKS = [

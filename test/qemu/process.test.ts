@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import { access, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { StasisError } from '../../src/errors.ts';
-import { findQemu, parseQemuVersion } from '../../src/qemu/binary.ts';
-import { machineTypes, resolveMachineType } from '../../src/qemu/machine-types.ts';
-import { findQemuProcesses, hasEnded } from '../../src/qemu/process-scan.ts';
-import { attachQemu, killQemu, launchQemu } from '../../src/qemu/process.ts';
+import { findQemu, parseQemuVersion } from '../../src/qemu/build/binary.ts';
+import { machineTypes, resolveMachineType } from '../../src/qemu/build/machine-types.ts';
+import { findQemuProcesses, hasEnded } from '../../src/qemu/process/process-scan.ts';
+import { attachQemu, killQemu, launchQemu } from '../../src/qemu/process/process.ts';
 import { Lab } from './lab.ts';
 
 const UUID = '6c2d7e1a-3b0f-4a55-9d0c-8e1f2a3b4c5d';

@@ -5,8 +5,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { LineSplitter } from '../../src/qemu/line-splitter.ts';
-import { QmpClient, qmpErrorDescription } from '../../src/qemu/qmp.ts';
+import { LineSplitter } from '../../src/qemu/qmp/line-splitter.ts';
+import { QmpClient, qmpErrorDescription } from '../../src/qemu/qmp/client.ts';
 import { withShortSocketPath } from '../../src/socket-path.ts';
 
 const GREETING =

@@ -3,8 +3,8 @@ import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Duplex } from 'node:stream';
-import type { QemuProcess } from '../../src/qemu/process.ts';
-import { QmpClient } from '../../src/qemu/qmp.ts';
+import type { QemuProcess } from '../../src/qemu/process/process.ts';
+import { QmpClient } from '../../src/qemu/qmp/client.ts';
 import { fromStored } from '../../src/stored.ts';
 
 interface Sent {

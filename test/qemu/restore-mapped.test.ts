@@ -4,10 +4,10 @@ import { createReadStream } from 'node:fs';
 import { rm, truncate } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { test } from 'node:test';
-import { precopy } from '../../src/qemu/capture-precopy.ts';
-import { eager } from '../../src/qemu/restore-eager.ts';
-import { mapped } from '../../src/qemu/restore-mapped.ts';
-import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
+import { precopy } from '../../src/qemu/capture/precopy.ts';
+import { eager } from '../../src/qemu/restore/eager.ts';
+import { mapped } from '../../src/qemu/restore/mapped.ts';
+import { isRunning, resumeGuest } from '../../src/qemu/process/run-state.ts';
 import { instantOf } from './dirtier.ts';
 import { Lab, memoryOf, savedMemory } from './lab.ts';
 

@@ -1,7 +1,7 @@
 /**
  * QEMU's traps in the way of a capture, each with a test that fails without what Stasis does about it. What they are is
  * told where that is done: migration.ts (the offset, failures without an event, cancelling), memory-pages.ts (stale pages,
- * forgotten bitmaps), capture-background.ts (pages that are counted before `cont`), capabilities.ts (settings left on or
+ * forgotten bitmaps), capture/background.ts (pages that are counted before `cont`), capabilities.ts (settings left on or
  * reset too early), convergence.ts (guests that never converge).
  */
 import assert from 'node:assert/strict';
@@ -9,20 +9,20 @@ import { open, readFile, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import type { CaptureMethod } from '../../src/qemu/capture.ts';
-import { background } from '../../src/qemu/capture-background.ts';
-import { NotConverging, precopy } from '../../src/qemu/capture-precopy.ts';
-import { stopped } from '../../src/qemu/capture-stopped.ts';
-import { bringMemory } from '../../src/qemu/memory-arrival.ts';
-import { readBitmap, verifyMemoryFile } from '../../src/qemu/memory-file.ts';
+import type { CaptureMethod } from '../../src/qemu/capture/capture.ts';
+import { background } from '../../src/qemu/capture/background.ts';
+import { NotConverging, precopy } from '../../src/qemu/capture/precopy.ts';
+import { stopped } from '../../src/qemu/capture/stopped.ts';
+import { bringMemory } from '../../src/qemu/restore/memory-arrival.ts';
+import { readBitmap, verifyMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
-import type { QmpClient } from '../../src/qemu/qmp.ts';
-import type { QemuProcess } from '../../src/qemu/process.ts';
-import { eager } from '../../src/qemu/restore-eager.ts';
-import { lazy } from '../../src/qemu/restore-lazy.ts';
-import { mapped } from '../../src/qemu/restore-mapped.ts';
-import { MAIN_MEMORY } from '../../src/qemu/restore.ts';
-import { isRunning, resumeGuest } from '../../src/qemu/run-state.ts';
+import type { QmpClient } from '../../src/qemu/qmp/client.ts';
+import type { QemuProcess } from '../../src/qemu/process/process.ts';
+import { eager } from '../../src/qemu/restore/eager.ts';
+import { lazy } from '../../src/qemu/restore/lazy.ts';
+import { mapped } from '../../src/qemu/restore/mapped.ts';
+import { MAIN_MEMORY } from '../../src/qemu/restore/restore.ts';
+import { isRunning, resumeGuest } from '../../src/qemu/process/run-state.ts';
 import { PlainQmp } from '../support/plain-qmp.ts';
 import { instantOf } from './dirtier.ts';
 import { diskArgs, Lab, memoryOf, MEMORY_BYTES, savedMemory } from './lab.ts';

@@ -12,8 +12,8 @@ import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import type { Image } from '../../src/api/schemas.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
-import { readMemoryFile } from '../../src/qemu/memory-file.ts';
-import { dataExtents } from '../../src/qemu/sparse-file.ts';
+import { readMemoryFile } from '../../src/qemu/memory/memory-file.ts';
+import { dataExtents } from '../../src/qemu/memory/sparse-file.ts';
 import { assertNoErrors, type Claim, type Claims, type Held } from './debian-guest.ts';
 
 const execute = promisify(execFile);

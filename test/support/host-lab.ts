@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Outcome, Policy } from '../../src/api/schemas.ts';
 
-import { waitForEnd } from '../../src/qemu/process-scan.ts';
+import { waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import { Lab } from './lab.ts';
 
 export class HostLab implements AsyncDisposable {

@@ -12,8 +12,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
-import { findDiskServer } from '../../src/qemu/disk-server.ts';
-import { findQemuProcesses, waitForEnd } from '../../src/qemu/process-scan.ts';
+import { findDiskServer } from '../../src/qemu/block/disk-server.ts';
+import { findQemuProcesses, waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import type { Ground, GroundKind, TestDisk } from './grounds.ts';
 import { Witness } from './witness.ts';
 

@@ -1,6 +1,6 @@
 /** What guests with UEFI or a TPM need, as far as it is installed. */
 import { StasisError } from '../../errors.ts';
-import { firmwareDescriptors } from '../../qemu/firmware.ts';
+import { firmwareDescriptors } from '../../qemu/build/firmware.ts';
 import { findTpmProgram } from '../../qemu/tpm.ts';
 import { degraded, ok, type Finding } from './check.ts';
 

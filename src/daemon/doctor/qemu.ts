@@ -1,8 +1,8 @@
 /** QEMU, what it offers, and what the kernel allows it. */
 import { existsSync } from 'node:fs';
 import type { Host } from '../../guests/host.ts';
-import { proveKvm } from '../../qemu/accelerator.ts';
-import { featuresOf, proveFaults, type Feature } from '../../qemu/features.ts';
+import { proveKvm } from '../../qemu/build/accelerator.ts';
+import { featuresOf, proveFaults, type Feature } from '../../qemu/build/features.ts';
 import { degraded, ok, type Finding } from './check.ts';
 
 export function qemu({ qemu: { path, versionText } }: Host): Promise<Finding> {

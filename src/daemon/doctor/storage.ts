@@ -4,7 +4,7 @@ import { delimiter, join } from 'node:path';
 import { access } from 'node:fs/promises';
 import { errnoOf } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
-import { supportsDirectIo } from '../../qemu/direct-io.ts';
+import { supportsDirectIo } from '../../qemu/memory/direct-io.ts';
 import { degraded, ok, type Finding } from './check.ts';
 
 export async function directIo({ paths }: Host): Promise<Finding> {

@@ -1,5 +1,5 @@
 /** Disks: every layer is a node of the block graph, the head of a chain is what a device writes to. */
-import type { CacheOptions, NodeOptions } from '../../qemu/block-graph.ts';
+import type { CacheOptions, NodeOptions } from '../../qemu/block/block-graph.ts';
 import type { Definition, DiskDefinition } from '../definition.ts';
 import { VARIABLE_STORE } from '../definition/disks.ts';
 import { controllerArgs, controllerId, hasController } from '../devices/controllers.ts';

@@ -1,5 +1,5 @@
 /** The machine itself: type, processors, memory, clocks. */
-import { MAIN_MEMORY } from '../../qemu/restore.ts';
+import { MAIN_MEMORY } from '../../qemu/restore/restore.ts';
 import type { Definition } from '../definition.ts';
 import { roomFor, type Hyperv } from '../definition/machine.ts';
 

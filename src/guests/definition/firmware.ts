@@ -1,7 +1,7 @@
 /** What a machine starts from. */
 import { resolve } from 'node:path';
 import Type, { type Static } from 'typebox';
-import type { UefiFirmware } from '../../qemu/firmware.ts';
+import type { UefiFirmware } from '../../qemu/build/firmware.ts';
 import type { DiskDefinition } from './disks.ts';
 import { invalid, OneOf, strict } from './schema.ts';
 

@@ -1,0 +1,305 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { StasisError } from '../../errors.ts';
+import { ENDING_WITH_US } from '../ending-with-us.ts';
+import { throwIfAborted } from '../wait.ts';
+
+/** JSON of a deep chain or a fragmented map stays far below. */
+const MAX_OUTPUT_BYTES = 16 << 20;
+const MAX_ERROR_BYTES = 64 << 10;
+
+export type DiskFormat = 'qcow2' | 'raw';
+
+/** What `qemu-img info` says of one image; only the members that we read. */
+export interface DiskImageInfo {
+  readonly filename: string;
+  readonly format: string;
+  readonly 'virtual-size': number;
+  readonly 'actual-size'?: number;
+  readonly 'backing-filename'?: string;
+  readonly 'full-backing-filename'?: string;
+  readonly 'backing-filename-format'?: string;
+  readonly 'dirty-flag'?: boolean;
+  readonly encrypted?: boolean;
+  readonly 'format-specific'?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
+  readonly snapshots?: readonly { readonly id: string; readonly name: string }[];
+}
+
+export interface DiskCheck {
+  readonly isClean: boolean;
+  readonly corruptions: number;
+  readonly leaks: number;
+  readonly checkErrors: number;
+}
+
+export interface DiskSizes {
+  readonly requiredBytes: number;
+  readonly fullyAllocatedBytes: number;
+}
+
+export interface ToolOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface LongToolOptions extends ToolOptions {
+  /** Called with 0 … 1. */
+  readonly onProgress?: ((done: number) => void) | undefined;
+}
+
+/**
+ * `qemu-img` (https://www.qemu.org/docs/master/tools/qemu-img.html), for disks that no running guest writes to.
+ * Every method throws StasisError `storage-failed` with the tool's own words, `no-space`, `cancelled` (the tool is
+ * ended then; what it wrote is the caller's to remove), or `qemu-missing`. Formats are always told, never probed: a
+ * guest that writes a qcow2 header into its raw disk must not get at other files.
+ */
+export class ImageTool {
+  readonly #binary: string;
+
+  /** @param binary path of `qemu-img` */
+  constructor(binary: string) {
+    this.#binary = binary;
+  }
+
+  /**
+   * @param options.inUse a running guest has it open: read without a lock; sizes may be about to change
+   * @param options.format when absent it is probed: only for a file that no guest ever wrote to
+   */
+  async info(
+    path: string,
+    options: ToolOptions & { readonly inUse?: boolean; readonly format?: DiskFormat } = {},
+  ): Promise<DiskImageInfo> {
+    return await this.#json<DiskImageInfo>(
+      ['info', '--output=json', ...lockFree(options.inUse), ...flag('-f', options.format), '--', path],
+      options,
+    );
+  }
+
+  /** All images from `path` down its backing files, itself first. */
+  async chain(
+    path: string,
+    options: ToolOptions & { readonly inUse?: boolean; readonly format?: DiskFormat } = {},
+  ): Promise<readonly DiskImageInfo[]> {
+    const format = flag('-f', options.format);
+    return await this.#json<readonly DiskImageInfo[]>(
+      ['info', '--output=json', '--backing-chain', ...lockFree(options.inUse), ...format, '--', path],
+      options,
+    );
+  }
+
+  /**
+   * Makes an empty overlay. The backing file isn't opened (`-u`), so it may be in use.
+   * @param overlay.backing as it shall stand in the header: absolute, or relative to the overlay
+   */
+  async createOverlay(
+    overlay: {
+      readonly path: string;
+      readonly backing: string;
+      readonly backingFormat: DiskFormat;
+      readonly virtualSizeBytes: number;
+    },
+    options: ToolOptions = {},
+  ): Promise<void> {
+    const { path, backing, backingFormat, virtualSizeBytes } = overlay;
+    const backingArgs = ['-u', '-b', backing, '-F', backingFormat];
+    await this.#run(
+      ['create', '-q', '-f', 'qcow2', ...QCOW2_OPTIONS, ...backingArgs, '--', path, String(virtualSizeBytes)],
+      options,
+    );
+  }
+
+  /** Makes an empty disk. */
+  async createDisk(
+    disk: { readonly path: string; readonly format: DiskFormat; readonly virtualSizeBytes: number },
+    options: ToolOptions = {},
+  ): Promise<void> {
+    const formatOptions = disk.format === 'qcow2' ? QCOW2_OPTIONS : [];
+    await this.#run(
+      ['create', '-q', '-f', disk.format, ...formatOptions, '--', disk.path, String(disk.virtualSizeBytes)],
+      options,
+    );
+  }
+
+  /** Writes what `top` (qcow2) holds into `base`, a layer below it. `top` keeps its contents (`-d`), to repeat is safe. */
+  async commit(
+    merge: { readonly top: string; readonly base: string },
+    options: LongToolOptions = {},
+  ): Promise<void> {
+    await this.#run(['commit', '-d', '-f', 'qcow2', '-b', merge.base, '-p', '--', merge.top], options);
+  }
+
+  /**
+   * Puts another layer below `path` (qcow2). Safely: copies first what would read differently. With `unsafe`: only
+   * the header is changed, for when the caller knows that both read the same.
+   */
+  async rebase(
+    change: {
+      readonly path: string;
+      /** Absent: no backing file at all. */
+      readonly backing?: string | undefined;
+      readonly backingFormat?: DiskFormat | undefined;
+      readonly unsafe: boolean;
+    },
+    options: LongToolOptions = {},
+  ): Promise<void> {
+    const how = change.unsafe ? ['-u'] : ['-p'];
+    const format = flag('-F', change.backingFormat);
+    await this.#run(
+      ['rebase', ...how, '-f', 'qcow2', '-b', change.backing ?? '', ...format, '--', change.path],
+      options,
+    );
+  }
+
+  /** Reads the image's own bookkeeping. Leaks only waste space; corruptions are damage. Repairs nothing. */
+  async check(path: string, format: DiskFormat, options: ToolOptions = {}): Promise<DiskCheck> {
+    if (format === 'raw') return { isClean: true, corruptions: 0, leaks: 0, checkErrors: 0 }; // nothing to check
+    const report = await this.#json<{ corruptions?: number; leaks?: number; 'check-errors'?: number }>(
+      ['check', '--output=json', '-f', format, '--', path],
+      options,
+      [2, 3], // corruptions, leaks
+    );
+    const { corruptions = 0, leaks = 0, 'check-errors': checkErrors = 0 } = report;
+    return { isClean: corruptions + leaks + checkErrors === 0, corruptions, leaks, checkErrors };
+  }
+
+  /** Copies what a disk reads as into a new, single file; zeros become holes. */
+  async convert(
+    copy: {
+      readonly from: string;
+      readonly fromFormat: DiskFormat;
+      readonly to: string;
+      readonly toFormat: DiskFormat;
+    },
+    options: LongToolOptions = {},
+  ): Promise<void> {
+    await this.#run(
+      ['convert', '-p', '-f', copy.fromFormat, '-O', copy.toFormat, '--', copy.from, copy.to],
+      options,
+    );
+  }
+
+  /** Whether two disks read the same; a longer one must be zero beyond the shorter one's end. */
+  async compare(
+    a: { readonly path: string; readonly format: DiskFormat },
+    b: { readonly path: string; readonly format: DiskFormat },
+    options: LongToolOptions = {},
+  ): Promise<boolean> {
+    const args = ['compare', '-p', '-f', a.format, '-F', b.format, '--', a.path, b.path];
+    return (await this.#tool(args, options, [1])).status === 0;
+  }
+
+  /** How many bytes a copy in `toFormat` would take. */
+  async measure(
+    path: string,
+    format: DiskFormat,
+    toFormat: DiskFormat,
+    options: ToolOptions & { readonly inUse?: boolean } = {},
+  ): Promise<DiskSizes> {
+    const args = [
+      'measure',
+      '--output=json',
+      ...lockFree(options.inUse),
+      '-f',
+      format,
+      '-O',
+      toFormat,
+      '--',
+      path,
+    ];
+    const sizes = await this.#json<{ required: number; 'fully-allocated': number }>(args, options);
+    return { requiredBytes: sizes.required, fullyAllocatedBytes: sizes['fully-allocated'] };
+  }
+
+  async #json<T>(
+    args: readonly string[],
+    options: ToolOptions,
+    goodStatuses: readonly number[] = [],
+  ): Promise<T> {
+    const { stdout } = await this.#tool(args, options, goodStatuses);
+    try {
+      // qemu-img's documented output for this subcommand.
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+      return JSON.parse(stdout) as T;
+    } catch (error) {
+      throw new StasisError('storage-failed', `qemu-img ${args[0]} gave no valid JSON`, { cause: error });
+    }
+  }
+
+  async #run(args: readonly string[], options: LongToolOptions): Promise<void> {
+    await this.#tool(args, options, []);
+  }
+
+  /** @param goodStatuses beyond 0 */
+  async #tool(
+    args: readonly string[],
+    { signal, onProgress }: LongToolOptions,
+    goodStatuses: readonly number[],
+  ): Promise<{ status: number; stdout: string }> {
+    throwIfAborted(signal, `qemu-img ${args[0]}`);
+    const [starter, ...ending] = ENDING_WITH_US;
+    const child = spawn(starter, [...ending, this.#binary, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const closed = once(child, 'close'); // before any other await: a missing binary is told by `error` at once
+    const kill = (): void => void child.kill('SIGKILL');
+    signal?.addEventListener('abort', kill, { once: true });
+    try {
+      const stdout =
+        onProgress === undefined ? collect(child.stdout, MAX_OUTPUT_BYTES) : follow(child.stdout, onProgress);
+      const [output, errors] = await Promise.all([stdout, collect(child.stderr, MAX_ERROR_BYTES), closed]);
+      throwIfAborted(signal, `qemu-img ${args[0]}`);
+      const status = child.exitCode ?? -1;
+      if (status !== 0 && !goodStatuses.includes(status)) throw toolError(args, status, errors);
+      return { status, stdout: output };
+    } catch (error) {
+      if (error instanceof StasisError) throw error;
+      throw new StasisError('qemu-missing', `cannot execute ${this.#binary} by ${starter}`, {
+        cause: error,
+      });
+    } finally {
+      signal?.removeEventListener('abort', kill);
+      kill();
+    }
+  }
+}
+
+/** setpriv's exit statuses then, as a shell's. */
+const CANNOT_EXECUTE: readonly number[] = [126, 127];
+
+/** Lazy refcounts would need a repair after a crash; extended L2 entries are not understood everywhere. */
+const QCOW2_OPTIONS = ['-o', 'compat=1.1,lazy_refcounts=off,extended_l2=off'] as const;
+
+function lockFree(inUse: boolean | undefined): readonly string[] {
+  return inUse === true ? ['-U'] : [];
+}
+
+function flag(name: string, value: string | undefined): readonly string[] {
+  return value === undefined ? [] : [name, value];
+}
+
+async function collect(stream: AsyncIterable<Buffer>, maxBytes: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of stream) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > maxBytes)
+      throw new StasisError('storage-failed', `qemu-img wrote more than ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** With `-p` qemu-img writes `    (12.34/100%)\r` again and again. */
+async function follow(stream: AsyncIterable<Buffer>, onProgress: (done: number) => void): Promise<string> {
+  for await (const chunk of stream) {
+    const percent = /\((\d+\.\d+)\/100%\)\s*$/.exec(chunk.toString('latin1'))?.[1];
+    if (percent !== undefined) onProgress(Number(percent) / 100);
+  }
+  return '';
+}
+
+function toolError(args: readonly string[], status: number, stderr: string): StasisError {
+  const desc = stderr.trim().replaceAll(/^qemu-img: /gm, '') || `status ${status}`;
+  if (CANNOT_EXECUTE.includes(status)) return new StasisError('qemu-missing', desc);
+  const code = /no space left|disk quota exceeded/i.test(desc) ? 'no-space' : 'storage-failed';
+  return new StasisError(code, `qemu-img ${args[0]} failed: ${desc}`, { details: { args, status, desc } });
+}

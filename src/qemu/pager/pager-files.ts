@@ -1,0 +1,58 @@
+/** How the pager and whoever started it, or comes later, know of each other: small files in QEMU's run directory. */
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf } from '../../errors.ts';
+import { fromStored } from '../../stored.ts';
+import type { PagerProgress, PagerRequest } from './pager.ts';
+
+/** Where QEMU listens for its pager, beside them. Relative: nobody's path is too long then. */
+export const PAGER_SOCKET = 'pager.sock';
+export const PAGER_LOG = 'pager.log';
+const REQUEST = 'pager.json';
+const STATUS = 'pager-status.json';
+
+export interface PagerStatus extends PagerProgress {
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly state: 'serving' | 'done' | 'failed';
+  /** Why it failed, for a person. */
+  readonly reason?: string | undefined;
+}
+
+export async function writePagerRequest(runDirectory: string, request: PagerRequest): Promise<void> {
+  await replaceFile(join(runDirectory, REQUEST), request);
+}
+
+/** All of the memory is there: nobody needs a pager any more. */
+export async function removePagerRequest(runDirectory: string): Promise<void> {
+  await rm(join(runDirectory, REQUEST), { force: true });
+}
+
+/** @returns `undefined` when the QEMU of this directory never had a pager, or has all of its memory */
+export async function readPagerRequest(runDirectory: string): Promise<PagerRequest | undefined> {
+  return readIfThere<PagerRequest>(join(runDirectory, REQUEST));
+}
+
+export async function writePagerStatus(runDirectory: string, status: PagerStatus): Promise<void> {
+  await replaceFile(join(runDirectory, STATUS), status);
+}
+
+/** @returns `undefined` before the pager serves */
+export async function readPagerStatus(runDirectory: string): Promise<PagerStatus | undefined> {
+  return readIfThere<PagerStatus>(join(runDirectory, STATUS));
+}
+
+async function replaceFile(path: string, contents: object): Promise<void> {
+  await writeFile(`${path}.new`, JSON.stringify(contents), { mode: 0o600 });
+  await rename(`${path}.new`, path);
+}
+
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters
+async function readIfThere<T>(path: string): Promise<T | undefined> {
+  try {
+    return fromStored<T>(await readFile(path, 'utf8'));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
