@@ -2,10 +2,10 @@
  * Where a guest's TPM keeps its state: a directory for each process that is, or is about to be, the guest, for no two may
  * share one. The catalog names the present one; a restore begins a new, empty one, which the image's stream fills.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getGuestByUuid } from '../catalog/guests.ts';
-import { errnoOf } from '../errors.ts';
+import { namesIn } from '../directory.ts';
 import type { Definition } from './definition.ts';
 import { guestDirectory } from './disks.ts';
 import type { Host } from './host.ts';
@@ -19,19 +19,10 @@ export function tpmDirectory({ paths }: Host, { uuid, tpm }: Definition, name: s
 export async function removeOldTpms({ catalog, paths }: Host, uuid: string): Promise<void> {
   const { tpm } = await getGuestByUuid(catalog, uuid);
   const root = tpmRoot(paths.data, uuid);
-  for (const name of await entries(root))
+  for (const name of await namesIn(root))
     if (name !== tpm) await rm(join(root, name), { recursive: true, force: true });
 }
 
 function tpmRoot(data: string, uuid: string): string {
   return join(guestDirectory(data, uuid).root, 'tpm');
-}
-
-async function entries(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
 }

@@ -3,12 +3,13 @@
  * anything that should be gone is, and every layer that nothing holds is collected later, by the next operation on
  * its guest. Only Stasis's own directories are looked at, and what drivers made elsewhere for guests of this home.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DriverName } from '../api/constants.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { listLayers, type LayerRecord } from '../catalog/layers.ts';
-import { errnoOf, messageOf } from '../errors.ts';
+import { namesIn } from '../directory.ts';
+import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { guestDirectory, placeOf } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
@@ -28,7 +29,7 @@ export async function tidy(host: Host): Promise<string[]> {
   for (const image of images) if (image.state === 'deleting') await forget(host, image.guest, image.id);
 
   const known = new Set(images.filter((image) => image.state !== 'deleting').map((image) => image.id));
-  for (const uuid of await entries(join(host.paths.data, 'guests'))) {
+  for (const uuid of await namesIn(join(host.paths.data, 'guests'))) {
     const directory = guestDirectory(host.paths.data, uuid);
     const guest = guests.find((candidate) => candidate.uuid === uuid);
     if (guest === undefined) {
@@ -40,9 +41,9 @@ export async function tidy(host: Host): Promise<string[]> {
       placeOf(host, { definition, data: host.paths.data }, name),
     );
     for (const place of new Set([directory.layers, ...places.map((each) => each.directory)]))
-      for (const name of await entries(place))
+      for (const name of await namesIn(place))
         if (!layers.has(join(place, name))) await remove(join(place, name));
-    for (const id of await entries(directory.images))
+    for (const id of await namesIn(directory.images))
       if (!known.has(id)) await remove(join(directory.images, id));
   }
 
@@ -54,7 +55,7 @@ export async function tidy(host: Host): Promise<string[]> {
       guest.instance === null ? [] : [host.supervisor.instanceDirectory(guest.instance)],
     ),
   );
-  for (const name of await entries(join(host.paths.run, 'guests'))) {
+  for (const name of await namesIn(join(host.paths.run, 'guests'))) {
     if (!instances.has(join(host.paths.run, 'guests', name))) await host.supervisor.discard(name);
   }
   for (const path of removed) host.log.warn({ path }, 'removed what no operation left on purpose');
@@ -80,13 +81,4 @@ async function removeStrays(
     );
   }
   return removed;
-}
-
-async function entries(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
-  }
 }
