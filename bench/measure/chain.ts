@@ -23,7 +23,7 @@ const LOWEST = { offsetMiB: 2, mib: 32 } as const;
 const CHANGING = { offsetMiB: 36, mib: 24 } as const;
 
 /** The depth above which a chain is shortened, by default. */
-const COMPACT_EVERY = 30;
+const COMPACT_EVERY = 20;
 const KINDS = ['left alone', `compacted every ${COMPACT_EVERY} saves`] as const;
 /** The bench itself says when. */
 const SETTINGS = 'disks: { compactAboveDepth: false }\n';

@@ -62,7 +62,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
   const { disks = {}, policy = {} } = checked(parseYaml(text, file), file);
-  const { compactAboveDepth = 30, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
+  const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
       compactAboveDepth: compactAboveDepth === false ? null : compactAboveDepth,

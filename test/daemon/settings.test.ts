@@ -5,7 +5,7 @@ import { parseSettings } from '../../src/daemon/settings.ts';
 const read = (text: string) => parseSettings(text, '/etc/stasis/stasis.yaml').disks;
 
 test('settings are read, and what is not there is as by default', () => {
-  const byDefault = { compactAboveDepth: 30, compactAfterSeconds: 60, compactBytesPerSecond: 50 * 1024 ** 2 };
+  const byDefault = { compactAboveDepth: 20, compactAfterSeconds: 60, compactBytesPerSecond: 50 * 1024 ** 2 };
   assert.deepEqual(read(''), byDefault);
   assert.deepEqual(read('# nothing\ndisks: {}\n'), byDefault);
   assert.deepEqual(
