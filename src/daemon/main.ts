@@ -41,6 +41,7 @@ import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
+import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
@@ -107,7 +108,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     events,
     audit,
     log: logger,
-    failpoints: process.env['STASIS_FAILPOINT'],
+    failpoints: new Failpoints(process.env),
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);

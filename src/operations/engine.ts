@@ -52,7 +52,7 @@ export interface EngineOptions {
   readonly events: EventLog;
   readonly audit: AuditTrail;
   readonly log: Log;
-  readonly failpoints?: string | undefined;
+  readonly failpoints?: Failpoints;
   /** for failpoints: ends a guest's QEMU process */
   readonly killGuest?: (guest: string) => Promise<void>;
 }
@@ -80,7 +80,7 @@ export class OperationEngine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    this.#failpoints = new Failpoints(options.failpoints);
+    this.#failpoints = options.failpoints ?? new Failpoints();
   }
 
   /** Makes a procedure known, so that its operations can be recovered. */
