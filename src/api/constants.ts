@@ -21,3 +21,7 @@ export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
 /** How a disk's layers are made; see src/storage/driver.ts. */
 export const DRIVER_NAMES = ['overlay', 'reflink', 'lvm', 'zfs', 'rbd'] as const;
 export type DriverName = (typeof DRIVER_NAMES)[number];
+
+/** What somebody may do, each including those before it: look, save and restore, everything. */
+export const ROLES = ['viewer', 'operator', 'admin'] as const;
+export type Role = (typeof ROLES)[number];

@@ -1,5 +1,5 @@
 /** The tables, as Kysely sees them, and the migrations that make them. JSON columns are text, checked by who writes them. */
-import type { DriverName } from '../api/constants.ts';
+import type { DriverName, Role } from '../api/constants.ts';
 import type { OperationKind } from '../api/schemas.ts';
 import { sql, type ColumnType, type Generated, type Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
@@ -160,6 +160,22 @@ export interface SaveRunTable {
   durationMs: number;
 }
 
+/** What opens the daemon to somebody on another machine. */
+export interface CredentialTable {
+  id: string;
+  name: string;
+  kind: 'token' | 'certificate';
+  /** SHA-256, hexadecimal: of a token's secret, or of the whole certificate, its fingerprint */
+  secretHash: string;
+  role: Role;
+  /** JSON list: only guests with one of these labels; null: all guests */
+  labels: string | null;
+  createdAt: string;
+  expiresAt: string;
+  revokedAt: string | null;
+  lastUsedAt: string | null;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -172,6 +188,7 @@ export interface Tables {
   events: EventTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
+  credentials: CredentialTable;
 }
 
 const initial: Migration = {
@@ -294,6 +311,15 @@ const tpm: Migration = {
   },
 };
 
+const credentials: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table credentials (
+      id text primary key, name text not null unique, kind text not null check (kind in ('token', 'certificate')),
+      secretHash text not null unique, role text not null, labels text, createdAt text not null, expiresAt text not null,
+      revokedAt text, lastUsedAt text) strict`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -304,4 +330,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0006-checksums': checksums,
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
+  '0014-credentials': credentials,
 };
