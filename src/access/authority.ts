@@ -4,7 +4,7 @@
  */
 // oxlint-disable-next-line import/no-unassigned-import
 import 'reflect-metadata'; // a library below @peculiar/x509 wants it to be there first
-import { randomBytes, webcrypto, X509Certificate as Certificate } from 'node:crypto';
+import { randomBytes, webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
 import {
   BasicConstraintsExtension,
@@ -69,11 +69,6 @@ export async function issueServer(
 /** A certificate by which a client is known. */
 export async function issueClient(authority: Identity, name: string, expiresAt: Date): Promise<Identity> {
   return issue(authority, name, expiresAt, [new ExtendedKeyUsageExtension([ExtendedKeyUsage.clientAuth])]);
-}
-
-/** SHA-256 of a certificate, hexadecimal: what people compare, and what a client's is known by. */
-export function fingerprintOf(certificate: string | Buffer): string {
-  return new Certificate(certificate).fingerprint256.replaceAll(':', '').toLowerCase();
 }
 
 async function issue(

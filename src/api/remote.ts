@@ -78,5 +78,3 @@ export const NewCredential = Type.Object(
   { $id: 'NewCredential' },
 );
 export type NewCredential = Static<typeof NewCredential>;
-
-export const LoginRequest = Type.Object({ token: Type.String({ maxLength: 200 }) }, strict);

@@ -45,7 +45,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
 
   'GET /v1/guests/:guest/disks': { role: 'viewer', about: 'guest' },
   'POST /v1/guests/:guest/images/:image/export': { role: 'operator', about: 'guest' },
-  'POST /v1/exports/:id/claim': { role: 'operator', about: 'host' },
+  'POST /v1/exports/:export/claim': { role: 'operator', about: 'host' },
   'POST /v1/guests/:guest/compact': { role: 'operator', about: 'guest' },
 
   'GET /v1/operations': { role: 'viewer', about: 'guests' },
@@ -60,6 +60,13 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'POST /v1/host/restore-all': { role: 'admin', about: 'host' },
   'GET /v1/doctor': { role: 'viewer', about: 'host' },
   'GET /v1/openapi.json': { role: 'viewer', about: 'nothing' },
+
+  // Who did what may name guests that not everybody sees.
+  'GET /v1/audit': { role: 'admin', about: 'host' },
+  'GET /v1/audit/verification': { role: 'admin', about: 'host' },
+  'GET /healthz': { role: 'viewer', about: 'nothing' },
+  'GET /readyz': { role: 'viewer', about: 'host' },
+  'GET /metrics': { role: 'viewer', about: 'host' },
 
   'GET /v1/remote': { role: 'admin', about: 'host' },
   'PUT /v1/remote': { role: 'admin', about: 'host' },

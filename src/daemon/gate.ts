@@ -8,16 +8,18 @@ import { TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
 import { RateLimiterMemory } from 'rate-limiter-flexible';
 import { includesRole, type Principal } from '../access/principal.ts';
+import { fingerprintOf } from '../fingerprint.ts';
 import { isSecret, readToken } from '../access/token.ts';
 import type { Role } from '../api/constants.ts';
 import { findValidCredential, touchCredential, type CredentialRecord } from '../catalog/credentials.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import { StasisError } from '../errors.ts';
 import { fromStored } from '../stored.ts';
-import { callerOf } from './caller.ts';
+import { callerOf, nameCredential } from './caller.ts';
 import type { AccessSetting } from './settings.ts';
+import { Sight } from './sight.ts';
 
-/** So many wrong credentials a minute from one address; then it is not listened to for the rest of it. */
+/** So many wrong credentials a minute from one address; then it is told to wait for the rest of it. */
 const FAILURES = { points: 20, duration: 60 };
 const ROOT = 0;
 const run = promisify(execFile);
@@ -57,6 +59,11 @@ export class Gate {
     );
   }
 
+  /** What of the guests there is for whoever sent this. Throws as `principalOf` does. */
+  async sightOf(request: IncomingMessage): Promise<Sight> {
+    return new Sight(this.#catalog, await this.principalOf(request));
+  }
+
   async #user(request: IncomingMessage): Promise<Principal> {
     const { uid, user } = await callerOf(request);
     const name = user ?? `uid ${uid ?? 'unknown'}`;
@@ -75,30 +82,32 @@ export class Gate {
   }
 
   async #remote(request: IncomingMessage): Promise<Principal> {
-    const address = request.socket.remoteAddress ?? '';
-    const before = await this.#failures.get(address);
-    if (before !== null && before.remainingPoints <= 0)
-      throw new StasisError(
-        'too-many-requests',
-        `too many wrong credentials from ${address}: try again in ${Math.ceil(before.msBeforeNext / 1000)} s`,
-      );
     const credential = (await this.#byCertificate(request)) ?? (await this.#byToken(request));
-    if (credential === undefined) {
-      await this.#failures.penalty(address);
-      throw new StasisError(
+    if (credential === undefined) throw await this.#refusal(request.socket.remoteAddress ?? '');
+    const { name, role, labels } = credential;
+    nameCredential(request, name);
+    return { name, role, labels: labels === null ? null : fromStored<string[]>(labels) };
+  }
+
+  /** Whoever has a good credential is let in all the same: others may come from the same address. */
+  async #refusal(address: string): Promise<StasisError> {
+    const { remainingPoints, msBeforeNext } = await this.#failures.penalty(address);
+    if (remainingPoints > 0)
+      return new StasisError(
         'unauthorized',
         'this needs a token or a certificate that is good here: `stasis remote grant` makes one, on the host of the daemon',
       );
-    }
-    const { name, role, labels } = credential;
-    return { name, role, labels: labels === null ? null : fromStored<string[]>(labels) };
+    return new StasisError(
+      'too-many-requests',
+      `too many wrong credentials from ${address}: try again in ${Math.ceil(msBeforeNext / 1000)} s`,
+    );
   }
 
   async #byCertificate({ socket }: IncomingMessage): Promise<CredentialRecord | undefined> {
     if (!(socket instanceof TLSSocket) || !socket.authorized) return undefined;
     const certificate = socket.getPeerX509Certificate();
     if (certificate === undefined) return undefined;
-    const fingerprint = certificate.fingerprint256.replaceAll(':', '').toLowerCase();
+    const fingerprint = fingerprintOf(certificate);
     return this.#used(await findValidCredential(this.#catalog, { fingerprint }, new Date()));
   }
 

@@ -6,12 +6,14 @@ import { once } from 'node:events';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import { join } from 'node:path';
-import { createSecureContext } from 'node:tls';
 import { X509Certificate } from 'node:crypto';
+import { join } from 'node:path';
+import type { Socket } from 'node:net';
+import { createSecureContext } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Identity } from '../access/authority.ts';
+import { fingerprintOf } from '../fingerprint.ts';
 import type { RemoteRequest, RemoteStatus } from '../api/remote.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
 import { syncFile } from '../storage/durable.ts';
@@ -41,21 +43,22 @@ interface Wanted {
 
 export class RemoteAccess implements AsyncDisposable {
   readonly #directory: string;
-  readonly #handlers: RemoteHandlers;
   readonly #log: Logger;
   readonly #renewal: NodeJS.Timeout;
+  #handlers: RemoteHandlers | undefined;
   #server: Server | undefined;
+  readonly #sockets = new Set<Socket>();
 
-  constructor(directory: string, handlers: RemoteHandlers, log: Logger) {
+  constructor(directory: string, log: Logger) {
     this.#directory = directory;
-    this.#handlers = handlers;
     this.#log = log;
     this.#renewal = setInterval(() => void this.#renew(), DAY_MS);
     this.#renewal.unref();
   }
 
   /** Listens, if that is wanted. An address that can't be had now doesn't keep the daemon from its guests: it is logged. */
-  async begin(): Promise<void> {
+  async begin(handlers: RemoteHandlers): Promise<void> {
+    this.#handlers = handlers;
     const wanted = await this.#wanted();
     if (wanted === undefined) return;
     try {
@@ -102,10 +105,7 @@ export class RemoteAccess implements AsyncDisposable {
       certificateExpiresAt:
         server === undefined ? null : new X509Certificate(server.certificate).validToDate.toISOString(),
       authority: authority?.certificate ?? null,
-      fingerprint:
-        authority === undefined
-          ? null
-          : new X509Certificate(authority.certificate).fingerprint256.replaceAll(':', '').toLowerCase(),
+      fingerprint: authority === undefined ? null : fingerprintOf(authority.certificate),
     };
   }
 
@@ -134,7 +134,8 @@ export class RemoteAccess implements AsyncDisposable {
     const authority = await this.#read('authority');
     const server = createServer(
       {
-        cert: identity?.certificate,
+        // With the authority's beside it, for clients that know that by its fingerprint.
+        cert: `${identity?.certificate}${wanted.given ? '' : authority?.certificate}`,
         key: identity?.key,
         ca: authority?.certificate,
         // Whoever has no certificate may have a token: what a certificate is good for is decided per request.
@@ -145,11 +146,15 @@ export class RemoteAccess implements AsyncDisposable {
         headersTimeout: HEADERS_TIMEOUT_MS,
         requestTimeout: REQUEST_TIMEOUT_MS,
       },
-      (request, response) => this.#handlers.request(request, response),
+      (request, response) => this.#handlers?.request(request, response),
     );
     server.maxConnections = MAX_CONNECTIONS;
-    server.on('upgrade', (request, client, head) => this.#handlers.upgrade(request, client, head));
+    server.on('upgrade', (request, client, head) => this.#handlers?.upgrade(request, client, head));
     server.on('tlsClientError', (_error, socket) => socket.destroy());
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.on('close', () => this.#sockets.delete(socket));
+    });
     server.listen({ host, port: Number(port), exclusive: true });
     try {
       await once(server, 'listening');
@@ -175,7 +180,7 @@ export class RemoteAccess implements AsyncDisposable {
     this.#server = undefined;
     if (server === undefined) return;
     server.close();
-    server.closeAllConnections();
+    for (const socket of this.#sockets) socket.destroy(); // also those that became something else than HTTP
     await once(server, 'close');
   }
 
@@ -184,7 +189,8 @@ export class RemoteAccess implements AsyncDisposable {
       const wanted = await this.#wanted();
       if (wanted === undefined || !(await this.#isOld(wanted))) return;
       const { certificate: cert, key } = await this.#issue(wanted.names);
-      this.#server?.setSecureContext({ cert, key, ca: (await this.#read('authority'))?.certificate });
+      const authority = (await this.#read('authority'))?.certificate;
+      this.#server?.setSecureContext({ cert: `${cert}${authority}`, key, ca: authority });
     } catch (error) {
       this.#log.error({ err: error }, "the daemon's certificate could not be renewed");
     }
