@@ -3,6 +3,7 @@
  * come from the table, and a route without a rule can't be registered, so a new one is in here by itself.
  */
 import assert from 'node:assert/strict';
+import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
 import { after, before, describe, test } from 'node:test';
 import { text } from 'node:stream/consumers';
@@ -75,7 +76,7 @@ async function call(route: string, guest: string, token: string | undefined): Pr
   });
   // What nobody could mean: that it is refused as wrong, and not as forbidden, shows that they may.
   sent.end(method === 'POST' || method === 'PUT' ? '{"nonsense":true}' : undefined);
-  const reply = await new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+  const reply = await new Promise<IncomingMessage>((resolve, reject) => {
     sent.once('response', resolve).once('error', reject);
   });
   const body = await text(reply);
