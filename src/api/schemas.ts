@@ -488,6 +488,24 @@ export const SaveAllPlan = Type.Object(
 );
 export type SaveAllPlan = Static<typeof SaveAllPlan>;
 
+export const HostCheck = Type.Object(
+  {
+    qemu: Type.Object({ binary: Type.String(), version: Type.String() }),
+    results: Type.Array(
+      Type.Object({
+        guest: Type.String(),
+        image: Nullable(Type.String(), 'null: whether the guest could be started from its disks'),
+        madeBy: Nullable(Type.String(), 'version of the QEMU that the image was made with'),
+        verdict: Literals('yes', 'warning', 'no'),
+        reasons: Type.Array(Type.String(), { description: 'why it could not' }),
+        remarks: Type.Array(Type.String(), { description: 'what should be known though it could' }),
+      }),
+    ),
+  },
+  { $id: 'HostCheck' },
+);
+export type HostCheck = Static<typeof HostCheck>;
+
 // Requests ------------------------------------------------------------------------------------------------------
 
 /** A definition is checked by its own strict reader (guests/definition.ts), which names unknown keys. */
@@ -620,3 +638,15 @@ export const SaveAllRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+export const HostCheckRequest = Type.Object(
+  {
+    binary: Type.Optional(
+      Type.String({ pattern: '^/', description: "another QEMU's path; none: the daemon's own" }),
+    ),
+    guest: Type.Optional(Type.String({ description: 'none: all' })),
+    image: Type.Optional(Type.String({ description: 'none: all, and the guest itself' })),
+  },
+  { additionalProperties: false },
+);
+export type HostCheckRequest = Static<typeof HostCheckRequest>;

@@ -9,6 +9,8 @@ import type {
   Event,
   Guest,
   GuestOverview,
+  HostCheck,
+  HostCheckRequest,
   HostStatus,
   Image,
   Operation,
@@ -379,6 +381,21 @@ export abstract class Client {
   revokeCredential(name: string, options: CallOptions = {}): Promise<Credential[]> {
     const path = `/v1/credentials/${encodeURIComponent(name)}`;
     return sendForJson(this.#transport, { method: 'DELETE', path, signal: options.signal });
+  }
+
+  /**
+   * Which images could be restored, and which guests started, by this QEMU or another, and why not.
+   *
+   * @param request.binary path of another QEMU on the daemon's host
+   */
+  checkHost(request: Loose<HostCheckRequest> = {}, options: CallOptions = {}): Promise<HostCheck> {
+    const exchange: Exchange = {
+      method: 'POST',
+      path: '/v1/host/check',
+      body: request,
+      signal: options.signal,
+    };
+    return sendForJson(this.#transport, exchange);
   }
 
   /** Can the daemon do its work, and why not. */

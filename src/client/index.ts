@@ -36,6 +36,7 @@ export type {
   GuestDisk,
   GuestOverview,
   GuestState,
+  HostCheck,
   HostStatus,
   Image,
   ImageState,

@@ -56,6 +56,8 @@ export const RULES: Readonly<Record<string, Rule>> = {
 
   'GET /v1/host': { role: 'viewer', about: 'host' },
   'POST /v1/host/save-all': { role: 'admin', about: 'host' },
+  // It may execute a program that the caller names.
+  'POST /v1/host/check': { role: 'admin', about: 'host' },
   'GET /v1/host/save-all/plan': { role: 'viewer', about: 'host' },
   'POST /v1/host/restore-all': { role: 'admin', about: 'host' },
   'GET /v1/doctor': { role: 'viewer', about: 'host' },

@@ -16,6 +16,7 @@ import {
   Event,
   Guest,
   GuestOverview,
+  HostCheck,
   HostStatus,
   Image,
   Operation,
@@ -34,6 +35,7 @@ import { admitByRules } from './admission.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
+import { checkRoutes } from './routes-check.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
@@ -113,6 +115,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     Readiness,
     Overview,
     GuestOverview,
+    HostCheck,
     HostStatus,
     Doctor,
     RemoteStatus,
@@ -143,6 +146,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    checkRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

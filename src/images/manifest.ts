@@ -6,6 +6,7 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
+import type { FeatureWord } from '../qemu/build/processor.ts';
 import type { Pause } from '../qemu/capture/capture.ts';
 import { syncPath } from '../storage/durable.ts';
 import type { Medium } from './media.ts';
@@ -59,6 +60,8 @@ export interface Manifest {
   /** whether its file systems were at rest; absent in images of before that could be */
   readonly quiesce?: QuiesceReport;
   readonly qemuVersion: string;
+  /** what the guest's processor could do; absent in images of before it was recorded */
+  readonly processor?: readonly FeatureWord[];
   /** every device with state in the memory file: a machine with others is not the one that was saved */
   readonly devices: readonly string[];
   readonly definition: Definition;

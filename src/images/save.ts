@@ -37,6 +37,7 @@ import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/capture/migration-blockers.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { findTpmProcesses } from '../qemu/process/process-scan.ts';
+import { processorFeatures } from '../qemu/build/processor.ts';
 import { syncPath } from '../storage/durable.ts';
 import {
   captureOf,
@@ -161,6 +162,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         ? await operation.step('media', () => recordMedia(host, definition, operation.signal))
         : [];
 
+      const processor = await processorFeatures(qmp);
+
       // A background capture holds what was at its beginning, any other what is at its end.
       const screen = () => takeScreen(host, plan.guest, imageDirectory(host, plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
@@ -174,6 +177,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
       const manifest = {
         ...described,
+        processor,
         media,
         screen: screenBefore ?? screenAfter ?? null,
         quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
 import { duration, positiveNumber } from '../arguments.ts';
+import { registerCheck } from './host-check.ts';
 import { renderFields } from '../fields.ts';
 import { bootFields, readinessFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
 import { mutate, noWaitOption, watched, type MutationOptions } from '../mutation.ts';
@@ -49,6 +50,8 @@ export function register(program: Command): void {
     .addOption(noWaitOption())
     .addHelpText('after', '\nExample:\n  $ stasis host restore-all')
     .action(restoreAll);
+
+  registerCheck(host);
 
   program
     .command('ops')

@@ -254,8 +254,8 @@ export interface Commands {
     { readonly typename: string },
     readonly { readonly name: string; readonly type: string }[]
   >;
-  /** Only for properties that are strings. */
-  'qom-get': Command<{ readonly path: string; readonly property: string }, string>;
+  'qom-get': Command<{ readonly path: string; readonly property: string }, unknown>;
+  'query-cpus-fast': Command<undefined, readonly { readonly 'qom-path': string }[]>;
 
   stop: Command<undefined, Nothing>;
   cont: Command<undefined, Nothing>;
