@@ -38,6 +38,7 @@ import { HOST, saveAllProcedure } from '../policy/save-all.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
+import { verifyProcedure } from '../images/verify.ts';
 import { OperationEngine } from '../operations/engine.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
@@ -176,6 +177,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(exportProcedure(host));
   engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(verifyProcedure(host));
   engine.register(saveAllProcedure(host, engine));
   engine.register(restoreAllProcedure(host, engine));
 }

@@ -31,6 +31,7 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
+import { verifyRoutes } from './routes-verify.ts';
 import { channelUpgrades } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
@@ -104,6 +105,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    verifyRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
