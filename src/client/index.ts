@@ -21,7 +21,7 @@
 export { StasisClient, type ClientOptions } from './stasis-client.ts';
 export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
 export type { HeldExport } from './disk-export.ts';
-export type { EventFilter } from './event-stream.ts';
+export type { AuditFilter, EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
 export type {
   CallOptions,
@@ -34,6 +34,8 @@ export type {
 } from './requests.ts';
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
+  AuditEntry,
+  AuditVerdict,
   DiskExport,
   DiskTree,
   Doctor,
@@ -50,6 +52,7 @@ export type {
   OperationState,
   Overview,
   Policy,
+  Readiness,
   SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
