@@ -336,7 +336,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, verified, broken · operation: its state · daemon: started, host-boot',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, verified, broken, trial-failed · operation: its state · daemon: started, host-boot, scrub-started, scrub-ended',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),
@@ -406,6 +406,20 @@ export const Readiness = Type.Object(
 );
 export type Readiness = Static<typeof Readiness>;
 
+const ScrubStatus = Type.Object({
+  schedule: Nullable(Type.String(), 'null when it is turned off'),
+  nextAt: Nullable(Type.String()),
+  last: Nullable(
+    Type.Object({
+      startedAt: Type.String(),
+      finishedAt: Nullable(Type.String(), 'null while it goes on'),
+      verified: Type.Integer({ description: 'images found sound' }),
+      damaged: Type.Array(Type.String(), { description: 'GUEST / IMAGE' }),
+      skipped: Type.Array(Type.String(), { description: 'images that could not be looked at, and why' }),
+    }),
+  ),
+});
+
 export const HostStatus = Type.Object(
   {
     pid: Type.Integer(),
@@ -438,6 +452,7 @@ export const HostStatus = Type.Object(
       }),
       'how the guests were last ended for a shutdown of the host',
     ),
+    scrub: ScrubStatus,
   },
   { $id: 'HostStatus' },
 );

@@ -13,6 +13,7 @@ import type { Host } from '../guests/host.ts';
 import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
 import { verificationOf } from '../images/verification.ts';
+import type { Scrubber } from '../policy/scrub.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
@@ -29,6 +30,7 @@ export interface ViewContext {
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
+  readonly scrubber: Scrubber | null;
   readonly metrics: Metrics;
   readonly health: Health;
 }

@@ -26,7 +26,7 @@ export interface ImageFile {
   readonly disk?: string;
 }
 
-export function imageDirectoryOf({ paths }: Pick<Host, 'paths'>, image: ImageRecord): string {
+function imageDirectoryOf({ paths }: Pick<Host, 'paths'>, image: ImageRecord): string {
   return join(guestDirectory(paths.data, image.guest).images, image.id);
 }
 

@@ -195,7 +195,7 @@ async function signsOf(
 }
 
 /** Those that were at one and the same place at each look, and not because they had nothing to do. */
-export function stuckCpus(looks: readonly (readonly CpuPlace[])[], cpus: number): number[] {
+function stuckCpus(looks: readonly (readonly CpuPlace[])[], cpus: number): number[] {
   return Array.from({ length: cpus }, (_, cpu) => cpu).filter((cpu) => {
     const seen = looks.flatMap((look) => look[cpu] ?? []);
     return (

@@ -1,6 +1,6 @@
 /** What the process that sums a file tells its parent: records of one length, u8 kind, u64 number, 32 bytes. */
 export const RECORD = { size: 1, piece: 2, skipped: 3 } as const;
-export const RECORD_BYTES = 41;
+const RECORD_BYTES = 41;
 const NUMBER_AT = 1;
 const DIGEST_AT = 9;
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { nextTime, systemClock } from '../../src/policy/cron.ts';
+import { SYSTEM_CLOCK } from '../../src/policy/clock.ts';
+import { nextTime, waitUntil } from '../../src/policy/cron.ts';
 
 const at = (text: string) => Date.parse(text);
 const next = (expression: string, timeZone: string, after: string) =>
@@ -29,8 +30,8 @@ test('what is no time is refused with words; one that never comes is none', () =
 
 test('waiting ends at once for a time that is past, and with the signal', async () => {
   const never = new AbortController();
-  await systemClock.waitUntil(0, never.signal);
-  const waiting = systemClock.waitUntil(Number.MAX_SAFE_INTEGER, never.signal);
+  await waitUntil(SYSTEM_CLOCK, 0, never.signal);
+  const waiting = waitUntil(SYSTEM_CLOCK, Number.MAX_SAFE_INTEGER, never.signal);
   never.abort();
-  await assert.rejects(waiting, { name: 'AbortError' });
+  await waiting;
 });
