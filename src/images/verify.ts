@@ -33,7 +33,7 @@ export interface VerifyArgs {
   readonly timeLimitSeconds?: number;
   readonly expect?: string;
   readonly reject?: string;
-  /** read no faster; as fast as it goes, when nobody else reads, when absent */
+  /** read no faster, at the lowest priority; as fast as it goes when absent: somebody waits for it */
   readonly bytesPerSecond?: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Sums a file in a process of its own, at the lowest priority for processor and disk: nothing of it is on the way of whatever
- * else is done, and it can be ended at any instant.
+ * Sums a file in a process of its own, which can be ended at any instant. One that nobody waits for has the lowest priority for
+ * processor and disk: nothing of it is in the way of whatever else is done.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,10 +17,11 @@ import { PIECE_BYTES, SumBuilder, type FileSum } from './file-sum.ts';
 /** The same file as it is run: the source, or what was built from it. */
 const PROGRAM = join(import.meta.dirname, `file-sum-main${extname(import.meta.filename)}`);
 /** ionice(1), whose class 3 reads when nobody else does (`-t`: where that can't be, as it is); nice(1) */
-const PRIORITY = ['ionice', '-t', '-c', '3', 'nice', '-n', '19'] as const;
+const LOWEST_PRIORITY = ['ionice', '-t', '-c', '3', 'nice', '-n', '19'] as const;
 
 export interface SumOptions {
   readonly signal?: AbortSignal | undefined;
+  /** read no faster, and at the lowest priority: nobody waits for it */
   readonly bytesPerSecond?: number | undefined;
   /** what an earlier attempt on the same content came to; told to whoever wants to go on later */
   readonly begun?: SumBuilder | undefined;
@@ -35,7 +36,8 @@ export async function sumFile(path: string, options: SumOptions = {}): Promise<F
   const request: PiecesRequest = { path, bytesPerSecond, fromPiece: options.begun?.nextPiece ?? 0 };
   const [starter, ...ending] = ENDING_WITH_US;
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', PROGRAM, JSON.stringify(request)];
-  const child = spawn(starter, [...ending, ...PRIORITY, ...node], {
+  const priority = bytesPerSecond === undefined ? [] : LOWEST_PRIORITY;
+  const child = spawn(starter, [...ending, ...priority, ...node], {
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
   });
