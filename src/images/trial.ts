@@ -91,7 +91,7 @@ async function inIsolation(saved: Definition): Promise<Definition> {
     // What a card offers its guest depends on what it is plugged into, and must stay.
     networks: saved.networks.map((network) => ({
       ...network,
-      type: network.type === 'user' ? 'nothing' : 'lone-tap',
+      type: network.type === 'user' ? 'cut-user' : 'lone-tap',
     })),
     graphics: typeof graphics === 'string' ? graphics : graphics.type,
   };

@@ -143,9 +143,9 @@ function stored({ verified, damaged, skipped }: Findings) {
 }
 
 function summaryOf({ verified, damaged, skipped }: Findings): string {
-  const bad = damaged.length === 0 ? 'none is damaged' : `damaged: ${damaged.join(', ')}`;
+  const bad = damaged.length === 0 ? 'none damaged' : `damaged: ${damaged.join(', ')}`;
   const left = skipped.length === 0 ? '' : `; not verified: ${skipped.join('; ')}`;
-  return `scrubbed: ${verified} images are sound, ${bad}${left}`;
+  return `images scrubbed: ${verified} sound, ${bad}${left}`;
 }
 
 function tell(host: Host, action: string, message: string): Promise<void> {

@@ -1,9 +1,10 @@
 /** Images are what they were, or verify says what of them isn't, and where. Damage is done behind the daemon's back. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { open, readFile, stat, truncate, rename } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, stat, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Image, Operation } from '../../src/client/index.ts';
 import type { Manifest } from '../../src/images/manifest.ts';
@@ -70,6 +71,60 @@ test('a good image is verified; damage to any part of it is told with its place,
   ]);
   await checkHousekeeping(lab, GUEST);
 });
+
+test('checksums come by themselves and follow what is merged and compacted; a scrub finds all images sound, or says which is not', async () => {
+  await using lab = await Lab.create();
+  await lab.endDaemon('SIGTERM');
+  await mkdir(lab.paths.config, { recursive: true });
+  const settle = (scrub: string) =>
+    writeFile(join(lab.paths.config, 'stasis.yaml'), `checksums: {afterSeconds: 0.1}\nscrub: ${scrub}\n`);
+  await settle('false');
+  await lab.startDaemon();
+  await using witness = await lab.running(GUEST, { disks: 1 });
+  await witness.fill(1, 4);
+  for (const [seed, name] of ['a', 'b', 'c'].entries()) {
+    await changeContent(lab, GUEST, seed);
+    await lab.client.createSaveImage(GUEST, { name, live: true });
+  }
+  await summed(lab, { a: 1, c: 3 });
+  await lab.client.deleteSaveImage(GUEST, 'b');
+  await lab.client.compactDisks(GUEST);
+  await summed(lab, { a: 1, c: 2 });
+  for (const name of ['a', 'c']) {
+    assert.equal((await lab.client.verifySaveImage(GUEST, name)).state, 'ready');
+    const compared = (await newest(lab)).outcomes.filter(({ name: part }) => /^(memory|disk .*)$/.test(part));
+    for (const { message } of compared) assert.match(message, /^as on /);
+  }
+
+  await flip((await lab.client.getSaveImageInfo(GUEST, 'a')).memoryFile, 60 << 20);
+  await lab.endDaemon('SIGTERM');
+  await settle('{schedule: "* * * * * *"}');
+  await lab.startDaemon();
+  for await (const { action, message } of lab.client.events({ since: 0 })) {
+    if (action !== 'scrub-ended') continue;
+    assert.equal(message, `images scrubbed: 1 sound, damaged: ${GUEST} / a`);
+    break;
+  }
+  const { scrub } = await lab.client.hostStatus();
+  assert.equal(scrub.schedule, '* * * * * *');
+  assert.ok(scrub.last !== null);
+  assert.equal((await lab.client.getSaveImageInfo(GUEST, 'a')).state, 'broken');
+  assert.equal((await lab.client.getSaveImageInfo(GUEST, 'c')).state, 'ready');
+  assert.match((await lab.cli(['host', 'status'])).stdout, /scrub .*next/);
+});
+
+/** Waits until these images have checksums of their memory and of so many layers: nothing announces that. */
+async function summed(lab: Lab, expected: Readonly<Record<string, number>>): Promise<void> {
+  for (const [name, layers] of Object.entries(expected)) {
+    const { memoryFile } = await lab.client.getSaveImageInfo(GUEST, name);
+    for (;;) {
+      const text = await readFile(join(dirname(memoryFile), 'manifest.json'), 'utf8');
+      const { checksums } = fromStored<Manifest>(text);
+      if (checksums?.memory !== undefined && checksums.layers.length === layers) break;
+      await delay(50);
+    }
+  }
+}
 
 /** Does harm to files, sees that just that is found and the image is never restored, and puts them back as they were. */
 async function whileHarmed(
