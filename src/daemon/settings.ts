@@ -5,6 +5,7 @@ import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { LineCounter, parseDocument } from 'yaml';
+import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
 import { nextTime, type CronTime } from '../policy/cron.ts';
@@ -30,6 +31,17 @@ const Scrub = Type.Object(
   strict,
 );
 
+const AccessRight = {
+  role: Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] }),
+  labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { minItems: 1 })),
+};
+const AccessSetting = Type.Union([
+  Type.Object({ user: Type.String(), ...AccessRight }, strict),
+  Type.Object({ group: Type.String(), ...AccessRight }, strict),
+]);
+/** What a user of this host, or all of a group, may do; `labels`: with guests that have one of them. */
+export type AccessSetting = Static<typeof AccessSetting>;
+
 const SettingsFile = Type.Object(
   {
     disks: Type.Optional(
@@ -48,6 +60,7 @@ const SettingsFile = Type.Object(
     checksums: Type.Optional(Type.Union([Checksums, Type.Literal(false)])),
     scrub: Type.Optional(Type.Union([Scrub, Type.Literal(false)])),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
+    access: Type.Optional(Type.Array(AccessSetting)),
   },
   strict,
 );
@@ -69,6 +82,8 @@ export interface Settings {
   readonly scrub: { readonly schedule: CronTime; readonly bytesPerSecond: number } | null;
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
+  /** the first that fits a user of this host holds */
+  readonly access: readonly AccessSetting[];
 }
 
 const FILE = 'stasis.yaml';
@@ -92,7 +107,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
   const settings = checked(parseYaml(text, file), file);
-  const { disks = {}, policy = {}, minFree = GIB, checksums = {}, scrub = {} } = settings;
+  const { disks = {}, policy = {}, minFree = GIB, checksums = {}, scrub = {}, access = [] } = settings;
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -104,6 +119,7 @@ export function parseSettings(text: string, file: string): Settings {
     checksums: checksums === false ? null : checksumSettings(checksums, file),
     scrub: scrub === false ? null : scrubSettings(scrub, file),
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
+    access,
   };
 }
 
