@@ -8,7 +8,8 @@ import { readFile, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { StasisError } from '../errors.ts';
+import { createContext, Script } from 'node:vm';
+import { errnoOf, StasisError } from '../errors.ts';
 import { contactAgent } from '../guests/agent.ts';
 import { SERIAL_SOCKET } from '../guests/command-line.ts';
 import { measureDirtyRate } from '../qemu/capture/dirty-rate.ts';
@@ -43,6 +44,8 @@ const LOOK_EVERY_MS = 200;
 /** What systems say on their console when memory and disks are at odds, or they are at their end. */
 const COMPLAINTS =
   /Kernel panic - not syncing|EXT4-fs error|XFS .*(corruption|metadata I\/O error)|BTRFS (critical|error)|I\/O error, dev /i;
+/** Of one line; any sensible pattern takes microseconds. */
+const MATCH_MS = 50;
 const MAX_LINE_CHARS = 4096;
 const LINES_TOLD = 5;
 
@@ -218,6 +221,25 @@ async function screenOf({ qmp, runDirectory }: QemuProcess): Promise<string> {
   }
 }
 
+/**
+ * Whether a line matches. Both the pattern and the line are somebody else's, and together they could take for ever: each
+ * match has a time limit, after which it is none.
+ */
+function matcher(pattern: string | undefined): (line: string) => boolean {
+  if (pattern === undefined) return () => false;
+  const script = new Script('pattern.test(line)');
+  const names = createContext({ pattern: new RegExp(pattern), line: '' });
+  return (line) => {
+    names['line'] = line;
+    try {
+      return script.runInContext(names, { timeout: MATCH_MS }) === true;
+    } catch (error) {
+      if (errnoOf(error) === 'ERR_SCRIPT_EXECUTION_TIMEOUT') return false;
+      throw error;
+    }
+  };
+}
+
 function notAlive(what: string, serial: Serial | undefined, cause?: unknown): StasisError {
   const lines = serial?.lastLines ?? [];
   const said =
@@ -244,13 +266,13 @@ class Serial implements Disposable {
     bad.promise.catch(() => undefined);
     this.expected = found.promise;
     this.complained = bad.promise;
-    const [wanted, unwanted] = [expect, reject].map((pattern) => pattern && new RegExp(pattern));
+    const [isWanted, isUnwanted] = [matcher(expect), matcher(reject)];
     socket.setEncoding('utf8');
     socket.on('error', () => socket.destroy());
     socket.on('data', (text: string) => {
       for (const line of this.#receive(text)) {
-        if (wanted && wanted.test(line)) found.resolve(line);
-        if (COMPLAINTS.test(line) || (unwanted && unwanted.test(line)))
+        if (isWanted(line)) found.resolve(line);
+        if (COMPLAINTS.test(line) || isUnwanted(line))
           bad.reject(notAlive(`its serial console printed "${line}"`, this));
       }
     });
