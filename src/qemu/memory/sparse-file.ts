@@ -77,6 +77,7 @@ function seek(file: FileHandle, offset: number, whence: number): number | undefi
   const found = Number(lseek(file.fd, offset, whence));
   if (found >= 0) return found;
   if (errorName() === 'ENXIO') return undefined; // nothing but a hole up to the end
+  if (errorName() === 'EINVAL') return whence === SEEK_DATA ? offset : undefined; // a block device: it knows of no holes
   throw systemError('lseek');
 }
 
