@@ -51,7 +51,7 @@ const TRIAL_SECONDS = 60;
 const TRIAL_FAILS: readonly string[] = ['restore-failed', 'guest-crashed', 'qemu-failed', 'timeout'];
 
 /** What is damaged, or can't be read, and not the work of looking at it. */
-const DAMAGE: readonly string[] = ['image-damaged', 'disk-changed', 'disk-missing', 'storage-failed'];
+const DAMAGE: readonly string[] = ['image-damaged', 'disk-changed', 'disk-missing'];
 /** Ranges told of one file; more of them are counted. */
 const RANGES_TOLD = 8;
 
@@ -146,7 +146,7 @@ async function trialOf(
     return await planTrial(host, image, guestName, { timeLimitMs: timeLimitSeconds * 1000, ...patterns });
   } catch (error) {
     // What is damaged the look at its parts tells, with the place.
-    if (DAMAGE.includes(StasisError.from(error).code)) return null;
+    if (isDamage(StasisError.from(error))) return null;
     throw error;
   }
 }
@@ -174,6 +174,11 @@ async function tryImage(
   return evidence;
 }
 
+/** A disk that can't be read, too; but not whatever else can be wrong with this host for a moment. */
+function isDamage({ code, message }: StasisError): boolean {
+  return DAMAGE.includes(code) || (code === 'storage-failed' && /\bEIO\b|Input\/output error/.test(message));
+}
+
 /** One part, with its outcome; only what is no finding about the image is thrown. */
 async function examine(
   operation: OperationHandle,
@@ -186,7 +191,7 @@ async function examine(
     await operation.outcome({ name, outcome: 'done', message: await check(), ...about });
   } catch (error) {
     const failure = StasisError.from(error);
-    const isFinding = DAMAGE.includes(failure.code) || (name === TRIAL && TRIAL_FAILS.includes(failure.code));
+    const isFinding = isDamage(failure) || (name === TRIAL && TRIAL_FAILS.includes(failure.code));
     if (!isFinding || operation.signal.aborted) throw error;
     await operation.outcome({ name, outcome: 'failed', message: failure.message, ...about });
   }
@@ -218,7 +223,7 @@ async function checkLayer(
     throw new StasisError('disk-changed', `somebody else changed ${layer.path}: ${change}`);
   if (layer.format === 'raw') return seal === null ? 'raw' : 'raw, untouched since it was sealed';
   const { path, format } = layer;
-  const header = await host.imageTool.info(path, { format, inUse: true, signal });
+  const header = await readable(path, host.imageTool.info(path, { format, inUse: true, signal }));
   const backing =
     below !== undefined && below.disk === disk && layer.parent !== null ? below.path : undefined;
   if (backing !== undefined && header['backing-filename'] !== backing)
@@ -226,13 +231,24 @@ async function checkLayer(
       'image-damaged',
       `${path} stands on ${header['backing-filename'] ?? 'nothing'}, not on ${backing}`,
     );
-  const { corruptions, checkErrors } = await host.imageTool.check(path, format, { signal });
+  const { corruptions, checkErrors } = await readable(path, host.imageTool.check(path, format, { signal }));
   if (corruptions + checkErrors > 0)
     throw new StasisError(
       'image-damaged',
       `qemu-img check found ${corruptions + checkErrors} errors in ${path}`,
     );
   return backing === undefined ? 'sound' : `sound, stands on ${backing}`;
+}
+
+/** What qemu-img can't make sense of is damaged; that somebody holds its lock says nothing. */
+async function readable<T>(path: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    const { code, message } = StasisError.from(error);
+    if (code !== 'storage-failed' || /\block\b/.test(message)) throw error;
+    throw new StasisError('image-damaged', `${path}: ${message}`, { cause: error });
+  }
 }
 
 async function checkAllMedia(host: Host, image: ImageRecord, signal: AbortSignal): Promise<string> {
