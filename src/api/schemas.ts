@@ -162,7 +162,16 @@ export const Image = Type.Object(
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
     media: Type.Array(ImageMedium),
-    verifiedAt: Nullable(Type.String()),
+    verifiedAt: Nullable(
+      Type.String(),
+      'when it was last found sound, if nothing has been found wrong since',
+    ),
+    verified: Type.Object({
+      checksumsAt: Nullable(Type.String(), 'when all of its files were found to be what they were'),
+      bootAt: Nullable(Type.String(), 'when it came to life in a trial'),
+      evidence: Type.Array(Type.String(), { description: 'what showed that it did' }),
+    }),
+    damage: Nullable(Type.String(), 'what was found wrong with it'),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
@@ -267,6 +276,7 @@ export const OperationKind = Literals(
   'export',
   'compact',
   'collect',
+  'verify',
   'save-all',
   'restore-all',
 );
@@ -278,12 +288,18 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
     wanted: Type.Optional(Type.String({ description: 'of a guest: what its policy says' })),
     tookMs: Type.Optional(Type.Integer({ description: 'of a guest: how long that took' })),
+    file: Type.Optional(Type.String({ description: 'of a part of an image: its file' })),
+    ranges: Type.Optional(
+      Type.Array(Type.Object({ start: Type.Integer(), end: Type.Integer() }), {
+        description: 'of it: bytes that are not what they were',
+      }),
+    ),
   },
   { $id: 'Outcome', description: 'what was done besides the work itself, or for each guest' },
 );
@@ -323,7 +339,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, verified, broken, trial-failed · operation: its state · daemon: started, host-boot, scrub-started, scrub-ended',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),
@@ -395,6 +411,20 @@ export const Readiness = Type.Object(
 );
 export type Readiness = Static<typeof Readiness>;
 
+const ScrubStatus = Type.Object({
+  schedule: Nullable(Type.String(), 'null when it is turned off'),
+  nextAt: Nullable(Type.String()),
+  last: Nullable(
+    Type.Object({
+      startedAt: Type.String(),
+      finishedAt: Nullable(Type.String(), 'null while it goes on'),
+      verified: Type.Integer({ description: 'images found sound' }),
+      damaged: Type.Array(Type.String(), { description: 'GUEST / IMAGE' }),
+      skipped: Type.Array(Type.String(), { description: 'images that could not be looked at, and why' }),
+    }),
+  ),
+});
+
 export const HostStatus = Type.Object(
   {
     pid: Type.Integer(),
@@ -427,6 +457,7 @@ export const HostStatus = Type.Object(
       }),
       'how the guests were last ended for a shutdown of the host',
     ),
+    scrub: ScrubStatus,
   },
   { $id: 'HostStatus' },
 );
@@ -589,6 +620,34 @@ export const CompactRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+export const VerifyRequest = Type.Object(
+  {
+    boot: Type.Optional(
+      Type.Boolean({ description: 'also restore it, as a guest that is thrown away and has no network' }),
+    ),
+    timeLimitSeconds: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 3600,
+        description: 'with boot: how long it may take to come to life (60)',
+      }),
+    ),
+    expect: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 1000,
+        description: 'with boot: a regular expression that a line of its serial console must match',
+      }),
+    ),
+    reject: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 1000, description: 'with boot: … and one that none may' }),
+    ),
+    bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1, description: 'read no faster' })),
+  },
+  { additionalProperties: false },
+);
+export type VerifyRequest = Static<typeof VerifyRequest>;
 
 export const ExportRequest = Type.Object(
   { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },

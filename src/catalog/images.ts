@@ -8,7 +8,7 @@ export type ImageRecord = Selectable<ImageTable>;
 
 export async function insertImage(
   catalog: Catalog,
-  image: Omit<ImageRecord, 'restoredCount'>,
+  image: Omit<ImageRecord, 'restoredCount' | 'verification'>,
 ): Promise<void> {
   await catalog
     .insertInto('images')
@@ -51,7 +51,7 @@ export async function getImageById(catalog: Catalog, id: string): Promise<ImageR
 export async function updateImage(
   catalog: Catalog,
   id: string,
-  values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt'>>,
+  values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt' | 'verification'>>,
 ): Promise<void> {
   await catalog.updateTable('images').set(values).where('id', '=', id).execute();
 }

@@ -59,7 +59,10 @@ export interface ImageTable {
   live: Flag;
   memoryBytes: number;
   description: string;
+  /** when all of it was last found to be as it should, and nothing has been found wrong since */
   verifiedAt: string | null;
+  /** what was found then, JSON: `Verification`; null when it was never looked at */
+  verification: Generated<string | null>;
   restoredCount: Generated<number>;
   restoreMethod: 'mapped' | 'lazy' | 'eager' | null;
   /** how it was taken: method, pause, versions, definition; JSON, the same that stands in the image's manifest */
@@ -156,6 +159,32 @@ export interface ChecksumTable {
   sha256: string;
 }
 
+/** The checksum of a file that images hold and nobody writes to: a layer, or the memory of an image. */
+export interface FileSumTable {
+  layer: string | null;
+  image: string | null;
+  sha256: string;
+  sizeBytes: number;
+  /** see storage/file-sum.ts */
+  pieces: Uint8Array;
+  /** of a layer: its `identity` when it was summed. Broken, it is another content, and this is forgotten */
+  seal: string | null;
+  recordedAt: string;
+}
+
+/** A walk through all images, to see whether they are as they should be. */
+export interface ScrubTable {
+  id: Generated<number>;
+  startedAt: string;
+  /** null while it goes on, also over an end of the daemon */
+  finishedAt: string | null;
+  verified: Generated<number>;
+  /** images found damaged: GUEST / IMAGE, JSON */
+  damaged: Generated<string>;
+  /** those that could not be looked at, in words, JSON */
+  skipped: Generated<string>;
+}
+
 /** A boot of the host, as far as a daemon saw it: how it found things, and how it ended. */
 export interface HostBootTable {
   id: Generated<number>;
@@ -212,6 +241,8 @@ export interface Tables {
   pins: PinTable;
   captures: CaptureTable;
   checksums: ChecksumTable;
+  fileSums: FileSumTable;
+  scrubs: ScrubTable;
   operations: OperationTable;
   events: EventTable;
   audit: AuditTable;
@@ -341,6 +372,23 @@ const tpm: Migration = {
   },
 };
 
+const verification: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table images add column verification text`,
+      `create table fileSums (
+        layer text unique references layers (id) on delete cascade,
+        image text unique references images (id) on delete cascade,
+        sha256 text not null, sizeBytes integer not null, pieces blob not null, seal text, recordedAt text not null,
+        check ((layer is null) <> (image is null))) strict`,
+      `create table scrubs (
+        id integer primary key autoincrement, startedAt text not null, finishedAt text,
+        verified integer not null default 0, damaged text not null default '[]', skipped text not null default '[]') strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 const credentials: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`create table credentials (
@@ -384,6 +432,7 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0006-checksums': checksums,
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
+  '0009-verification': verification,
   '0011-audit': audit,
   '0014-credentials': credentials,
 };

@@ -49,6 +49,7 @@ import type {
   Outcome,
   RestoreOptions,
   SaveOptions,
+  VerifyOptions,
   Waiting,
 } from './requests.ts';
 
@@ -125,6 +126,21 @@ export abstract class Client {
     options?: O,
   ): Promise<Outcome<O, void>> {
     return this.#mutate({ method: 'DELETE', path: imagePath(guest, name) }, nothingOf, options);
+  }
+
+  /**
+   * Compares an image with what it was when it was taken and, with `boot`, restores it for a trial. Rejects with `image-damaged`
+   * when it isn't sound, with each part in `details.parts`. It gives way to anything else that is to be done to the guest: it
+   * rejects with `cancelled` then.
+   */
+  verifySaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string = DEFAULT_IMAGE,
+    request: VerifyOptions = {},
+    options?: O,
+  ): Promise<Outcome<O, Image>> {
+    const path = `${imagePath(guest, name)}/verify`;
+    return this.#mutate({ method: 'POST', path, body: request }, imageOf, options);
   }
 
   // Guests ------------------------------------------------------------------------------------------------------

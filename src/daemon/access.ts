@@ -41,6 +41,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'GET /v1/guests/:guest/prediction': { role: 'viewer', about: 'guest' },
   'POST /v1/guests/:guest/images': { role: 'operator', about: 'guest' },
   'DELETE /v1/guests/:guest/images/:image': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/images/:image/verify': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/restore': { role: 'operator', about: 'guest' },
 
   'GET /v1/guests/:guest/disks': { role: 'viewer', about: 'guest' },

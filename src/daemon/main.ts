@@ -34,11 +34,14 @@ import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
 import { lookOnce, watchLost } from '../images/lost.ts';
 import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
+import { SYSTEM_CLOCK } from '../policy/clock.ts';
 import { recognizeBoot } from '../policy/host-boot.ts';
 import { HOST, saveAllProcedure } from '../policy/save-all.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
+import { Scrubber } from '../policy/scrub.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
+import { verifyProcedure } from '../images/verify.ts';
 import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
@@ -47,6 +50,7 @@ import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { BackgroundSums } from './checksumming.ts';
 import { compactInBackground } from './compaction.ts';
 import { Gate } from './gate.ts';
 import { Health } from './health.ts';
@@ -131,12 +135,16 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   stack.use(watchLost(host));
   await collectLeftovers(host, engine, await listGuests(catalog));
   compactInBackground(host, engine, settings);
+  const { checksums, scrub } = settings;
+  if (checksums !== null) stack.use(new BackgroundSums(host, engine, { checksums }));
+  const scrubber =
+    scrub === null ? null : stack.use(new Scrubber({ host, engine, clock: SYSTEM_CLOCK, ...scrub }));
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
-    { host, engine, audit, metrics, health, gate, remote, startedAt: new Date().toISOString() },
+    { host, engine, audit, metrics, health, gate, remote, scrubber, startedAt: new Date().toISOString() },
     logger,
   );
   stack.defer(() => rm(paths.socket, { force: true }));
@@ -196,6 +204,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(exportProcedure(host));
   engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(verifyProcedure(host));
   engine.register(saveAllProcedure(host, engine));
   engine.register(restoreAllProcedure(host, engine));
 }

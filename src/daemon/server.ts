@@ -45,6 +45,7 @@ import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
 import { remoteRoutes } from './routes-remote.ts';
+import { verifyRoutes } from './routes-verify.ts';
 import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
@@ -142,6 +143,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    verifyRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

@@ -12,6 +12,8 @@ import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
+import { verificationOf } from '../images/verification.ts';
+import type { Scrubber } from '../policy/scrub.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
@@ -31,6 +33,7 @@ export interface ViewContext {
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
+  readonly scrubber: Scrubber | null;
   readonly metrics: Metrics;
   readonly health: Health;
   readonly remote: RemoteAccess;
@@ -151,6 +154,7 @@ export async function imageViews(
       disks,
       media: (manifest.media ?? []).map(({ disk, path, kind, sha256 }) => ({ disk, path, kind, sha256 })),
       verifiedAt: record.verifiedAt,
+      ...soundness(record),
       current: guest?.currentImage === record.id,
       saveMs: manifest.saveMs,
       guestWasPaused: manifest.guestWasPaused,
@@ -166,6 +170,11 @@ export async function imageViews(
       definition: manifest.definition,
     };
   });
+}
+
+function soundness(record: ImageRecord): Pick<Image, 'verified' | 'damage'> {
+  const { checksumsAt = null, bootAt = null, evidence = [], damage = null } = verificationOf(record);
+  return { verified: { checksumsAt, bootAt, evidence: [...evidence] }, damage };
 }
 
 function partsOf({ pause }: Manifest): Image['pauseParts'] {

@@ -68,6 +68,21 @@ export interface Manifest {
   readonly disks: readonly ManifestDisk[];
   /** disks of the machine that the image doesn't hold; absent in images of before they were recorded */
   readonly media?: readonly Medium[];
+  /**
+   * What its files hold (storage/file-sum.ts says how that is computed); made some time after the image, and made anew when layers
+   * are merged. Each disk's layers from the pinned one down to the root, as far as they have one.
+   */
+  readonly checksums?: {
+    readonly format: 1;
+    readonly memory?: { readonly sha256: string; readonly sizeBytes: number };
+    readonly layers: readonly {
+      readonly disk: string;
+      readonly id: string;
+      readonly path: string;
+      readonly sizeBytes: number;
+      readonly sha256: string;
+    }[];
+  };
 }
 
 export const MEMORY_FILE = 'memory';

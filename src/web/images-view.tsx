@@ -6,7 +6,7 @@ import { formatBytes, formatDate, formatDuration, formatGain } from '../units.ts
 import { Age, Empty, Fields } from './common.tsx';
 import { openDialog } from './dialog.tsx';
 import { CloneDialog, DeleteDialog, RestoreDialog } from './image-dialogs.tsx';
-import { mannerOf } from './image-facts.ts';
+import { mannerOf, soundnessOf } from './image-facts.ts';
 import { layOutTree, type TreeLayout, type TreeRow } from './image-tree.ts';
 import { client, running } from './store.ts';
 
@@ -228,7 +228,7 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
           ['Pause', pauseOf(image)],
           ['Save took', formatDuration(image.saveMs)],
           ['Restored', `${image.restoredCount} times`],
-          ['Verified', image.verifiedAt === null ? 'not yet' : formatDate(image.verifiedAt)],
+          ['Verified', soundnessOf(image)],
           ['QEMU', `${image.qemuVersion.split(' ')[0] ?? ''}, ${image.machine}`],
         ]}
       />

@@ -56,6 +56,8 @@ export function anImage(fields: Partial<Image> = {}): Image {
     parent: null,
     disks: [],
     verifiedAt: null,
+    verified: { checksumsAt: null, bootAt: null, evidence: [] },
+    damage: null,
     current: false,
     saveMs: 1400,
     guestWasPaused: false,

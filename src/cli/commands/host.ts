@@ -5,7 +5,13 @@ import { StasisError } from '../../errors.ts';
 import { duration, positiveNumber } from '../arguments.ts';
 import { registerCheck } from './host-check.ts';
 import { renderFields } from '../fields.ts';
-import { bootFields, readinessFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
+import {
+  bootFields,
+  readinessFields,
+  renderGuestOutcomes,
+  renderSaveAllPlan,
+  scrubField,
+} from '../host-view.ts';
 import { mutate, noWaitOption, watched, type MutationOptions } from '../mutation.ts';
 import { renderOperation } from '../operation-view.ts';
 import type { Output } from '../output.ts';
@@ -114,6 +120,7 @@ function renderStatus(status: HostStatus): string[] {
     ['free', formatBytes(status.freeBytes)],
     ...readinessFields(status.readiness),
     ...bootFields(status),
+    scrubField(status),
   ]);
 }
 

@@ -157,6 +157,7 @@ const IMAGE_COLUMNS: readonly Column[] = [
   { title: 'STORED', align: 'right' },
   { title: 'FREES', align: 'right' },
   { title: 'HOW', spare: true },
+  { title: 'VERIFIED', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
 
@@ -191,8 +192,16 @@ function imageRow(image: Image): Cell[] {
     formatBytes(image.storedBytes),
     formatGain(image),
     howTaken(image),
+    soundness(image),
     { text: image.description, style: 'dim' },
   ];
+}
+
+/** When it was last found sound, and whether it was tried out then or before. */
+function soundness({ state, verifiedAt, verified }: Image): Cell {
+  if (state === 'broken') return { text: 'broken', style: 'red' };
+  if (verifiedAt === null) return '';
+  return `${formatAge(verifiedAt)}${verified.bootAt === null ? '' : ', booted'}`;
 }
 
 async function info(guest: string, name: string, _options: object, command: Command): Promise<void> {

@@ -275,6 +275,12 @@ export interface Commands {
   >;
   /** Writes what the first display shows to a file. */
   screendump: Command<{ readonly filename: string; readonly format: 'ppm' }, Nothing>;
+  'query-cpus-fast': Command<
+    undefined,
+    readonly { readonly 'cpu-index': number; readonly 'thread-id': number }[]
+  >;
+  /** What a person would type; the answer is text for one. */
+  'human-monitor-command': Command<{ readonly 'command-line': string }, string>;
   pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, Nothing>;
 
   'query-block': Command<undefined, readonly BlockInfo[]>;
