@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Retention, Schedule } from './schedules.ts';
 import { DEFAULT_IMAGE, DRIVER_NAMES, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
@@ -68,6 +69,8 @@ export const Guest = Type.Object(
     lastImageAt: Nullable(Type.String()),
     currentImage: Nullable(Type.String({ description: "the image that the guest's present derives from" })),
     policy: Ref<Policy>('Policy'),
+    schedules: Type.Array(Ref<Schedule>('Schedule'), { description: 'when it is saved by itself' }),
+    retention: Ref<Retention>('Retention'),
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
@@ -153,6 +156,8 @@ export const Image = Type.Object(
     disks: Type.Array(ImageDisk),
     media: Type.Array(ImageMedium),
     verifiedAt: Nullable(Type.String()),
+    protected: Type.Boolean({ description: 'nothing removes it' }),
+    schedule: Nullable(Type.String({ description: 'the schedule that made it; null: somebody did' })),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
@@ -253,6 +258,11 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'protect',
+  'unprotect',
+  'schedule',
+  'retention',
+  'prune',
   'export',
   'compact',
   'collect',
@@ -267,7 +277,7 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of prune of an image',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
@@ -284,6 +294,7 @@ export const Operation = Type.Object(
     kind: OperationKind,
     guest: Type.String({ description: '"(host)" for what concerns all guests' }),
     image: Nullable(Type.String()),
+    schedule: Nullable(Type.String({ description: 'the schedule that a save is a run of' })),
     state: OperationState,
     phase: Type.String({ description: 'the step under way, or the last one' }),
     bytesDone: Type.Integer(),
@@ -312,7 +323,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed, schedule, schedule-skipped, schedule-failed, over-quota · image: created, deleted, broken, protected, unprotected · operation: its state · daemon: started, host-boot',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),

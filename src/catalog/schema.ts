@@ -62,6 +62,10 @@ export interface ImageTable {
   verifiedAt: string | null;
   restoredCount: Generated<number>;
   restoreMethod: 'mapped' | 'lazy' | 'eager' | null;
+  /** nothing removes it */
+  protected: Generated<number>;
+  /** name of the schedule that made it; null when somebody did by hand */
+  schedule: Generated<string | null>;
   /** how it was taken: method, pause, versions, definition; JSON, the same that stands in the image's manifest */
   manifest: string;
 }
@@ -121,6 +125,45 @@ export interface EventTable {
   message: string;
 }
 
+/** A guest's own rule when it is saved by itself. */
+export interface ScheduleTable {
+  guest: string;
+  name: string;
+  /** what the user asked for, JSON: `ScheduleSpec` */
+  spec: string;
+  /** 1: nothing is due */
+  paused: number;
+  createdAt: string;
+  /** all that was due until then is decided: when it was last due, or when the schedule was made */
+  decidedUntil: string;
+}
+
+/** What became of one time at which a schedule was due. */
+export interface ScheduleRunTable {
+  id: Generated<number>;
+  guest: string;
+  schedule: string;
+  dueAt: string;
+  /** `waiting` from the decision on until its save is committed: a daemon that died in between does it again */
+  state: 'waiting' | 'done' | 'skipped' | 'failed';
+  /** how often it was begun */
+  attempts: number;
+  /** when it was settled */
+  endedAt: string | null;
+  /** name of the image that it made */
+  image: string | null;
+  /** the save that it was last begun as */
+  operation: string | null;
+  message: string;
+}
+
+/** Which images of a guest stay. */
+export interface RetentionTable {
+  guest: string;
+  /** JSON: `RetentionRules` */
+  rules: string;
+}
+
 /** What a file held that looked so. */
 export interface ChecksumTable {
   path: string;
@@ -172,6 +215,9 @@ export interface Tables {
   events: EventTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
+  schedules: ScheduleTable;
+  scheduleRuns: ScheduleRunTable;
+  retention: RetentionTable;
 }
 
 const initial: Migration = {
@@ -294,6 +340,27 @@ const tpm: Migration = {
   },
 };
 
+const schedules: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table images add column protected integer not null default 0`,
+      `alter table images add column schedule text`,
+      `create table schedules (
+        guest text not null references guests (uuid) on delete cascade, name text not null, spec text not null,
+        paused integer not null, createdAt text not null, decidedUntil text not null, primary key (guest, name)) strict`,
+      `create table scheduleRuns (
+        id integer primary key autoincrement, guest text not null, schedule text not null, dueAt text not null,
+        state text not null check (state in ('waiting', 'done', 'skipped', 'failed')), attempts integer not null,
+        endedAt text, image text, operation text, message text not null, unique (guest, schedule, dueAt),
+        foreign key (guest, schedule) references schedules (guest, name) on delete cascade) strict`,
+      `create index scheduleRunsByState on scheduleRuns (state) where state = 'waiting'`,
+      `create table retention (
+        guest text primary key references guests (uuid) on delete cascade, rules text not null) strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -304,4 +371,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0006-checksums': checksums,
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
+  '0010-schedules': schedules,
 };

@@ -34,6 +34,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/images.ts'),
   },
   {
+    heading: 'Save images:',
+    commands: ['schedule', 'retention', 'protect', 'unprotect'],
+    load: () => import('./commands/schedules.ts'),
+  },
+  {
     heading: 'Disks:',
     commands: ['disk', 'export', 'mount'],
     load: () => import('./commands/disks.ts'),

@@ -29,13 +29,17 @@ import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
+import { protectProcedure } from '../images/protect.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
 import { lookOnce, watchLost } from '../images/lost.ts';
 import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
 import { recognizeBoot } from '../policy/host-boot.ts';
 import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { pruneProcedure } from '../policy/prune.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
+import { retentionProcedure, scheduleProcedure } from '../policy/schedule-changes.ts';
+import { Scheduler } from '../policy/scheduler.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
@@ -132,6 +136,7 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     const args = { boot: boot.id };
     await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
   }
+  stack.use(new Scheduler({ host, engine, parallel: settings.schedules.parallel })).start();
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');
@@ -178,6 +183,10 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(collectProcedure(host));
   engine.register(saveAllProcedure(host, engine));
   engine.register(restoreAllProcedure(host, engine));
+  engine.register(protectProcedure(host));
+  engine.register(scheduleProcedure(host));
+  engine.register(retentionProcedure(host));
+  engine.register(pruneProcedure(host));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */

@@ -21,6 +21,7 @@ import {
   SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
+import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
@@ -31,6 +32,8 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
+import { retentionRoutes } from './routes-retention.ts';
+import { scheduleRoutes } from './routes-schedules.ts';
 import { channelUpgrades } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
@@ -67,6 +70,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
 
   for (const schema of [
     Policy,
+    Schedule,
+    Retention,
+    RetentionPlan,
     Guest,
     PauseParts,
     Image,
@@ -106,6 +112,8 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    scheduleRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    retentionRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();

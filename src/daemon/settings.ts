@@ -25,6 +25,9 @@ const SettingsFile = Type.Object(
       ),
     ),
     policy: Type.Optional(Type.Partial(Policy, strict)),
+    schedules: Type.Optional(
+      Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
+    ),
   },
   strict,
 );
@@ -40,6 +43,10 @@ export interface Settings {
   };
   /** of guests with none of their own */
   readonly policy: Partial<Policy>;
+  readonly schedules: {
+    /** so many saves of schedules at once */
+    readonly parallel: number;
+  };
 }
 
 const FILE = 'stasis.yaml';
@@ -61,7 +68,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {}, policy = {} } = checked(parseYaml(text, file), file);
+  const { disks = {}, policy = {}, schedules = {} } = checked(parseYaml(text, file), file);
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -70,6 +77,7 @@ export function parseSettings(text: string, file: string): Settings {
       compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
     },
     policy,
+    schedules: { parallel: schedules.parallel ?? 2 },
   };
 }
 
@@ -101,8 +109,9 @@ function checked(input: unknown, file: string): SettingsFile {
 
 /** @param path of the part of the file, such as `/disks` */
 function knownKeys(path: string): string[] {
-  const { disks, policy } = SettingsFile.properties;
+  const { disks, policy, schedules } = SettingsFile.properties;
   if (path === '/disks') return Object.keys(disks.properties);
+  if (path === '/schedules') return Object.keys(schedules.properties);
   return Object.keys(path === '/policy' ? policy.properties : SettingsFile.properties);
 }
 
