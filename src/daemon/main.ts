@@ -39,6 +39,7 @@ import { HOST, saveAllProcedure } from '../policy/save-all.ts';
 import { pruneProcedure } from '../policy/prune.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { retentionProcedure, scheduleProcedure } from '../policy/schedule-changes.ts';
+import { scheduledSaves } from '../policy/scheduled-save.ts';
 import { Scheduler } from '../policy/scheduler.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
@@ -136,7 +137,8 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     const args = { boot: boot.id };
     await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
   }
-  stack.use(new Scheduler({ host, engine, parallel: settings.schedules.parallel })).start();
+  const { parallel } = settings.schedules;
+  stack.use(new Scheduler({ host, engine, work: scheduledSaves(host, engine), parallel })).start();
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');

@@ -1,7 +1,8 @@
 /** One run of a schedule: room is made, the guest is saved live, and what its rules don't keep is removed. */
 import type { Host } from '../guests/host.ts';
-import { getGuestByUuid, hasGuest, type GuestRecord } from '../catalog/guests.ts';
+import { getGuestByUuid, hasGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { findImage } from '../catalog/images.ts';
+import { listRetention } from '../catalog/retention.ts';
 import { findSchedule, settleRun, updateRun, type RunRecord } from '../catalog/schedules.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
@@ -13,9 +14,11 @@ import type { Subject } from '../operations/procedure.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { submitWhenFree } from './guest-work.ts';
 import { timeoutWith } from './ladder.ts';
+import { tellRun } from './run-events.ts';
+import type { ScheduledWork } from './scheduler.ts';
 import { isToGo, outlook, overQuota, pruneProcedure } from './prune.ts';
 
-export interface Undertaking {
+interface Undertaking {
   readonly host: Host;
   readonly engine: OperationEngine;
   /** the daemon ends: what is not done is done by the next one */
@@ -27,8 +30,15 @@ const PATIENCE_MS = 10 * 60_000;
 /** A save that ends the daemon each time is not tried for ever. */
 const MOST_ATTEMPTS = 3;
 
+export function scheduledSaves(host: Host, engine: OperationEngine): ScheduledWork {
+  return {
+    carryOut: (run, signal) => carryOut({ host, engine, signal }, run),
+    takeUp: (signal) => pruneAll({ host, engine, signal }),
+  };
+}
+
 /** Never rejects: what becomes of it is recorded and told. */
-export async function carryOut(undertaking: Undertaking, run: RunRecord): Promise<void> {
+async function carryOut(undertaking: Undertaking, run: RunRecord): Promise<void> {
   const { host, signal } = undertaking;
   try {
     if (!(await hasGuest(host.catalog, run.guest))) return;
@@ -109,11 +119,24 @@ async function makeRoom(
   await settled;
 }
 
+/** An image was made, and the daemon died before others were removed for it. Never rejects. */
+async function pruneAll(undertaking: Undertaking): Promise<void> {
+  const { host, signal } = undertaking;
+  try {
+    const guests = await listGuests(host.catalog);
+    const ruled = await listRetention(
+      host.catalog,
+      guests.map(({ uuid }) => uuid),
+    );
+    for (const guest of guests)
+      if (ruled.has(guest.uuid) && !signal.aborted) await pruneIfNeeded(undertaking, guest);
+  } catch (error) {
+    host.log.error({ err: error }, 'what is left to prune could not be looked at');
+  }
+}
+
 /** What can't be removed now is tried again after the next save. */
-export async function pruneIfNeeded(
-  { host, engine, signal }: Undertaking,
-  guest: GuestRecord,
-): Promise<void> {
+async function pruneIfNeeded({ host, engine, signal }: Undertaking, guest: GuestRecord): Promise<void> {
   try {
     const { judgement, warning } = await outlook(host, guest.uuid);
     if (warning === null && !judgement.verdicts.some(isToGo)) return;
@@ -146,28 +169,13 @@ async function skip(
   why: string,
 ): Promise<void> {
   await settleRun(host.catalog, run, { state: 'skipped', message: why });
-  await tell(host, run, guestName, 'skipped', why);
+  await tellRun(host.events, run, guestName, 'skipped', why);
 }
 
 async function fail(host: Host, run: RunRecord, { code, message }: StasisError): Promise<void> {
   await settleRun(host.catalog, run, { state: 'failed', message });
   if (!(await hasGuest(host.catalog, run.guest))) return; // undefined meanwhile
   const { name } = await getGuestByUuid(host.catalog, run.guest);
-  await tell(host, run, name, 'failed', message);
+  await tellRun(host.events, run, name, 'failed', message);
   host.log.warn({ guest: run.guest, schedule: run.schedule, code }, message);
-}
-
-export async function tell(
-  host: Host,
-  { schedule, dueAt }: Pick<RunRecord, 'schedule' | 'dueAt'>,
-  guestName: string,
-  outcome: 'skipped' | 'failed',
-  why: string,
-): Promise<void> {
-  await host.events.publish({
-    type: 'guest',
-    action: `schedule-${outcome}`,
-    guest: guestName,
-    message: `schedule ${schedule} of ${guestName}, due ${dueAt}, ${outcome}: ${why}`,
-  });
 }

@@ -3,8 +3,7 @@
  * that it is done in the transaction that makes the image: a daemon that dies in between is followed by one that does it
  * again, and a due time is never saved for twice.
  */
-import { getGuestByUuid, listGuests } from '../catalog/guests.ts';
-import { listRetention } from '../catalog/retention.ts';
+import { getGuestByUuid } from '../catalog/guests.ts';
 import {
   decideRun,
   listSchedules,
@@ -19,16 +18,23 @@ import type { OperationEngine } from '../operations/engine.ts';
 import { SYSTEM_CLOCK, type Clock } from './clock.ts';
 import { decide, type Decision } from './due.ts';
 import { HOST } from './save-all.ts';
-import { carryOut, pruneIfNeeded, tell } from './scheduled-save.ts';
+import { tellRun } from './run-events.ts';
+
+/** What is done when a run is to be; neither ever rejects. */
+export interface ScheduledWork {
+  /** settles the run, unless the signal ends it */
+  carryOut(run: RunRecord, signal: AbortSignal): Promise<void>;
+  /** what a daemon that died has left to do besides its runs */
+  takeUp(signal: AbortSignal): Promise<void>;
+}
 
 export interface SchedulerOptions {
-  readonly host: Host;
-  readonly engine: OperationEngine;
+  readonly host: Pick<Host, 'catalog' | 'events' | 'log'>;
+  readonly engine: Pick<OperationEngine, 'holderOf' | 'onEnded'>;
+  readonly work: ScheduledWork;
   /** so many saves of schedules at once */
   readonly parallel: number;
   readonly clock?: Clock;
-  /** what a run is: never rejects */
-  readonly carryOut?: (run: RunRecord, signal: AbortSignal) => Promise<void>;
 }
 
 /** Timers don't count the time that the host slept, nor a clock that was set: the time is looked at at least so often. */
@@ -43,7 +49,7 @@ export class Scheduler implements AsyncDisposable {
   readonly #underWay = new Map<string, Promise<void>>();
   #wake = new AbortController();
   #loop: Promise<void> = Promise.resolve();
-  #pruning: Promise<void> = Promise.resolve();
+  #takingUp: Promise<void> = Promise.resolve();
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -66,7 +72,7 @@ export class Scheduler implements AsyncDisposable {
   /** What is under way goes on; what waits is left to the next daemon. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    await Promise.all([this.#loop, this.#pruning, ...this.#underWay.values()]);
+    await Promise.all([this.#loop, this.#takingUp, ...this.#underWay.values()]);
   }
 
   async #run(): Promise<void> {
@@ -76,7 +82,7 @@ export class Scheduler implements AsyncDisposable {
     } catch (error) {
       log.error({ err: error }, 'what schedules left could not be taken up');
     }
-    this.#pruning = this.#pruneAll();
+    this.#takingUp = this.#options.work.takeUp(this.#stop.signal);
     while (!this.#stop.signal.aborted) {
       this.#wake = new AbortController();
       let untilMs = Infinity;
@@ -91,23 +97,6 @@ export class Scheduler implements AsyncDisposable {
     }
   }
 
-  /** An image was made, and the daemon died before others were removed for it. Never rejects. */
-  async #pruneAll(): Promise<void> {
-    const { host, engine } = this.#options;
-    const { signal } = this.#stop;
-    try {
-      const guests = await listGuests(host.catalog);
-      const ruled = await listRetention(
-        host.catalog,
-        guests.map(({ uuid }) => uuid),
-      );
-      for (const guest of guests)
-        if (ruled.has(guest.uuid) && !signal.aborted) await pruneIfNeeded({ host, engine, signal }, guest);
-    } catch (error) {
-      host.log.error({ err: error }, 'what is left to prune could not be looked at');
-    }
-  }
-
   /** Decides what is due and begins what there is room for. @returns when the next one is due, ms since 1970 */
   async #look(): Promise<number> {
     // While all guests are started or ended nobody can say which ones run.
@@ -115,10 +104,21 @@ export class Scheduler implements AsyncDisposable {
     let untilMs = Infinity;
     for (const record of await listSchedules(this.#options.host.catalog)) {
       if (record.paused === 1) continue;
-      untilMs = Math.min(untilMs, await this.#decide(record));
+      untilMs = Math.min(untilMs, await this.#decideOrLog(record));
     }
     this.#begin();
     return untilMs;
+  }
+
+  /** One that can't be read, or was removed just now, doesn't keep the others. */
+  async #decideOrLog(record: ScheduleRecord): Promise<number> {
+    try {
+      return await this.#decide(record);
+    } catch (error) {
+      const { guest, name: schedule } = record;
+      this.#options.host.log.error({ err: error, guest, schedule }, 'a schedule could not be looked at');
+      return Infinity;
+    }
   }
 
   /** @returns when it is due next, ms since 1970 */
@@ -160,7 +160,8 @@ export class Scheduler implements AsyncDisposable {
     }
     const endedAt = new Date(this.#clock.now()).toISOString();
     if (!(await decideRun(host.catalog, key, { state: 'skipped', endedAt, message: why }))) return;
-    await tell(host, key, (await getGuestByUuid(host.catalog, guest)).name, 'skipped', why);
+    const { name } = await getGuestByUuid(host.catalog, guest);
+    await tellRun(host.events, key, name, 'skipped', why);
   }
 
   #whySkipped({ guest, schedule }: Pick<RunRecord, 'guest' | 'schedule'>, { what }: Decision): string | null {
@@ -171,24 +172,17 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #begin(): void {
-    const { parallel } = this.#options;
+    const { parallel, work } = this.#options;
     while (this.#underWay.size < parallel) {
       const run = this.#queue.shift();
       if (run === undefined) return;
       const key = keyOf(run);
-      const ended = this.#carryOut(run).finally(() => {
+      const ended = work.carryOut(run, this.#stop.signal).finally(() => {
         this.#underWay.delete(key);
         this.wake();
       });
       this.#underWay.set(key, ended);
     }
-  }
-
-  async #carryOut(run: RunRecord): Promise<void> {
-    const { host, engine } = this.#options;
-    const { signal } = this.#stop;
-    if (this.#options.carryOut !== undefined) return this.#options.carryOut(run, signal);
-    return carryOut({ host, engine, signal }, run);
   }
 }
 
