@@ -60,7 +60,7 @@ class TestClock implements Clock {
 
 /** The catalog answers within the process: a few turns of the event loop, and nobody has anything left to do. */
 async function settled(): Promise<void> {
-  for (let turn = 0; turn < 40; turn += 1) await nextTurn();
+  for (let turn = 0; turn < 8; turn += 1) await nextTurn();
 }
 
 class Fixture implements AsyncDisposable {
