@@ -21,7 +21,7 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
   daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage'],
   client: ['api', 'qemu'],
-  gateway: ['client'],
+  gateway: ['api', 'client'],
   web: ['api', 'client'],
   cli: ['api', 'client', 'gateway', 'libvirt', 'qemu'],
   main: ['daemon', 'cli'],

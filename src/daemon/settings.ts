@@ -28,6 +28,7 @@ const SettingsFile = Type.Object(
     schedules: Type.Optional(
       Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
     ),
+    minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
   },
   strict,
 );
@@ -47,10 +48,13 @@ export interface Settings {
     /** so many saves of schedules at once */
     readonly parallel: number;
   };
+  /** with less free space in the home the daemon says that it is not ready */
+  readonly minFreeBytes: number;
 }
 
 const FILE = 'stasis.yaml';
 const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
 
 /**
  * @param directory for configuration; without the file all is as by default
@@ -68,7 +72,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {}, policy = {}, schedules = {} } = checked(parseYaml(text, file), file);
+  const { disks = {}, policy = {}, schedules = {}, minFree = GIB } = checked(parseYaml(text, file), file);
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -78,6 +82,7 @@ export function parseSettings(text: string, file: string): Settings {
     },
     policy,
     schedules: { parallel: schedules.parallel ?? 2 },
+    minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
   };
 }
 
