@@ -42,9 +42,9 @@ export function longDuration(text: string): number {
 
 const SIZE_UNITS = ['', 'K', 'M', 'G', 'T'];
 
-/** `200GiB`, `200G` in bytes; `none`: null. @throws InvalidArgumentError */
-export function sizeOrNone(text: string): number | null {
-  if (text === 'none') return null;
+/** `200GiB`, `200G` in bytes, or `none`: commander takes a null for no value. @throws InvalidArgumentError */
+export function sizeOrNone(text: string): number | 'none' {
+  if (text === 'none') return text;
   const [, amount = '', unit = ''] = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?$/i.exec(text) ?? [];
   const bytes = Math.floor(Number(amount) * 1024 ** SIZE_UNITS.indexOf(unit.toUpperCase()));
   if (amount !== '' && bytes > 0 && Number.isSafeInteger(bytes)) return bytes;

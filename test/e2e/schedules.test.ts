@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Image } from '../../src/api/schemas.ts';
-import type { RetentionPlan, Schedule } from '../../src/api/schedules.ts';
+import type { Retention, RetentionPlan, Schedule } from '../../src/api/schedules.ts';
 import { StasisError } from '../../src/errors.ts';
 import { fromStored } from '../../src/stored.ts';
 import { Lab } from '../support/lab.ts';
@@ -122,7 +122,8 @@ test('what the rules do not keep is gone after each save, and what stays restore
 });
 
 test('a quota that can not be held refuses the save with numbers', async () => {
-  await lab.client.setRetention(GUEST, { quotaImages: 3 });
+  const rules = await json<Retention>('retention', GUEST, '--quota-images', '3', '--quota', '1TiB');
+  assert.deepEqual([rules.keepLast, rules.quotaImages, rules.quotaBytes], [2, 3, 1024 ** 4]);
   await lab.client.changeSchedule(GUEST, 'often', { paused: false });
   const failed = await until(async () => {
     const [schedule] = (await lab.client.getGuest(GUEST)).schedules;
@@ -135,7 +136,8 @@ test('a quota that can not be held refuses the save with numbers', async () => {
 
 test('a stopped guest is skipped, and leaves only with what is not protected', async () => {
   await lab.client.stop(GUEST);
-  await lab.client.setRetention(GUEST, { quotaImages: null });
+  const rules = await json<Retention>('retention', GUEST, '--quota-images', '0', '--quota', 'none');
+  assert.deepEqual([rules.quotaImages, rules.quotaBytes], [null, null]);
   await lab.client.changeSchedule(GUEST, 'often', { paused: false });
   await until(async () => {
     const [schedule] = (await lab.client.getGuest(GUEST)).schedules;

@@ -69,7 +69,7 @@ Examples:
   withTimes(schedule.command('set').summary('change a schedule'))
     .description('Changes what is given of a schedule.')
     .argument('<guest>')
-    .argument('<name>')
+    .argument('<schedule>')
     .addHelpText('after', '\nExample:\n  $ stasis schedule set web1 nightly --cron "30 2 * * *"')
     .action(setSchedule);
   for (const [name, summary] of [
@@ -82,7 +82,7 @@ Examples:
       .summary(summary)
       .description(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}.`)
       .argument('<guest>')
-      .argument('<name>')
+      .argument('<schedule>')
       .addOption(noWaitOption())
       .addHelpText('after', `\nExample:\n  $ stasis schedule ${name} web1 nightly`)
       .action((guest: string, scheduled: string, options: MutationOptions, command: Command) =>
@@ -253,7 +253,7 @@ interface RetentionOptions extends MutationOptions {
   readonly keepYearly?: number;
   readonly keepWithin?: number;
   readonly all?: boolean;
-  readonly quota?: number | null;
+  readonly quota?: number | 'none';
   readonly quotaImages?: number;
   readonly timeZone?: string;
   readonly dryRun?: true;
@@ -304,10 +304,11 @@ async function retention(
 
 function rulesOf(options: RetentionOptions) {
   const { keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly, all } = options;
-  const { keepWithin: keepWithinSeconds, quota: quotaBytes, quotaImages, timeZone } = options;
+  const { keepWithin: keepWithinSeconds, quota, quotaImages, timeZone } = options;
   return {
     ...{ keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly, keepWithinSeconds, all },
-    ...{ quotaBytes, quotaImages: quotaImages === 0 ? null : quotaImages },
+    quotaBytes: quota === 'none' ? null : quota,
+    quotaImages: quotaImages === 0 ? null : quotaImages,
     timeZone: timeZone === 'host' ? null : timeZone,
   };
 }
