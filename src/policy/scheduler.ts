@@ -165,7 +165,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #whySkipped({ guest, schedule }: Pick<RunRecord, 'guest' | 'schedule'>, { what }: Decision): string | null {
-    if (what === 'miss') return 'it was due while no daemon ran';
+    if (what === 'miss') return 'it was due while no daemon ran or the host slept';
     const isThere = (run: RunRecord) => run.guest === guest && run.schedule === schedule;
     const isWaiting = this.#queue.some(isThere) || this.#underWay.has(keyOf({ guest, schedule }));
     return isWaiting ? 'the run before it is still waiting or under way' : null;

@@ -135,7 +135,7 @@ test('a quota that can not be held refuses the save with numbers', async () => {
 });
 
 test('a stopped guest is skipped, and leaves only with what is not protected', async () => {
-  await lab.client.stop(GUEST);
+  await lab.client.createSaveImage(GUEST);
   const rules = await json<Retention>('retention', GUEST, '--quota-images', '0', '--quota', 'none');
   assert.deepEqual([rules.quotaImages, rules.quotaBytes], [null, null]);
   await lab.client.changeSchedule(GUEST, 'often', { paused: false });
@@ -143,8 +143,18 @@ test('a stopped guest is skipped, and leaves only with what is not protected', a
     const [schedule] = (await lab.client.getGuest(GUEST)).schedules;
     return schedule?.lastRun?.message === 'the guest does not run' ? schedule : undefined;
   });
+  await pause();
   await refuses('image-protected', lab.client.undefineGuest(GUEST, { deleteImages: true }));
   await lab.client.unprotectSaveImage(GUEST, (await names())[0]);
+
+  await lab.client.protectSaveImage(GUEST);
+  assert.equal((await lab.client.start(GUEST)).state, 'running');
+  assert.ok((await names()).includes('default'), 'a start does not use up a protected default image');
+  await refuses('image-protected', lab.client.createSaveImage(GUEST));
+  await lab.client.stop(GUEST);
+  await refuses('image-protected', lab.client.start(GUEST));
+  await lab.client.unprotectSaveImage(GUEST);
+
   await lab.client.undefineGuest(GUEST, { deleteImages: true });
   assert.deepEqual(await json('schedule'), []);
 });
