@@ -11,6 +11,7 @@ import {
   FALLBACKS,
   GUEST_STATES,
   LIVE_METHODS,
+  NAME_PATTERN,
   ON_BOOT,
   ON_SHUTDOWN,
 } from './constants.ts';
@@ -79,6 +80,7 @@ export const Guest = Type.Object(
     policy: Ref<Policy>('Policy'),
     schedules: Type.Array(Ref<Schedule>('Schedule'), { description: 'when it is saved by itself' }),
     retention: Ref<Retention>('Retention'),
+    labels: Type.Array(Type.String(), { description: 'by which some are let see it' }),
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
@@ -256,6 +258,7 @@ export const OperationKind = Literals(
   'define',
   'undefine',
   'policy',
+  'labels',
   'start',
   'shutdown',
   'stop',
@@ -349,12 +352,14 @@ export const AuditEntry = Type.Object(
     kind: Literals('call', 'outcome', 'trim'),
     caller: Nullable(
       Type.Object({
-        via: Literals('socket', 'web'),
+        via: Literals('socket', 'web', 'https'),
         uid: Nullable(Type.Integer()),
         gid: Nullable(Type.Integer()),
         pid: Nullable(Type.Integer()),
         user: Nullable(Type.String()),
         session: Nullable(Type.String(), 'of the page, by a name that opens nothing'),
+        address: Type.Optional(Nullable(Type.String(), 'of another machine')),
+        credential: Type.Optional(Nullable(Type.String(), 'whose token or certificate it was')),
       }),
       'who it was; null: the daemon itself',
     ),
@@ -607,6 +612,10 @@ export const StartRequest = Type.Object(
 );
 export const ShutdownRequest = Type.Object(
   { timeoutSeconds: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 3600 })) },
+  { additionalProperties: false },
+);
+export const LabelsRequest = Type.Object(
+  { labels: Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 }) },
   { additionalProperties: false },
 );
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });

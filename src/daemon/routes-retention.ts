@@ -25,8 +25,9 @@ export function retentionRoutes(routes: Routes, context: ViewContext): void {
         response: { 200: Type.Array(PlanRef), default: Failure },
       },
     },
-    async () => {
-      const guests = await listGuests(host.catalog);
+    async (request) => {
+      const sight = await context.gate.sightOf(request.raw);
+      const guests = (await listGuests(host.catalog)).filter((guest) => sight.of(guest));
       return Promise.all(guests.map((guest) => retentionPlan(context, guest)));
     },
   );

@@ -1,6 +1,7 @@
 /** The HTTP server: schemas, one error shape, OpenAPI, and the routes. */
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
   AuditEntry,
@@ -29,6 +30,8 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
+import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
+import { admitByRules } from './admission.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
@@ -42,12 +45,13 @@ import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
 import { retentionRoutes } from './routes-retention.ts';
 import { scheduleRoutes } from './routes-schedules.ts';
-import { channelUpgrades } from './upgrades.ts';
+import { remoteRoutes } from './routes-remote.ts';
+import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
 
-export type Server = Awaited<ReturnType<typeof buildServer>>;
+export type Server = Awaited<ReturnType<typeof buildServer>>['server'];
 
 export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
   const server = Fastify({
@@ -81,6 +85,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
       return answered.promise;
     });
   });
+  admitByRules(server, context);
   server.addHook('onResponse', (request, reply) =>
     recordCall(context, request, { outcome: reply.statusCode < 400 ? 'done' : String(reply.statusCode) }),
   );
@@ -116,6 +121,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     GuestOverview,
     HostStatus,
     Doctor,
+    RemoteStatus,
+    Credential,
+    NewCredential,
   ])
     server.addSchema(schema);
   await server.register(swagger, {
@@ -145,15 +153,24 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });
-  const endChannels = channelUpgrades(server.server, context);
+  const channels = openChannels(context);
+  server.server.on('upgrade', channels.upgrade);
   server.addHook('preClose', (done) => {
-    endChannels();
+    channels.end();
     done();
   });
   await server.ready();
-  return server;
+  return {
+    server,
+    /** for those who come another way than by the server's own socket */
+    handlers: {
+      request: (request: IncomingMessage, response: ServerResponse) => server.routing(request, response),
+      upgrade: channels.upgrade,
+    },
+  };
 }
 
 /** What Fastify finds wrong with a request is the client's mistake, told in the one error model. */

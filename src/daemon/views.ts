@@ -19,20 +19,24 @@ import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
 import { scheduleViews } from './schedule-view.ts';
 import { guestState } from './guest-state.ts';
+import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
 import type { Metrics } from './metrics.ts';
+import type { RemoteAccess } from './remote.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
   readonly host: Host;
   readonly engine: OperationEngine;
   readonly audit: AuditTrail;
+  readonly gate: Gate;
 }
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
   readonly metrics: Metrics;
   readonly health: Health;
+  readonly remote: RemoteAccess;
 }
 
 export async function guestViews(
@@ -81,6 +85,7 @@ export async function guestViews(
       policy: policyOf(host, record),
       schedules: schedules.get(record.uuid) ?? [],
       retention: storedRetention(retention.get(record.uuid)),
+      labels: [...(definition.labels ?? [])],
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,

@@ -24,6 +24,7 @@ export function aGuest(fields: Partial<Guest> = {}): Guest {
     },
     schedules: [],
     retention: NO_RULES,
+    labels: [],
     machine: 'pc-q35-10.0',
     cpu: 'host-model',
     accelerator: 'kvm',
