@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
   DRIVER_NAMES,
@@ -77,6 +78,8 @@ export const Guest = Type.Object(
     lastImageAt: Nullable(Type.String()),
     currentImage: Nullable(Type.String({ description: "the image that the guest's present derives from" })),
     policy: Ref<Policy>('Policy'),
+    schedules: Type.Array(Ref<Schedule>('Schedule'), { description: 'when it is saved by itself' }),
+    retention: Ref<Retention>('Retention'),
     labels: Type.Array(Type.String(), { description: 'by which some are let see it' }),
     machine: Type.String(),
     cpu: Type.String(),
@@ -172,6 +175,8 @@ export const Image = Type.Object(
       evidence: Type.Array(Type.String(), { description: 'what showed that it did' }),
     }),
     damage: Nullable(Type.String(), 'what was found wrong with it'),
+    protected: Type.Boolean({ description: 'nothing removes it' }),
+    schedule: Nullable(Type.String({ description: 'the schedule that made it; null: somebody did' })),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
@@ -273,6 +278,11 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'protect',
+  'unprotect',
+  'schedule',
+  'retention',
+  'prune',
   'export',
   'compact',
   'collect',
@@ -288,7 +298,7 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image',
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image; of prune of an image',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
@@ -311,6 +321,7 @@ export const Operation = Type.Object(
     kind: OperationKind,
     guest: Type.String({ description: '"(host)" for what concerns all guests' }),
     image: Nullable(Type.String()),
+    schedule: Nullable(Type.String({ description: 'the schedule that a save is a run of' })),
     state: OperationState,
     phase: Type.String({ description: 'the step under way, or the last one' }),
     bytesDone: Type.Integer(),
@@ -339,7 +350,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, verified, broken, trial-failed · operation: its state · daemon: started, host-boot, scrub-started, scrub-ended',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed, schedule, schedule-skipped, schedule-failed, over-quota · image: created, deleted, verified, broken, trial-failed, protected, unprotected · operation: its state · daemon: started, host-boot, scrub-started, scrub-ended',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),

@@ -8,7 +8,8 @@ export type ImageRecord = Selectable<ImageTable>;
 
 export async function insertImage(
   catalog: Catalog,
-  image: Omit<ImageRecord, 'restoredCount' | 'verification'>,
+  image: Omit<ImageRecord, 'restoredCount' | 'verification' | 'protected' | 'schedule'> &
+    Partial<Pick<ImageRecord, 'schedule'>>,
 ): Promise<void> {
   await catalog
     .insertInto('images')
@@ -54,6 +55,15 @@ export async function updateImage(
   values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt' | 'verification'>>,
 ): Promise<void> {
   await catalog.updateTable('images').set(values).where('id', '=', id).execute();
+}
+
+/** Whether nothing may remove it. */
+export async function setProtected(catalog: Catalog, id: string, isProtected: boolean): Promise<void> {
+  await catalog
+    .updateTable('images')
+    .set({ protected: isProtected ? 1 : 0 })
+    .where('id', '=', id)
+    .execute();
 }
 
 /** An image was restored once more: several may be at once. */

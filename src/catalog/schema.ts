@@ -65,6 +65,10 @@ export interface ImageTable {
   verification: Generated<string | null>;
   restoredCount: Generated<number>;
   restoreMethod: 'mapped' | 'lazy' | 'eager' | null;
+  /** nothing removes it */
+  protected: Generated<number>;
+  /** name of the schedule that made it; null when somebody did by hand */
+  schedule: Generated<string | null>;
   /** how it was taken: method, pause, versions, definition; JSON, the same that stands in the image's manifest */
   manifest: string;
 }
@@ -150,6 +154,45 @@ export interface EventTable {
   image: string | null;
   operation: string | null;
   message: string;
+}
+
+/** A guest's own rule when it is saved by itself. */
+export interface ScheduleTable {
+  guest: string;
+  name: string;
+  /** what the user asked for, JSON: `ScheduleSpec` */
+  spec: string;
+  /** 1: nothing is due */
+  paused: number;
+  createdAt: string;
+  /** all that was due until then is decided: when it was last due, or when the schedule was made */
+  decidedUntil: string;
+}
+
+/** What became of one time at which a schedule was due. */
+export interface ScheduleRunTable {
+  id: Generated<number>;
+  guest: string;
+  schedule: string;
+  dueAt: string;
+  /** `waiting` from the decision on until its save is committed: a daemon that died in between does it again */
+  state: 'waiting' | 'done' | 'skipped' | 'failed';
+  /** how often it was begun */
+  attempts: number;
+  /** when it was settled */
+  endedAt: string | null;
+  /** name of the image that it made */
+  image: string | null;
+  /** the save that it was last begun as */
+  operation: string | null;
+  message: string;
+}
+
+/** Which images of a guest stay. */
+export interface RetentionTable {
+  guest: string;
+  /** JSON: `RetentionRules` */
+  rules: string;
 }
 
 /** What a file held that looked so. */
@@ -249,6 +292,9 @@ export interface Tables {
   writeTrial: WriteTrialTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
+  schedules: ScheduleTable;
+  scheduleRuns: ScheduleRunTable;
+  retention: RetentionTable;
   credentials: CredentialTable;
 }
 
@@ -389,6 +435,27 @@ const verification: Migration = {
   },
 };
 
+const schedules: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table images add column protected integer not null default 0`,
+      `alter table images add column schedule text`,
+      `create table schedules (
+        guest text not null references guests (uuid) on delete cascade, name text not null, spec text not null,
+        paused integer not null, createdAt text not null, decidedUntil text not null, primary key (guest, name)) strict`,
+      `create table scheduleRuns (
+        id integer primary key autoincrement, guest text not null, schedule text not null, dueAt text not null,
+        state text not null check (state in ('waiting', 'done', 'skipped', 'failed')), attempts integer not null,
+        endedAt text, image text, operation text, message text not null, unique (guest, schedule, dueAt),
+        foreign key (guest, schedule) references schedules (guest, name) on delete cascade) strict`,
+      `create index scheduleRunsByState on scheduleRuns (state) where state = 'waiting'`,
+      `create table retention (
+        guest text primary key references guests (uuid) on delete cascade, rules text not null) strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 const credentials: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`create table credentials (
@@ -433,6 +500,7 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
   '0009-verification': verification,
+  '0010-schedules': schedules,
   '0011-audit': audit,
   '0014-credentials': credentials,
 };

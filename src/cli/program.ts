@@ -39,6 +39,11 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/verify.ts'),
   },
   {
+    heading: 'Save images:',
+    commands: ['schedule', 'retention', 'protect', 'unprotect'],
+    load: () => import('./commands/schedules.ts'),
+  },
+  {
     heading: 'Disks:',
     commands: ['disk', 'export', 'mount'],
     load: () => import('./commands/disks.ts'),

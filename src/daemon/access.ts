@@ -44,6 +44,16 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'POST /v1/guests/:guest/images/:image/verify': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/restore': { role: 'operator', about: 'guest' },
 
+  'POST /v1/guests/:guest/images/:image/protect': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/images/:image/unprotect': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/schedules': { role: 'operator', about: 'guest' },
+  'PUT /v1/guests/:guest/schedules/:schedule': { role: 'operator', about: 'guest' },
+  'DELETE /v1/guests/:guest/schedules/:schedule': { role: 'operator', about: 'guest' },
+  'GET /v1/retention': { role: 'viewer', about: 'guests' },
+  'GET /v1/guests/:guest/retention': { role: 'viewer', about: 'guest' },
+  'PUT /v1/guests/:guest/retention': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/prune': { role: 'operator', about: 'guest' },
+
   'GET /v1/guests/:guest/disks': { role: 'viewer', about: 'guest' },
   'POST /v1/guests/:guest/images/:image/export': { role: 'operator', about: 'guest' },
   'POST /v1/exports/:export/claim': { role: 'operator', about: 'host' },

@@ -30,6 +30,7 @@ import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
+import { protectProcedure } from '../images/protect.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
 import { lookOnce, watchLost } from '../images/lost.ts';
@@ -37,8 +38,12 @@ import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
 import { SYSTEM_CLOCK } from '../policy/clock.ts';
 import { recognizeBoot } from '../policy/host-boot.ts';
 import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { pruneProcedure } from '../policy/prune.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { Scrubber } from '../policy/scrub.ts';
+import { retentionProcedure, scheduleProcedure } from '../policy/schedule-changes.ts';
+import { scheduledSaves } from '../policy/scheduled-save.ts';
+import { Scheduler } from '../policy/scheduler.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { verifyProcedure } from '../images/verify.ts';
@@ -159,6 +164,8 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     const args = { boot: boot.id };
     await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
   }
+  const { parallel } = settings.schedules;
+  stack.use(new Scheduler({ host, engine, work: scheduledSaves(host, engine), parallel })).start();
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
   logger.info({}, 'stopping: guests run on');
@@ -207,6 +214,10 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(verifyProcedure(host));
   engine.register(saveAllProcedure(host, engine));
   engine.register(restoreAllProcedure(host, engine));
+  engine.register(protectProcedure(host));
+  engine.register(scheduleProcedure(host));
+  engine.register(retentionProcedure(host));
+  engine.register(pruneProcedure(host));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */

@@ -26,6 +26,7 @@ import {
   SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
+import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
@@ -44,6 +45,8 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
+import { retentionRoutes } from './routes-retention.ts';
+import { scheduleRoutes } from './routes-schedules.ts';
 import { remoteRoutes } from './routes-remote.ts';
 import { verifyRoutes } from './routes-verify.ts';
 import { openChannels } from './upgrades.ts';
@@ -99,6 +102,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
 
   for (const schema of [
     Policy,
+    Schedule,
+    Retention,
+    RetentionPlan,
     Guest,
     PauseParts,
     Image,
@@ -146,6 +152,8 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     verifyRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    scheduleRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    retentionRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     checkRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);

@@ -59,6 +59,9 @@ const SettingsFile = Type.Object(
     policy: Type.Optional(Type.Partial(Policy, strict)),
     checksums: Type.Optional(Type.Union([Checksums, Type.Literal(false)])),
     scrub: Type.Optional(Type.Union([Scrub, Type.Literal(false)])),
+    schedules: Type.Optional(
+      Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
+    ),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
     access: Type.Optional(Type.Array(AccessSetting)),
   },
@@ -80,6 +83,10 @@ export interface Settings {
   readonly checksums: { readonly afterSeconds: number; readonly bytesPerSecond: number } | null;
   /** when all images are verified; null: never by itself */
   readonly scrub: { readonly schedule: CronTime; readonly bytesPerSecond: number } | null;
+  readonly schedules: {
+    /** so many saves of schedules at once */
+    readonly parallel: number;
+  };
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
   /** the first that fits a user of this host holds */
@@ -107,7 +114,15 @@ export async function readSettings(directory: string): Promise<Settings> {
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
   const settings = checked(parseYaml(text, file), file);
-  const { disks = {}, policy = {}, minFree = GIB, checksums = {}, scrub = {}, access = [] } = settings;
+  const {
+    disks = {},
+    policy = {},
+    schedules = {},
+    checksums = {},
+    scrub = {},
+    minFree = GIB,
+    access = [],
+  } = settings;
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -118,6 +133,7 @@ export function parseSettings(text: string, file: string): Settings {
     policy,
     checksums: checksums === false ? null : checksumSettings(checksums, file),
     scrub: scrub === false ? null : scrubSettings(scrub, file),
+    schedules: { parallel: schedules.parallel ?? 2 },
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
   };
@@ -174,8 +190,14 @@ function checked(input: unknown, file: string): SettingsFile {
 
 /** @param path of the part of the file, such as `/disks` */
 function knownKeys(path: string): string[] {
-  const { disks, policy } = SettingsFile.properties;
-  const sections = { '/disks': disks, '/policy': policy, '/checksums': Checksums, '/scrub': Scrub };
+  const { disks, policy, schedules } = SettingsFile.properties;
+  const sections = {
+    '/disks': disks,
+    '/policy': policy,
+    '/schedules': schedules,
+    '/checksums': Checksums,
+    '/scrub': Scrub,
+  };
   const section = Object.entries(sections).find(([name]) => name === path)?.[1] ?? SettingsFile;
   return Object.keys(section.properties);
 }

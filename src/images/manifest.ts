@@ -28,6 +28,8 @@ export interface Manifest {
   readonly createdAt: string;
   readonly live: boolean;
   readonly description: string;
+  /** name of the schedule that made it; absent when somebody did by hand */
+  readonly schedule?: string;
   readonly method: 'precopy' | 'background' | 'stopped';
   /** how long the guest stood still; null when it was to stop anyway */
   readonly pauseMs: number | null;

@@ -11,7 +11,7 @@ import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { howTaken, renderTree } from '../tree.ts';
+import { howTaken, markedName, renderTree } from '../tree.ts';
 import { formatAge, formatBytes, formatGain } from '../units.ts';
 
 export function register(program: Command): void {
@@ -185,7 +185,7 @@ async function listImages(
 function imageRow(image: Image): Cell[] {
   return [
     image.guest,
-    image.current ? { text: image.name, style: 'bold' } : image.name,
+    { text: markedName(image), style: image.current ? 'bold' : [] },
     formatAge(image.createdAt),
     formatBytes(image.memoryBytes),
     formatBytes(image.diskBytes),

@@ -255,7 +255,6 @@ export interface Commands {
     readonly { readonly name: string; readonly type: string }[]
   >;
   'qom-get': Command<{ readonly path: string; readonly property: string }, unknown>;
-  'query-cpus-fast': Command<undefined, readonly { readonly 'qom-path': string }[]>;
 
   stop: Command<undefined, Nothing>;
   cont: Command<undefined, Nothing>;
@@ -277,7 +276,7 @@ export interface Commands {
   screendump: Command<{ readonly filename: string; readonly format: 'ppm' }, Nothing>;
   'query-cpus-fast': Command<
     undefined,
-    readonly { readonly 'cpu-index': number; readonly 'thread-id': number }[]
+    readonly { readonly 'cpu-index': number; readonly 'thread-id': number; readonly 'qom-path': string }[]
   >;
   /** What a person would type; the answer is text for one. */
   'human-monitor-command': Command<{ readonly 'command-line': string }, string>;
