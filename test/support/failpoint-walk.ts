@@ -7,12 +7,13 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Operation } from '../../src/client/index.ts';
+import type { Operation, SaveOptions } from '../../src/client/index.ts';
 import { GROUNDS, type GroundKind } from './grounds.ts';
-import { Lab } from './lab.ts';
+import { Lab, type LabGuest } from './lab.ts';
 import { checkHousekeeping, checkImages, changeContent, contentOf, type Content } from './rules.ts';
 
 const GUEST = 'web1';
+const AREA_MIB = 2;
 type Action = 'kill' | 'guest' | 'error';
 
 export interface Scenario {
@@ -34,14 +35,17 @@ export interface Scenario {
 class Bench {
   readonly lab: Lab;
   readonly expected = new Map<string, Content>();
+  readonly #maxPauseMs: number | undefined;
   #seed = 100;
 
-  constructor(lab: Lab) {
+  constructor(lab: Lab, { maxPauseMs }: GroundKind) {
     this.lab = lab;
+    this.#maxPauseMs = maxPauseMs;
   }
 
-  async saveLive(name: string): Promise<void> {
-    await this.lab.client.createSaveImage(GUEST, { name, live: true });
+  async saveLive(name: string, options: SaveOptions = {}): Promise<void> {
+    const maxPause = this.#maxPauseMs === undefined ? {} : { maxPauseMs: this.#maxPauseMs };
+    await this.lab.client.createSaveImage(GUEST, { name, live: true, ...maxPause, ...options });
   }
 
   change(): Promise<Content> {
@@ -59,7 +63,7 @@ class Bench {
   async refill(): Promise<void> {
     await this.lab.client.start(GUEST);
     await using witness = await this.lab.witness(GUEST);
-    await witness.fill(1, 8);
+    await witness.fill(1, AREA_MIB);
   }
 
   async plantBase(): Promise<void> {
@@ -86,7 +90,7 @@ export const SCENARIOS: readonly Scenario[] = [
     name: 'live save',
     procedure: 'save',
     prepare: async (bench) => void bench.expected.set('new', await bench.change()),
-    run: ({ lab }) => lab.client.createSaveImage(GUEST, { name: 'new', live: true }),
+    run: (bench) => bench.saveLive('new'),
     inPause: ['pause:before-switch', 'pause:after-switch'],
     actions: ['kill', 'guest', 'error'],
   },
@@ -98,7 +102,7 @@ export const SCENARIOS: readonly Scenario[] = [
       await bench.lab.client.restoreSaveImage(GUEST, 'base', { method: 'eager' });
       bench.expected.set('new', await bench.change());
     },
-    run: ({ lab }) => lab.client.createSaveImage(GUEST, { name: 'new', live: true, method: 'background' }),
+    run: (bench) => bench.saveLive('new', { method: 'background' }),
     inPause: ['pause:before-switch', 'pause:after-switch'],
     actions: ['kill', 'guest', 'error'],
     steps: ['capture', 'verify'],
@@ -195,17 +199,21 @@ export const SCENARIOS: readonly Scenario[] = [
   },
 ];
 
-/** Declares the tests of a scenario, on disks of a kind. */
-export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]): void {
+/** Declares the tests of a scenario, on disks of a kind. @param guest the one that is saved, when it isn't the usual one */
+export function walkFailpoints(
+  scenario: Scenario,
+  kind: GroundKind = GROUNDS[0],
+  guest: LabGuest = {},
+): void {
   describe(`${scenario.name}, ${kind.name}`, { skip: kind.skip }, () => {
     let bench: Bench;
     let steps: readonly string[];
 
     before(async () => {
       const lab = await Lab.on(kind);
-      bench = new Bench(lab);
-      await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' } });
-      await witness.fill(1, 8);
+      bench = new Bench(lab, kind);
+      await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' }, ...guest });
+      await witness.fill(1, AREA_MIB);
       await bench.plantBase();
       await scenario.prepare(bench);
       await scenario.run(bench);
