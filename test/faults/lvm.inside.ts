@@ -1,28 +1,27 @@
 /**
  * Faults at each step of work on logical volumes, with a guest that writes to them. Run by lvm.test.ts inside the guest with
- * LVM, where each case takes long: the tests walk what is done with volumes, `STASIS_FAULTS=all` everything.
+ * LVM, where each case takes long: the tests have those where volumes come and go, `STASIS_FAULTS=all` walks every step.
  */
-import { SCENARIOS, walkFailpoints, type Scenario } from '../support/failpoint-walk.ts';
+import { SCENARIOS, walkFailpoints, walkSome } from '../support/failpoint-walk.ts';
 import { BOTH_VOLUMES } from '../support/lvm-ground.ts';
 
-const isCampaign = process.env['STASIS_FAULTS'] === 'all';
-const only = process.env['STASIS_SCENARIO'];
+const BARE = { system: 'bare' } as const;
+/** The guest with LVM can't track memory, and its chains are too short to be compacted. */
+const LEFT_OUT = /background|lazily|compact/;
 
-/** What a test does of a scenario; null walks it in campaigns only. */
-const SHORT: Readonly<Record<string, Partial<Scenario> | null>> = {
-  'live save': { steps: ['seal'], inPause: ['pause:before-switch'], actions: ['kill'] },
-  save: null,
-  restore: { steps: ['load'], actions: ['kill'] },
-  'start from the default image, which is consumed': null,
-  'delete in the middle of the tree, running': { steps: ['remove-layer'], actions: ['kill'] },
-  'delete in the middle of the tree, stopped': null,
-  'delete of the only image, whose layer is folded under the running guest': null,
-};
-
-for (const [name, short] of Object.entries(SHORT)) {
-  const scenario = SCENARIOS.find((candidate) => candidate.name === name);
-  if (scenario === undefined) throw new Error(`no scenario "${name}"`);
-  if (only !== undefined && only !== name) continue;
-  if (isCampaign) walkFailpoints(scenario, BOTH_VOLUMES, { system: 'bare' });
-  else if (short !== null) walkFailpoints({ ...scenario, ...short }, BOTH_VOLUMES, { system: 'bare' });
+if (process.env['STASIS_FAULTS'] === 'all') {
+  const only = process.env['STASIS_SCENARIO'];
+  for (const scenario of SCENARIOS.filter(({ name }) => !LEFT_OUT.test(name)))
+    if (only === undefined || scenario.name.startsWith(only)) walkFailpoints(scenario, BOTH_VOLUMES, BARE);
+} else {
+  walkSome(
+    'faults on logical volumes',
+    [
+      ['live save', 'pause:before-switch', 'kill'],
+      ['restore', 'load:before', 'kill'],
+      ['delete in the middle of the tree, running', 'remove-layer:before', 'kill'],
+    ],
+    BOTH_VOLUMES,
+    BARE,
+  );
 }

@@ -38,9 +38,19 @@ class Bench {
   readonly #maxPauseMs: number | undefined;
   #seed = 100;
 
-  constructor(lab: Lab, { maxPauseMs }: GroundKind) {
+  private constructor(lab: Lab, { maxPauseMs }: GroundKind) {
     this.lab = lab;
     this.#maxPauseMs = maxPauseMs;
+  }
+
+  static async open(kind: GroundKind, guest: LabGuest): Promise<Bench> {
+    const bench = new Bench(await Lab.on(kind), kind);
+    {
+      await using witness = await bench.lab.running(GUEST, { extra: { graphics: 'vnc' }, ...guest });
+      await witness.fill(1, AREA_MIB);
+    }
+    await bench.plantBase();
+    return bench;
   }
 
   async saveLive(name: string, options: SaveOptions = {}): Promise<void> {
@@ -210,16 +220,12 @@ export function walkFailpoints(
     let steps: readonly string[];
 
     before(async () => {
-      const lab = await Lab.on(kind);
-      bench = new Bench(lab, kind);
-      await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' }, ...guest });
-      await witness.fill(1, AREA_MIB);
-      await bench.plantBase();
+      bench = await Bench.open(kind, guest);
       await scenario.prepare(bench);
       await scenario.run(bench);
-      const names = new Set((await lastOf(lab, scenario)).steps.map((step) => step.name));
+      const names = new Set((await lastOf(bench.lab, scenario)).steps.map((step) => step.name));
       steps = [...names].filter((name) => scenario.steps?.includes(name) ?? true);
-      await checkImages(lab, GUEST, bench.expected);
+      await checkImages(bench.lab, GUEST, bench.expected);
     });
     after(() => bench.lab[Symbol.asyncDispose]());
 
@@ -234,6 +240,29 @@ export function walkFailpoints(
           );
         }
       });
+    }
+  });
+}
+
+/** Declares a test of single failpoints, with one guest for all: where it takes long until one runs. @param points each as `load:before` */
+export function walkSome(
+  name: string,
+  points: readonly (readonly [scenario: string, point: string, action: Action])[],
+  kind: GroundKind,
+  guest: LabGuest,
+): void {
+  describe(name, () => {
+    let bench: Bench;
+    before(async () => {
+      bench = await Bench.open(kind, guest);
+    });
+    after(() => bench.lab[Symbol.asyncDispose]());
+
+    for (const [scenarioName, point, action] of points) {
+      const scenario = SCENARIOS.find((candidate) => candidate.name === scenarioName);
+      assert.ok(scenario, scenarioName);
+      test(`${scenarioName}: ${action} at ${point}`, () =>
+        walk(bench, scenario, `${scenario.procedure}/${point}=${action}`, action));
     }
   });
 }

@@ -36,7 +36,7 @@ export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdlin
 }
 
 /** How a definition boots the guest without an operating system (bare-guest/). */
-export const BARE_BOOT = { kernel: join(ROOT, '.cache/test-guest/bare') };
+const BARE_BOOT = { kernel: join(ROOT, '.cache/test-guest/bare') };
 
 export interface LabGuest {
   readonly system?: 'linux' | 'bare';
