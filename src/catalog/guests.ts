@@ -10,13 +10,26 @@ export async function listGuests(catalog: Catalog): Promise<GuestRecord[]> {
   return catalog.selectFrom('guests').selectAll().orderBy('name').execute();
 }
 
-/** @throws StasisError `guest-not-found` */
-export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
-  const guest = await catalog
+export async function countGuests(catalog: Catalog): Promise<number> {
+  const { count } = await catalog
+    .selectFrom('guests')
+    .select((select) => select.fn.countAll<number>().as('count'))
+    .executeTakeFirstOrThrow();
+  return count;
+}
+
+/** By name or UUID. */
+export async function findGuest(catalog: Catalog, name: string): Promise<GuestRecord | undefined> {
+  return catalog
     .selectFrom('guests')
     .selectAll()
     .where((where) => where.or([where('name', '=', name), where('uuid', '=', name)]))
     .executeTakeFirst();
+}
+
+/** @throws StasisError `guest-not-found` */
+export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
+  const guest = await findGuest(catalog, name);
   if (guest === undefined) {
     throw new StasisError('guest-not-found', `there is no guest "${name}"; \`stasis guests\` lists them`, {
       guest: name,

@@ -1,6 +1,8 @@
 /** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  AuditEntry,
+  AuditVerdict,
   DiskExport,
   DiskTree,
   Doctor,
@@ -12,15 +14,32 @@ import type {
   Operation,
   Overview,
   Policy,
+  Readiness,
   SaveAllPlan,
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
+import type {
+  Credential,
+  CredentialRequest,
+  NewCredential,
+  RemoteRequest,
+  RemoteStatus,
+} from '../api/remote.ts';
 import { StasisError } from '../errors.ts';
-import { followEvents, queryOf, watch, type EventFilter, type News } from './event-stream.ts';
-import { readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
+import {
+  followAudit,
+  followEvents,
+  queryOf,
+  watch,
+  type AuditFilter,
+  type EventFilter,
+  type News,
+} from './event-stream.ts';
+import { errorIn, readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
+import { parseWire } from './wire.ts';
 import type {
   CallOptions,
   Loose,
@@ -193,6 +212,16 @@ export abstract class Client {
     );
   }
 
+  /** Changes who may see a guest, where not everybody may see all. */
+  setLabels<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    labels: readonly string[],
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    const path = `${guestPath(guest)}/labels`;
+    return this.#mutate({ method: 'PUT', path, body: { labels } }, guestOf, options);
+  }
+
   // Disks -------------------------------------------------------------------------------------------------------
 
   /** Every disk of a guest with all its layers and what holds each: one round trip. */
@@ -313,6 +342,80 @@ export abstract class Client {
   /** What this host can do, what it can't, and how to enable it. */
   doctor(options: CallOptions = {}): Promise<Doctor> {
     return this.#get('/v1/doctor', options);
+  }
+
+  /** Access from other machines: whether it is on, and where. */
+  remoteStatus(options: CallOptions = {}): Promise<RemoteStatus> {
+    return this.#get('/v1/remote', options);
+  }
+
+  /** Lets other machines in, from now on and after each start of the daemon. */
+  turnOnRemote(request: RemoteRequest, options: CallOptions = {}): Promise<RemoteStatus> {
+    const exchange: Exchange = { method: 'PUT', path: '/v1/remote', body: request, signal: options.signal };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** Lets no other machine in any more. */
+  turnOffRemote(options: CallOptions = {}): Promise<RemoteStatus> {
+    return sendForJson(this.#transport, { method: 'DELETE', path: '/v1/remote', signal: options.signal });
+  }
+
+  listCredentials(options: CallOptions = {}): Promise<Credential[]> {
+    return this.#get('/v1/credentials', options);
+  }
+
+  /** A new token or certificate. The secret in the answer is told this once. */
+  grantCredential(request: CredentialRequest, options: CallOptions = {}): Promise<NewCredential> {
+    const exchange: Exchange = {
+      method: 'POST',
+      path: '/v1/credentials',
+      body: request,
+      signal: options.signal,
+    };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** Lets nobody in by it any more. @returns all credentials as they are then */
+  revokeCredential(name: string, options: CallOptions = {}): Promise<Credential[]> {
+    const path = `/v1/credentials/${encodeURIComponent(name)}`;
+    return sendForJson(this.#transport, { method: 'DELETE', path, signal: options.signal });
+  }
+
+  /** Can the daemon do its work, and why not. */
+  async readiness(options: CallOptions = {}): Promise<Readiness> {
+    const exchange: Exchange = { method: 'GET', path: '/readyz', signal: options.signal };
+    const reply = await this.#transport.send(exchange);
+    const text = await readText(reply, exchange);
+    // What is not ready says so in the same form.
+    if (reply.status !== 200 && reply.status !== 503) throw errorIn(reply.status, text);
+    return parseWire<Readiness>(text);
+  }
+
+  /** Metrics in Prometheus' text format. */
+  async metrics(options: CallOptions = {}): Promise<string> {
+    const exchange: Exchange = { method: 'GET', path: '/metrics', signal: options.signal };
+    return readText(await send(this.#transport, exchange), exchange);
+  }
+
+  /** Who did what: the newest entries, oldest of them first; with `after`, the first ones after that id. */
+  listAudit(
+    filter: AuditFilter & { readonly limit?: number } = {},
+    options: CallOptions = {},
+  ): Promise<AuditEntry[]> {
+    return this.#get(`/v1/audit${queryOf({ ...filter })}`, options);
+  }
+
+  /** Entries as they come, until the loop is left. */
+  followAudit(filter: AuditFilter = {}, options: CallOptions = {}): AsyncIterable<AuditEntry> {
+    return followAudit(this.#transport, filter, { signal: options.signal, revive: this.#revive });
+  }
+
+  /** Whether the trail is as it was written. @param request.expect a hash that was the newest once */
+  verifyAudit(
+    request: { readonly expect?: string | undefined } = {},
+    options: CallOptions = {},
+  ): Promise<AuditVerdict> {
+    return this.#get(`/v1/audit/verification${queryOf(request)}`, options);
   }
 
   // ---------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
  * The daemon's life: take the home, find the guests, finish or undo what was under way, serve, and let go. It may be
  * killed at any instruction; the next one begins here.
  */
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { write } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import pino, { type Logger } from 'pino';
+import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
@@ -15,6 +15,7 @@ import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
+import { labelsProcedure } from '../guests/labels.ts';
 import {
   pauseProcedure,
   resetProcedure,
@@ -39,6 +40,7 @@ import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
+import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
@@ -46,12 +48,17 @@ import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { compactInBackground } from './compaction.ts';
+import { Gate } from './gate.ts';
+import { Health } from './health.ts';
+import { createLogger } from './logger.ts';
+import { Metrics } from './metrics.ts';
+import { RemoteAccess } from './remote.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system]`. */
 export async function main(args: readonly string[]): Promise<void> {
-  const logger = pino({ level: process.env['STASIS_LOG'] ?? 'info' });
+  const logger = createLogger(process.env['STASIS_LOG'] ?? 'info');
   try {
     const { values } = parseArgs({
       args: [...args],
@@ -98,14 +105,18 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
     log: logger,
     policy: settings.policy,
   };
+  const audit = new AuditTrail(catalog);
   const engine = new OperationEngine({
     catalog,
     events,
+    audit,
     log: logger,
     failpoints: new Failpoints(process.env),
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);
+  const metrics = stack.use(new Metrics(host, engine));
+  const health = new Health(host, engine, settings.minFreeBytes);
 
   const bootId = await readBootId(process.env['STASIS_BOOT_ID_FILE'] ?? KERNEL_BOOT_ID);
   const boot = await recognizeBoot(catalog, events, bootId);
@@ -122,10 +133,17 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   compactInBackground(host, engine, settings);
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
-  const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
+  const gate = new Gate(catalog, settings.access);
+  const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
+  const { server, handlers } = await buildServer(
+    { host, engine, audit, metrics, health, gate, remote, startedAt: new Date().toISOString() },
+    logger,
+  );
   stack.defer(() => rm(paths.socket, { force: true }));
   stack.defer(() => server.close());
-  await listen(server, paths.socket);
+  stack.use(remote);
+  await listen(server, paths, settings.access.length > 0);
+  await remote.begin(handlers);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
@@ -164,6 +182,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(defineProcedure(host));
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
+  engine.register(labelsProcedure());
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));
@@ -213,9 +232,12 @@ async function collectAfterReader(host: Host, engine: OperationEngine, uuid: str
 }
 
 /** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's. */
-async function listen(server: Server, path: string): Promise<void> {
-  await rm(path, { force: true });
-  await withShortSocketPath(path, (short) => server.listen({ path: short }));
+async function listen(server: Server, { run, socket }: Paths, forOthers: boolean): Promise<void> {
+  await rm(socket, { force: true });
+  await withShortSocketPath(socket, (short) => server.listen({ path: short }));
+  // Whoever comes is asked who they are: with nobody else who may come, they needn't even reach it.
+  await chmod(socket, forOthers ? 0o666 : 0o600);
+  await chmod(run, forOthers ? 0o711 : 0o700);
 }
 
 /** Tells whoever started us, on the descriptor they gave, that they may connect. */

@@ -1,8 +1,12 @@
 /** The HTTP server: schemas, one error shape, OpenAPI, and the routes. */
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
+  AuditEntry,
+  AuditVerdict,
+  Readiness,
   ErrorBodySchema,
   Outcome,
   ErrorReply,
@@ -22,21 +26,29 @@ import {
   SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
+import { newId } from '../ids.ts';
+import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
+import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
+import { admitByRules } from './admission.ts';
 import type { DaemonContext } from './views.ts';
+import { auditRoutes } from './routes-audit.ts';
+import { recordCall } from './audit-calls.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
+import { healthRoutes } from './routes-health.ts';
 import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
-import { channelUpgrades } from './upgrades.ts';
+import { remoteRoutes } from './routes-remote.ts';
+import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
 
-export type Server = Awaited<ReturnType<typeof buildServer>>;
+export type Server = Awaited<ReturnType<typeof buildServer>>['server'];
 
 export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
   const server = Fastify({
@@ -44,6 +56,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT_BYTES,
     forceCloseConnections: true,
+    genReqId: newId,
     ajv: {
       customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false },
     },
@@ -52,11 +65,27 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
 
-  server.setErrorHandler((error: FastifyError | Error, request, reply) => {
+  server.setErrorHandler(async (error: FastifyError | Error, request, reply) => {
     const explained = explain(error);
     if (explained.code === 'internal') request.log.error({ err: error, url: request.url }, 'internal error');
+    context.metrics.countRefusal(request.method, explained.code);
+    await recordCall(context, request, { outcome: explained.code, message: explained.message });
     return reply.status(explained.httpStatus).send({ error: explained.toJSON() });
   });
+  // Whatever is logged for a request, by whoever, tells its id; so does the answer.
+  server.addHook('onRequest', (request, reply, done) => {
+    void reply.header('request-id', request.id);
+    const answered = Promise.withResolvers<void>();
+    reply.raw.once('close', () => answered.resolve());
+    void inLogScope({ request: request.id }, () => {
+      done();
+      return answered.promise;
+    });
+  });
+  admitByRules(server, context);
+  server.addHook('onResponse', (request, reply) =>
+    recordCall(context, request, { outcome: reply.statusCode < 400 ? 'done' : String(reply.statusCode) }),
+  );
   server.setNotFoundHandler((request, reply) => {
     const error = new StasisError(
       'not-found',
@@ -79,10 +108,16 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     ErrorReply,
     Operation,
     Event,
+    AuditEntry,
+    AuditVerdict,
+    Readiness,
     Overview,
     GuestOverview,
     HostStatus,
     Doctor,
+    RemoteStatus,
+    Credential,
+    NewCredential,
   ])
     server.addSchema(schema);
   await server.register(swagger, {
@@ -107,16 +142,27 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });
-  const endChannels = channelUpgrades(server.server, context);
+  const channels = openChannels(context);
+  server.server.on('upgrade', channels.upgrade);
   server.addHook('preClose', (done) => {
-    endChannels();
+    channels.end();
     done();
   });
   await server.ready();
-  return server;
+  return {
+    server,
+    /** for those who come another way than by the server's own socket */
+    handlers: {
+      request: (request: IncomingMessage, response: ServerResponse) => server.routing(request, response),
+      upgrade: channels.upgrade,
+    },
+  };
 }
 
 /** What Fastify finds wrong with a request is the client's mistake, told in the one error model. */
