@@ -67,7 +67,11 @@ function ScheduleRow({ guest, schedule }: { guest: Guest; schedule: Schedule }) 
       <td data-label="Last">{lastOf(lastRun)}</td>
       <td data-label="Change">
         <span class="buttons">
-          <button type="button" onClick={toggle}>
+          <button
+            type="button"
+            onClick={toggle}
+            aria-label={`${paused ? 'Resume' : 'Pause'} schedule ${name}`}
+          >
             {paused ? 'Resume' : 'Pause'}
           </button>
           <button

@@ -155,7 +155,7 @@ describe('the web page', () => {
     await page.getByLabel('Time zone').fill('Europe/Berlin');
     await page.getByRole('button', { name: 'Add', exact: true }).click();
     await notice('Schedule nightly is there');
-    await page.getByRole('button', { name: 'Pause', exact: true }).last().click();
+    await page.getByRole('button', { name: 'Pause schedule nightly' }).click();
     await notice('Schedule nightly is paused');
     await page.getByLabel('Daily').fill('7');
     await page.getByRole('button', { name: 'Save rules' }).click();
