@@ -12,6 +12,7 @@ const LEAVES = ['directory', 'errors', 'ids', 'log', 'paths', 'socket-path', 'st
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   api: [],
   qemu: [],
+  systemd: [],
   storage: ['api', 'qemu'],
   catalog: ['api'],
   operations: ['api', 'catalog'],
@@ -19,11 +20,11 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
-  daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage'],
+  daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage', 'systemd'],
   client: ['api', 'qemu'],
   gateway: ['client'],
   web: ['api', 'client'],
-  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu'],
+  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'systemd'],
   main: ['daemon', 'cli'],
 };
 

@@ -113,6 +113,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   const endChannels = channelUpgrades(server.server, context);
   server.addHook('preClose', (done) => {
     endChannels();
+    server.server.closeAllConnections(); // Fastify itself does so only where it has listened itself
     done();
   });
   await server.ready();
