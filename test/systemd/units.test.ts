@@ -51,7 +51,7 @@ for (const scope of ['system', 'user'] as const) {
     assert.equal(await verify(home.path, scope), '');
     const daemon = join(home.path, 'stasis.service');
     await writeFile(daemon, (await readFile(daemon, 'utf8')).replace('KillMode=process', 'KillMode=some'));
-    assert.match(await verify(home.path, scope), /KillMode/, 'it would have said so');
+    assert.match(await verify(home.path, scope), /kill mode/, 'it would have said so');
   });
 }
 
