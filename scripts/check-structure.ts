@@ -22,7 +22,7 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
   daemon: ['api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage', 'systemd'],
   client: ['api', 'qemu'],
-  gateway: ['client'],
+  gateway: ['api', 'client'],
   web: ['api', 'client'],
   cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'systemd'],
   main: ['daemon', 'cli'],

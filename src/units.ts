@@ -71,3 +71,17 @@ function threeDigits(value: number, fraction: boolean): string {
 function twoDigits(value: number): string {
   return String(value).padStart(2, '0');
 }
+
+/** Who it was, in a word or two. @param caller null: the daemon itself */
+export function describeCaller(
+  caller: {
+    readonly via: string;
+    readonly uid: number | null;
+    readonly user: string | null;
+    readonly session: string | null;
+  } | null,
+): string {
+  if (caller === null) return 'the daemon';
+  const who = caller.user ?? (caller.uid === null ? 'unknown' : `uid ${caller.uid}`);
+  return caller.session === null ? who : `${who}, page ${caller.session}`;
+}

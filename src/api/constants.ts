@@ -5,6 +5,8 @@
 /** The name under which the unnamed image of a guest, its *default image*, is listed and addressed. */
 export const DEFAULT_IMAGE = 'default';
 
+export const GUEST_STATES = ['stopped', 'running', 'paused', 'saving', 'restoring', 'crashed'] as const;
+
 export const ON_BOOT = ['restore', 'start', 'skip-if-saved', 'none'] as const;
 export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
 
@@ -21,3 +23,6 @@ export const NAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$';
 /** How a disk's layers are made; see src/storage/driver.ts. */
 export const DRIVER_NAMES = ['overlay', 'reflink', 'lvm', 'zfs', 'rbd'] as const;
 export type DriverName = (typeof DRIVER_NAMES)[number];
+
+/** Which session of the page a request is for: `stasis web` says it to the daemon. */
+export const WEB_SESSION_HEADER = 'stasis-web-session';

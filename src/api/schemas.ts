@@ -4,7 +4,15 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
-import { DEFAULT_IMAGE, DRIVER_NAMES, FALLBACKS, LIVE_METHODS, ON_BOOT, ON_SHUTDOWN } from './constants.ts';
+import {
+  DEFAULT_IMAGE,
+  DRIVER_NAMES,
+  FALLBACKS,
+  GUEST_STATES,
+  LIVE_METHODS,
+  ON_BOOT,
+  ON_SHUTDOWN,
+} from './constants.ts';
 
 const Nullable = <T extends Type.TSchema>(schema: T, description?: string) =>
   Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
@@ -14,7 +22,7 @@ const Literals = <const T extends readonly string[]>(...values: T) =>
 /** A schema of this file by its name: what makes the OpenAPI document readable. */
 export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 
-export const GuestState = Literals('stopped', 'running', 'paused', 'saving', 'restoring', 'crashed');
+export const GuestState = Literals(...GUEST_STATES);
 export type GuestState = Static<typeof GuestState>;
 
 export const Policy = Type.Object(
@@ -323,6 +331,65 @@ export const Event = Type.Object(
 );
 export type Event = Static<typeof Event>;
 
+export const AuditEntry = Type.Object(
+  {
+    id: Type.Integer({ description: 'without gaps' }),
+    at: Type.String(),
+    kind: Literals('call', 'outcome', 'trim'),
+    caller: Nullable(
+      Type.Object({
+        via: Literals('socket', 'web'),
+        uid: Nullable(Type.Integer()),
+        gid: Nullable(Type.Integer()),
+        pid: Nullable(Type.Integer()),
+        user: Nullable(Type.String()),
+        session: Nullable(Type.String(), 'of the page, by a name that opens nothing'),
+      }),
+      'who it was; null: the daemon itself',
+    ),
+    action: Type.String({ description: 'call: method and route · outcome: kind of the operation' }),
+    guest: Nullable(Type.String()),
+    image: Nullable(Type.String()),
+    parameters: Type.Unknown({
+      description: 'what was asked for, without secrets; too long, its size and SHA-256',
+    }),
+    outcome: Type.String({ description: 'accepted, done, cancelled, or the code of an error' }),
+    operation: Nullable(Type.String()),
+    request: Nullable(Type.String({ description: 'id of the request, as it is in the log' })),
+    message: Nullable(Type.String()),
+    previous: Type.String({ description: 'hash of the entry before' }),
+    hash: Type.String({ description: 'SHA-256 of this entry and `previous`' }),
+  },
+  { $id: 'AuditEntry' },
+);
+export type AuditEntry = Static<typeof AuditEntry>;
+
+export const AuditVerdict = Type.Object(
+  {
+    problem: Nullable(
+      Type.String(),
+      'what is wrong, and where; null: nothing was changed since it was written',
+    ),
+    entries: Type.Integer(),
+    last: Nullable(
+      Type.Object({ id: Type.Integer(), hash: Type.String() }),
+      'the newest entry: its hash stands for the whole trail up to it',
+    ),
+  },
+  { $id: 'AuditVerdict' },
+);
+export type AuditVerdict = Static<typeof AuditVerdict>;
+
+export const Readiness = Type.Object(
+  {
+    ready: Type.Boolean(),
+    reasons: Type.Array(Type.String(), { description: 'why it is not' }),
+    remarks: Type.Array(Type.String(), { description: 'what should be looked at, though it is' }),
+  },
+  { $id: 'Readiness' },
+);
+export type Readiness = Static<typeof Readiness>;
+
 export const HostStatus = Type.Object(
   {
     pid: Type.Integer(),
@@ -335,6 +402,7 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
       {
         id: Type.String({ description: "the kernel's own name for it" }),

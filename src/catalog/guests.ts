@@ -10,6 +10,14 @@ export async function listGuests(catalog: Catalog): Promise<GuestRecord[]> {
   return catalog.selectFrom('guests').selectAll().orderBy('name').execute();
 }
 
+export async function countGuests(catalog: Catalog): Promise<number> {
+  const { count } = await catalog
+    .selectFrom('guests')
+    .select((select) => select.fn.countAll<number>().as('count'))
+    .executeTakeFirstOrThrow();
+  return count;
+}
+
 /** @throws StasisError `guest-not-found` */
 export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
   const guest = await catalog

@@ -108,6 +108,34 @@ export interface OperationTable {
   settled: Flag;
   createdAt: string;
   finishedAt: string | null;
+  /** who asked for it, JSON; null: the daemon itself */
+  caller: Generated<string | null>;
+}
+
+/** Who did what, in the order it was done; JSON columns as they were hashed. */
+export interface AuditTable {
+  /** without gaps */
+  id: number;
+  at: string;
+  kind: 'call' | 'outcome' | 'trim';
+  caller: string | null;
+  action: string;
+  guest: string | null;
+  image: string | null;
+  parameters: string | null;
+  outcome: string;
+  operation: string | null;
+  request: string | null;
+  message: string | null;
+  /** hash of the entry before */
+  previous: string;
+  hash: string;
+}
+
+/** One row that is written to see whether anything can be. */
+export interface WriteTrialTable {
+  id: number;
+  at: string;
 }
 
 export interface EventTable {
@@ -170,6 +198,8 @@ export interface Tables {
   checksums: ChecksumTable;
   operations: OperationTable;
   events: EventTable;
+  audit: AuditTable;
+  writeTrial: WriteTrialTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
 }
@@ -294,6 +324,30 @@ const tpm: Migration = {
   },
 };
 
+/**
+ * The indexes hold what is summed over all images and layers, so that a sum reads no manifest: SQLite takes the value of an
+ * expression from an index that has it (https://sqlite.org/expridx.html); `statistics.ts` must write it the same way.
+ */
+const audit: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table operations add column caller text`,
+      `create table audit (
+        id integer primary key, at text not null, kind text not null check (kind in ('call', 'outcome', 'trim')), caller text,
+        action text not null, guest text, image text, parameters text, outcome text not null, operation text, request text,
+        message text, previous text not null, hash text not null) strict`,
+      `create index auditByGuest on audit (guest, id)`,
+      `create trigger auditIsNotChanged before update on audit begin select raise(abort, 'the audit trail is not changed'); end`,
+      `create table writeTrial (id integer primary key check (id = 1), at text not null) strict`,
+      `create index imagesByBytes on images (
+        state, json_extract(manifest, '$.memoryFile.storedBytes'), json_extract(manifest, '$.screen.storedBytes'))`,
+      `create index imagesByAge on images (guest, state, createdAt, verifiedAt)`,
+      `create index layersByBytes on layers (id, root, json_extract(identity, '$.storedBytes'))`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -304,4 +358,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0006-checksums': checksums,
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
+  '0011-audit': audit,
 };

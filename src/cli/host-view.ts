@@ -12,6 +12,15 @@ const AFTER = {
   crash: 'after a crash',
 } as const satisfies Record<HostStatus['boot']['after'], string>;
 
+/** Whether the daemon can do its work, and why not. */
+export function readinessFields({ ready, reasons, remarks }: HostStatus['readiness']): Field[] {
+  return [
+    ['ready', ready ? 'yes' : 'no', ready ? undefined : 'red'],
+    ...reasons.map((reason): Field => ['', reason, 'red']),
+    ...remarks.map((remark): Field => ['', remark, 'yellow']),
+  ];
+}
+
 /** The lines about it in `host status`. */
 export function bootFields({ boot, shutdown }: HostStatus): Field[] {
   const ran = boot.after === 'crash' && boot.ran.length > 0 ? `; ${boot.ran.join(', ')} ran` : '';

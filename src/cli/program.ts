@@ -45,6 +45,11 @@ const GROUPS: readonly Group[] = [
   },
   {
     heading: 'The host and its daemon:',
+    commands: ['audit', 'metrics'],
+    load: () => import('./commands/observe.ts'),
+  },
+  {
+    heading: 'The host and its daemon:',
     commands: ['web'],
     load: () => import('./commands/web.ts'),
   },

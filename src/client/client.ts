@@ -1,6 +1,8 @@
 /** The typed client: one method per thing Stasis can do, under the names of the proposal it grew from. */
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
+  AuditEntry,
+  AuditVerdict,
   DiskExport,
   DiskTree,
   Doctor,
@@ -12,15 +14,25 @@ import type {
   Operation,
   Overview,
   Policy,
+  Readiness,
   SaveAllPlan,
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import { followEvents, queryOf, watch, type EventFilter, type News } from './event-stream.ts';
-import { readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
+import {
+  followAudit,
+  followEvents,
+  queryOf,
+  watch,
+  type AuditFilter,
+  type EventFilter,
+  type News,
+} from './event-stream.ts';
+import { errorIn, readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
+import { parseWire } from './wire.ts';
 import type {
   CallOptions,
   Loose,
@@ -313,6 +325,43 @@ export abstract class Client {
   /** What this host can do, what it can't, and how to enable it. */
   doctor(options: CallOptions = {}): Promise<Doctor> {
     return this.#get('/v1/doctor', options);
+  }
+
+  /** Can the daemon do its work, and why not. */
+  async readiness(options: CallOptions = {}): Promise<Readiness> {
+    const exchange: Exchange = { method: 'GET', path: '/readyz', signal: options.signal };
+    const reply = await this.#transport.send(exchange);
+    const text = await readText(reply, exchange);
+    // What is not ready says so in the same form.
+    if (reply.status !== 200 && reply.status !== 503) throw errorIn(reply.status, text);
+    return parseWire<Readiness>(text);
+  }
+
+  /** Metrics in Prometheus' text format. */
+  async metrics(options: CallOptions = {}): Promise<string> {
+    const exchange: Exchange = { method: 'GET', path: '/metrics', signal: options.signal };
+    return readText(await send(this.#transport, exchange), exchange);
+  }
+
+  /** Who did what: the newest entries, oldest of them first; with `after`, the first ones after that id. */
+  listAudit(
+    filter: AuditFilter & { readonly limit?: number } = {},
+    options: CallOptions = {},
+  ): Promise<AuditEntry[]> {
+    return this.#get(`/v1/audit${queryOf({ ...filter })}`, options);
+  }
+
+  /** Entries as they come, until the loop is left. */
+  followAudit(filter: AuditFilter = {}, options: CallOptions = {}): AsyncIterable<AuditEntry> {
+    return followAudit(this.#transport, filter, { signal: options.signal, revive: this.#revive });
+  }
+
+  /** Whether the trail is as it was written. @param request.expect a hash that was the newest once */
+  verifyAudit(
+    request: { readonly expect?: string | undefined } = {},
+    options: CallOptions = {},
+  ): Promise<AuditVerdict> {
+    return this.#get(`/v1/audit/verification${queryOf(request)}`, options);
   }
 
   // ---------------------------------------------------------------------------------------------------------------

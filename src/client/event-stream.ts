@@ -1,5 +1,5 @@
 /** Events as they happen, each exactly once, also across restarts of the daemon. */
-import type { Event, Operation } from '../api/schemas.ts';
+import type { AuditEntry, Event, Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { send, type Exchange, type Transport } from './exchange.ts';
 import { Reconnection, type Revive } from './reconnection.ts';
@@ -20,16 +20,69 @@ export interface EventFilter {
 export async function* followEvents(
   transport: Transport,
   filter: EventFilter,
-  options: { revive?: Revive | undefined; signal?: AbortSignal | undefined },
+  options: FollowOptions,
 ): AsyncGenerator<Event, void, undefined> {
+  const { guest, since } = filter;
+  yield* follow<Event>(
+    transport,
+    { path: '/v1/events', kind: 'event', cursor: 'since', guest },
+    since,
+    options,
+  );
+}
+
+export interface AuditFilter {
+  readonly guest?: string | undefined;
+  /** only entries with a greater id; without it only what is still to come */
+  readonly after?: number | undefined;
+  /** ISO 8601, UTC */
+  readonly since?: string | undefined;
+}
+
+/** Follows the daemon's audit trail as `followEvents` does its events. */
+export async function* followAudit(
+  transport: Transport,
+  { guest, since, after }: AuditFilter,
+  options: FollowOptions,
+): AsyncGenerator<AuditEntry, void, undefined> {
+  const path = `/v1/audit`;
+  yield* follow<AuditEntry>(
+    transport,
+    { path, kind: 'audit', cursor: 'after', guest, since },
+    after,
+    options,
+  );
+}
+
+interface FollowOptions {
+  readonly revive?: Revive | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+interface Followed {
+  readonly path: string;
+  /** the name of its messages in the stream */
+  readonly kind: string;
+  /** how the query calls the id from which on it is told */
+  readonly cursor: 'since' | 'after';
+  readonly guest: string | undefined;
+  readonly since?: string | undefined;
+}
+
+async function* follow<T extends { readonly id: number }>(
+  transport: Transport,
+  { path, kind, cursor, guest, since }: Followed,
+  after: number | undefined,
+  options: FollowOptions,
+): AsyncGenerator<T, void, undefined> {
   const reconnection = new Reconnection(options.revive, options.signal);
   let connected = false;
-  let { since } = filter;
+  let last = after;
   for (;;) {
     try {
       const exchange: Exchange = {
         method: 'GET',
-        path: `/v1/events${queryOf({ guest: filter.guest, since })}`,
+        path: `${path}${queryOf({ guest, ...(since === undefined ? {} : { since }), [cursor]: last })}`,
         headers: { accept: 'text/event-stream' },
         signal: options.signal,
       };
@@ -37,15 +90,15 @@ export async function* followEvents(
       connected = true;
       for await (const message of readSse(body)) {
         reconnection.succeeded();
-        if (message.event !== 'event') continue;
-        const event = parseWire<Event>(message.data);
+        if (message.event !== kind) continue;
+        const event = parseWire<T>(message.data);
         if (event.id > 0) {
-          if (since !== undefined && event.id <= since) continue; // told before the break
-          since = event.id;
+          if (last !== undefined && event.id <= last) continue; // told before the break
+          last = event.id;
         }
         yield event;
       }
-      throw new StasisError('daemon-unreachable', 'the daemon ended the stream of events');
+      throw new StasisError('daemon-unreachable', `the daemon ended the stream of ${path}`);
     } catch (error) {
       if (!connected) throw error;
       await reconnection.after(error);

@@ -21,11 +21,13 @@
 export { StasisClient, type ClientOptions } from './stasis-client.ts';
 export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
 export type { HeldExport } from './disk-export.ts';
-export type { EventFilter } from './event-stream.ts';
+export type { AuditFilter, EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
 export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
+  AuditEntry,
+  AuditVerdict,
   DiskExport,
   DiskTree,
   Doctor,
@@ -42,6 +44,7 @@ export type {
   OperationState,
   Overview,
   Policy,
+  Readiness,
   SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';

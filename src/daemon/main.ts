@@ -7,7 +7,7 @@ import { write } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import pino, { type Logger } from 'pino';
+import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
@@ -40,20 +40,25 @@ import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { OperationEngine } from '../operations/engine.ts';
+import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
+import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { compactInBackground } from './compaction.ts';
+import { Health } from './health.ts';
 import { endGuestsOnNotice } from './host-shutdown.ts';
+import { createLogger } from './logger.ts';
+import { Metrics } from './metrics.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system] [--shutdown-budget SECONDS]`. */
 export async function main(args: readonly string[]): Promise<void> {
-  const logger = pino({ level: process.env['STASIS_LOG'] ?? 'info' });
+  const logger = createLogger(process.env['STASIS_LOG'] ?? 'info');
   try {
     const { values } = parseArgs({
       args: [...args],
@@ -117,14 +122,18 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     log: logger,
     policy: settings.policy,
   };
+  const audit = new AuditTrail(catalog);
   const engine = new OperationEngine({
     catalog,
     events,
+    audit,
     log: logger,
-    failpoints: process.env['STASIS_FAILPOINT'],
+    failpoints: new Failpoints(process.env),
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);
+  const metrics = stack.use(new Metrics(host, engine));
+  const health = new Health(host, engine, settings.minFreeBytes);
 
   const bootId = await readBootId(process.env['STASIS_BOOT_ID_FILE'] ?? KERNEL_BOOT_ID);
   const boot = await recognizeBoot(catalog, events, bootId);
@@ -141,7 +150,10 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   compactInBackground(host, engine, settings);
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
-  const server = await buildServer({ host, engine, startedAt: new Date().toISOString() }, logger);
+  const server = await buildServer(
+    { host, engine, audit, metrics, health, startedAt: new Date().toISOString() },
+    logger,
+  );
   if (service.socketDescriptor === undefined) stack.defer(() => rm(paths.socket, { force: true }));
   stack.defer(() => server.close());
   await listen(server, paths.socket, service);

@@ -9,6 +9,8 @@ import { StasisError } from '../errors.ts';
 import type { Subject } from '../operations/procedure.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { getGuest } from '../catalog/guests.ts';
+import { recordCall } from './audit-calls.ts';
+import { callerOf } from './caller.ts';
 import { EventStream } from './event-stream.ts';
 import { operationSummary, operationView, type ViewContext } from './views.ts';
 
@@ -21,7 +23,12 @@ export async function submit<Args, Plan>(
   reply: FastifyReply,
   request: { kind: OperationKind; procedure: Procedure<Args, Plan>; subject: Subject; args: Args },
 ): Promise<Operation> {
-  const { id } = await context.engine.submit(request.procedure, request);
+  const caller = JSON.stringify(await callerOf(reply.request.raw));
+  const { id } = await context.engine.submit(request.procedure, { ...request, caller });
+  const { guestName, image } = context.engine.live(id)?.record ?? request.subject;
+  await recordCall(context, reply.request, {
+    ...{ outcome: 'accepted', operation: id, guest: guestName, image },
+  });
   void reply.header('location', `/v1/operations/${id}`);
   if (acceptsStream(reply)) return streamOperation(context, reply, id);
   void reply.status(202);

@@ -3,9 +3,9 @@ import { statfs } from 'node:fs/promises';
 import Type from 'typebox';
 import type { Doctor, HostStatus, Outcome, SaveAllPlan } from '../api/schemas.ts';
 import { Ref, SaveAllRequest } from '../api/schemas.ts';
-import { listGuests } from '../catalog/guests.ts';
+import { countGuests } from '../catalog/guests.ts';
 import { lastBoot, lastShutdown, type HostBootRecord } from '../catalog/host-boots.ts';
-import { listImages } from '../catalog/images.ts';
+import { storedBytes } from '../catalog/statistics.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { HOST, makeWay, saveAllProcedure } from '../policy/save-all.ts';
 import { describePlan } from '../policy/survey.ts';
@@ -15,7 +15,7 @@ import { VERSION } from '../version.ts';
 import { examine } from './doctor/doctor.ts';
 import { submit } from './respond.ts';
 import { Accepted, Failure, type Routes } from './routes-guests.ts';
-import { imageViews, type DaemonContext } from './views.ts';
+import type { DaemonContext } from './views.ts';
 
 /** Numbers in a query string are text. */
 const PlanQuery = Type.Object(
@@ -35,8 +35,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
       },
     },
     async (): Promise<HostStatus> => {
-      const guests = await listGuests(host.catalog);
-      const images = await imageViews(context, guests, await listImages(host.catalog));
+      const { images, memoryBytes, layerBytes } = await storedBytes(host.catalog);
       const { bavail, bsize } = await statfs(host.paths.data);
       return {
         pid: process.pid,
@@ -44,11 +43,12 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
         startedAt: context.startedAt,
         home: host.paths.data,
         qemu: { binary: host.qemu.path, version: host.qemu.versionText },
-        guests: { defined: guests.length, running: host.supervisor.liveGuests().length },
-        images: images.length,
-        storedBytes: images.reduce((sum, image) => sum + image.storedBytes, 0),
+        guests: { defined: await countGuests(host.catalog), running: host.supervisor.liveGuests().length },
+        images,
+        storedBytes: memoryBytes + layerBytes,
         freeBytes: bavail * bsize,
         residentBytes: process.memoryUsage.rss(),
+        readiness: await context.health.readiness(),
         ...(await bootAndShutdown(context)),
       };
     },
@@ -116,7 +116,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
       },
     },
     async () => ({
-      checks: await examine(host),
+      checks: await examine(context),
     }),
   );
 

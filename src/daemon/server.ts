@@ -3,6 +3,9 @@ import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
+  AuditEntry,
+  AuditVerdict,
+  Readiness,
   ErrorBodySchema,
   Outcome,
   ErrorReply,
@@ -22,11 +25,16 @@ import {
   SavePrediction,
 } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
+import { newId } from '../ids.ts';
+import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
 import type { DaemonContext } from './views.ts';
+import { auditRoutes } from './routes-audit.ts';
+import { recordCall } from './audit-calls.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
+import { healthRoutes } from './routes-health.ts';
 import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
@@ -44,6 +52,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT_BYTES,
     forceCloseConnections: true,
+    genReqId: newId,
     ajv: {
       customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false },
     },
@@ -52,11 +61,26 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
 
-  server.setErrorHandler((error: FastifyError | Error, request, reply) => {
+  server.setErrorHandler(async (error: FastifyError | Error, request, reply) => {
     const explained = explain(error);
     if (explained.code === 'internal') request.log.error({ err: error, url: request.url }, 'internal error');
+    context.metrics.countRefusal(request.method, explained.code);
+    await recordCall(context, request, { outcome: explained.code, message: explained.message });
     return reply.status(explained.httpStatus).send({ error: explained.toJSON() });
   });
+  // Whatever is logged for a request, by whoever, tells its id; so does the answer.
+  server.addHook('onRequest', (request, reply, done) => {
+    void reply.header('request-id', request.id);
+    const answered = Promise.withResolvers<void>();
+    reply.raw.once('close', () => answered.resolve());
+    void inLogScope({ request: request.id }, () => {
+      done();
+      return answered.promise;
+    });
+  });
+  server.addHook('onResponse', (request, reply) =>
+    recordCall(context, request, { outcome: reply.statusCode < 400 ? 'done' : String(reply.statusCode) }),
+  );
   server.setNotFoundHandler((request, reply) => {
     const error = new StasisError(
       'not-found',
@@ -79,6 +103,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     ErrorReply,
     Operation,
     Event,
+    AuditEntry,
+    AuditVerdict,
+    Readiness,
     Overview,
     GuestOverview,
     HostStatus,
@@ -107,6 +134,8 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });

@@ -25,6 +25,7 @@ const SettingsFile = Type.Object(
       ),
     ),
     policy: Type.Optional(Type.Partial(Policy, strict)),
+    minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
   },
   strict,
 );
@@ -40,10 +41,13 @@ export interface Settings {
   };
   /** of guests with none of their own */
   readonly policy: Partial<Policy>;
+  /** with less free space in the home the daemon says that it is not ready */
+  readonly minFreeBytes: number;
 }
 
 const FILE = 'stasis.yaml';
 const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
 
 /**
  * @param directory for configuration; without the file all is as by default
@@ -61,7 +65,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {}, policy = {} } = checked(parseYaml(text, file), file);
+  const { disks = {}, policy = {}, minFree = GIB } = checked(parseYaml(text, file), file);
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -70,6 +74,7 @@ export function parseSettings(text: string, file: string): Settings {
       compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
     },
     policy,
+    minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
   };
 }
 

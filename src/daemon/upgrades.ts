@@ -5,8 +5,9 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, WebSocketServer } from 'ws';
-import { getGuest } from '../catalog/guests.ts';
+import { getGuest, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
+import { recordChannel } from './audit-calls.ts';
 import { serialLine, type SerialLines } from './console.ts';
 import { joinDisplay, openDisplay } from './display.ts';
 import type { ViewContext } from './views.ts';
@@ -53,13 +54,31 @@ async function openChannel(
   if (name === undefined || !['websocket', `stasis-${channel}`].includes(protocol)) {
     throw new StasisError('not-found', `there is nothing to upgrade at ${request.url ?? '/'}`);
   }
-  const guest = await getGuest(context.host.catalog, decodeURIComponent(name));
+  const guest = decodeURIComponent(name);
+  const tell = (outcome: string) =>
+    recordChannel(context, request, { guest: guest.slice(0, 200), channel: channel ?? '', outcome });
+  try {
+    const join = await joinerOf(context, lines, await getGuest(context.host.catalog, guest), channel);
+    await tell('done');
+    return { protocol, join };
+  } catch (error) {
+    await tell(StasisError.from(error).code);
+    throw error;
+  }
+}
+
+async function joinerOf(
+  context: ViewContext,
+  lines: SerialLines,
+  guest: GuestRecord,
+  channel: string | undefined,
+): Promise<Join> {
   if (channel === 'display') {
     const display = await openDisplay(context, guest);
-    return { protocol, join: (client) => joinDisplay(display, client) };
+    return (client) => joinDisplay(display, client);
   }
   const line = await serialLine(context, guest, lines);
-  return { protocol, join: (client) => line.join(client) };
+  return (client) => line.join(client);
 }
 
 function switched(client: Duplex, protocol: string): Duplex {

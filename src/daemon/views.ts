@@ -1,6 +1,6 @@
 /** Records as clients see them. Lists are made with a few queries, however long they are. */
 import { join } from 'node:path';
-import type { Guest, GuestState, Image, Operation, Outcome } from '../api/schemas.ts';
+import type { Guest, Image, Operation, Outcome } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
 import { findImage, countImages, imageNames, namesOf, type ImageRecord } from '../catalog/images.ts';
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
@@ -13,16 +13,23 @@ import type { Host } from '../guests/host.ts';
 import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
+import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
+import { guestState } from './guest-state.ts';
+import type { Health } from './health.ts';
+import type { Metrics } from './metrics.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
   readonly host: Host;
   readonly engine: OperationEngine;
+  readonly audit: AuditTrail;
 }
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
+  readonly metrics: Metrics;
+  readonly health: Health;
 }
 
 export async function guestViews(
@@ -87,20 +94,6 @@ function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undef
   return run === 'paused'
     ? 'its file systems are frozen, and thawed when it is resumed'
     : 'its file systems may be frozen: its agent has not answered that they are thawed';
-}
-
-function guestState(
-  record: GuestRecord,
-  run: 'running' | 'paused' | undefined,
-  operation: OperationRecord | undefined,
-): GuestState {
-  if (operation?.guest !== record.uuid) operation = undefined; // held for another guest's sake
-  if (operation?.procedure === 'save') return 'saving';
-  if (operation?.procedure === 'restore') return 'restoring';
-  if (run !== undefined) return run;
-  // A process that doesn't answer is there all the same.
-  if (record.instance !== null) return 'paused';
-  return record.crashed === 1 ? 'crashed' : 'stopped';
 }
 
 export async function imageViews(

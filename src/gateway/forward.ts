@@ -3,6 +3,7 @@ import { request as httpRequest, type IncomingMessage, type ServerResponse } fro
 import { pipeline } from 'node:stream/promises';
 import type { Duplex } from 'node:stream';
 import type { Socket } from 'node:net';
+import { WEB_SESSION_HEADER } from '../api/constants.ts';
 import { connectUnix } from '../client/transport.ts';
 import { StasisError, messageOf } from '../errors.ts';
 
@@ -17,14 +18,21 @@ const CHANNEL_HEADERS = [
   'sec-websocket-protocol',
 ];
 
+/** Where a request goes on to. */
+interface Onward {
+  /** path of its socket */
+  readonly daemon: string;
+  /** below the daemon's root, such as `/v1/guests` */
+  readonly path: string;
+  /** name of the session that it is for: the daemon's audit trail tells it */
+  readonly session: string;
+}
+
 /**
- * @param daemon path of its socket
- * @param path below the daemon's root, such as `/v1/guests`
  * @throws StasisError `daemon-unreachable`
  */
 export async function forward(
-  daemon: string,
-  path: string,
+  { daemon, path, session }: Onward,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -33,7 +41,7 @@ export async function forward(
     createConnection: () => socket,
     method: request.method,
     path,
-    headers: { host: 'stasis', ...picked(request, REQUEST_HEADERS) },
+    headers: { host: 'stasis', [WEB_SESSION_HEADER]: session, ...picked(request, REQUEST_HEADERS) },
   });
   response.on('close', () => onward.destroy());
   const reply = new Promise<IncomingMessage>((resolve, reject) => {
@@ -50,8 +58,7 @@ export async function forward(
 
 /** The same for what becomes a WebSocket: the handshake goes to the daemon, and from then on only bytes. */
 export async function forwardChannel(
-  daemon: string,
-  path: string,
+  { daemon, path, session }: Onward,
   request: IncomingMessage,
   client: Duplex,
 ): Promise<void> {
@@ -59,7 +66,8 @@ export async function forwardChannel(
   socket.on('error', () => socket.destroy());
   socket.on('close', () => client.destroy());
   client.on('close', () => socket.destroy());
-  const lines = Object.entries({ host: 'stasis', ...picked(request, CHANNEL_HEADERS) }).map(
+  const own = { host: 'stasis', [WEB_SESSION_HEADER]: session };
+  const lines = Object.entries({ ...own, ...picked(request, CHANNEL_HEADERS) }).map(
     ([name, value]) => `${name}: ${value}\r\n`,
   );
   socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('')}\r\n`);

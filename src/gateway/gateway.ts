@@ -92,16 +92,16 @@ export class Gateway implements AsyncDisposable {
     if (asset !== undefined && request.method === 'GET') return sendAsset(response, asset);
     requireOwnPage(request, this.#host);
     if (path === 'session' && request.method === 'POST') return this.#login(request, response);
-    this.#requireSession(request, path);
-    await forward(this.#daemon, `/${path}`, request, response);
+    const session = this.#requireSession(request, path);
+    await forward({ daemon: this.#daemon, path: `/${path}`, session }, request, response);
   }
 
   async #upgrade(request: IncomingMessage, client: Duplex): Promise<void> {
     requireOwnAddress(request, this.#host);
     requireOwnPage(request, this.#host);
     const path = this.#pathOf(request);
-    this.#requireSession(request, path);
-    await forwardChannel(this.#daemon, `/${path}`, request, client);
+    const session = this.#requireSession(request, path);
+    await forwardChannel({ daemon: this.#daemon, path: `/${path}`, session }, request, client);
   }
 
   /** @throws StasisError `not-found` for whoever doesn't know where the page is */
@@ -110,14 +110,17 @@ export class Gateway implements AsyncDisposable {
     return url.slice(this.#sessions.path.length);
   }
 
-  #requireSession({ headers }: IncomingMessage, path: string): void {
-    if (!this.#sessions.admits(headers.cookie)) {
+  /** @returns the session's name */
+  #requireSession({ headers }: IncomingMessage, path: string): string {
+    const session = this.#sessions.nameOf(headers.cookie);
+    if (session === undefined) {
       throw new StasisError(
         'unauthorized',
         'this page has no session: open the link that `stasis web` printed',
       );
     }
     if (!path.startsWith('v1/')) throw new StasisError('not-found', 'there is nothing here');
+    return session;
   }
 
   async #login(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -8,6 +8,8 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
 
 const SECRET_BYTES = 32;
+/** Of a session's hash: 32 bits tell a few sessions apart. */
+const NAME_CHARS = 8;
 const COOKIE = 'stasis-session';
 
 export class Sessions {
@@ -34,13 +36,16 @@ export class Sessions {
     return `${COOKIE}=${session}; Path=${this.path}; HttpOnly; SameSite=Strict`;
   }
 
-  /** @param cookies a request's `Cookie` header */
-  admits(cookies: string | undefined): boolean {
+  /**
+   * @param cookies a request's `Cookie` header
+   * @returns a name of the session, by which nothing can be opened; undefined when there is none
+   */
+  nameOf(cookies: string | undefined): string | undefined {
     const session = (cookies ?? '')
       .split('; ')
       .find((cookie) => cookie.startsWith(`${COOKIE}=`))
       ?.slice(COOKIE.length + 1);
-    return session !== undefined && find(this.#sessions, session) !== undefined;
+    return session === undefined ? undefined : find(this.#sessions, session)?.slice(0, NAME_CHARS);
   }
 }
 

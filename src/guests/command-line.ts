@@ -8,6 +8,7 @@ import { diskArgs, type MachineDisks } from './command-line/disks.ts';
 import { firmwareArgs, tpmArgs } from './command-line/firmware.ts';
 import { machineArgs } from './command-line/machine.ts';
 import { networkArgs } from './command-line/networks.ts';
+import { sandboxArgs } from './command-line/sandbox.ts';
 import { placesOf, type Place } from './command-line/slots.ts';
 import type { Definition } from './definition.ts';
 import { bridgeArgs } from './devices/bridges.ts';
@@ -48,6 +49,7 @@ export function commandLine(
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-msg', 'timestamp=on'],
     // A guest that powers itself off stays as a process until Stasis has seen it: a crash can be told from it.
     ...['-no-shutdown', '-S'],
+    ...sandboxArgs(definition),
     ...firmwareArgs(definition, disks),
     ...bootArgs(definition),
     ...bridgeArgs(definition.bridges ?? [], place),

@@ -5,6 +5,7 @@
 import { EventEmitter } from 'node:events';
 import type { Transaction } from 'kysely';
 import type { OperationKind, Outcome } from '../api/schemas.ts';
+import type { AuditInput } from '../catalog/audit.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   findOperation,
@@ -19,7 +20,8 @@ import {
 import type { Tables } from '../catalog/schema.ts';
 import { StasisError, type ErrorBody } from '../errors.ts';
 import { newId } from '../ids.ts';
-import type { Log } from '../log.ts';
+import { inLogScope, type Log } from '../log.ts';
+import type { AuditTrail } from './audit-trail.ts';
 import type { EventInput, EventLog } from './event-log.ts';
 import { Failpoints } from './failpoints.ts';
 import type { OperationHandle, Procedure, Subject } from './procedure.ts';
@@ -48,8 +50,9 @@ export interface LiveOperation {
 export interface EngineOptions {
   readonly catalog: CatalogDatabase;
   readonly events: EventLog;
+  readonly audit: AuditTrail;
   readonly log: Log;
-  readonly failpoints?: string | undefined;
+  readonly failpoints?: Failpoints;
   /** for failpoints: ends a guest's QEMU process */
   readonly killGuest?: (guest: string) => Promise<void>;
 }
@@ -59,6 +62,8 @@ export interface Submission<Args> {
   readonly kind: OperationKind;
   readonly subject: Subject;
   readonly args: Args;
+  /** who asks, as JSON; without it the daemon itself */
+  readonly caller?: string;
 }
 
 export class OperationEngine {
@@ -75,7 +80,7 @@ export class OperationEngine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    this.#failpoints = new Failpoints(options.failpoints);
+    this.#failpoints = options.failpoints ?? new Failpoints();
   }
 
   /** Makes a procedure known, so that its operations can be recovered. */
@@ -255,7 +260,7 @@ export class OperationEngine {
     submission: Submission<Args>,
     parent: string | null,
   ): RunningOperation {
-    const { subject } = submission;
+    const { subject, caller = null } = submission;
     const record: OperationRecord = {
       id: newId(),
       kind: submission.kind,
@@ -275,6 +280,7 @@ export class OperationEngine {
       settled: 0,
       createdAt: new Date().toISOString(),
       finishedAt: null,
+      caller,
     };
     return new RunningOperation(this.#shared(), procedure, record, false);
   }
@@ -425,7 +431,11 @@ class RunningOperation implements LiveOperation, OperationHandle {
   }
 
   /** Plans and journals: until this returns, nothing has been touched. */
-  async begin(args: unknown): Promise<void> {
+  begin(args: unknown): Promise<void> {
+    return this.#logged(() => this.#begin(args));
+  }
+
+  async #begin(args: unknown): Promise<void> {
     try {
       const plan = await this.#procedure.plan(args, this);
       this.record = { ...this.record, plan: JSON.stringify(plan) };
@@ -434,11 +444,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
       throw this.#explain(error);
     }
     this.#shared.started(this);
+    this.#shared.log.info({}, `${this.#what} begins`);
     await this.#publishState();
   }
 
   /** The whole life of an operation that has begun. Rejects with why it failed, when everything is undone. */
-  async work(): Promise<void> {
+  work(): Promise<void> {
+    return this.#logged(() => this.#work());
+  }
+
+  async #work(): Promise<void> {
     let failure: StasisError | undefined;
     let settled = true;
     try {
@@ -456,9 +471,13 @@ class RunningOperation implements LiveOperation, OperationHandle {
    * The same after a crash: finished when it was committed, undone when not.
    * @returns why it still could not be settled, if so; never throws
    */
-  async recover(): Promise<StasisError | undefined> {
-    const { kind, committed, error } = this.record;
-    this.#shared.log.info({ operation: this.id, kind, committed }, 'recovering');
+  recover(): Promise<StasisError | undefined> {
+    return this.#logged(() => this.#recover());
+  }
+
+  async #recover(): Promise<StasisError | undefined> {
+    const { committed, error } = this.record;
+    this.#shared.log.info({ committed }, `recovering ${this.#what}`);
     const before = error === null ? undefined : StasisError.fromJSON(fromStored<ErrorBody>(error));
     try {
       const failure =
@@ -467,7 +486,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
       return undefined;
     } catch (caught) {
       const failure = this.#explain(caught);
-      this.#shared.log.error({ err: caught, operation: this.id }, 'recovery failed');
+      this.#shared.log.error({ err: caught }, 'recovery failed');
       await this.#end('failed', failure, false);
       return failure;
     }
@@ -550,7 +569,10 @@ class RunningOperation implements LiveOperation, OperationHandle {
   ): Promise<void> {
     const child = this.#shared.createChild(
       procedure,
-      { kind, subject: { guest: this.guest, guestName: this.guestName, image }, args },
+      {
+        ...{ kind, subject: { guest: this.guest, guestName: this.guestName, image }, args },
+        ...(this.record.caller === null ? {} : { caller: this.record.caller }),
+      },
       this.id,
     );
     const cancelChild = () => child.cancellable && child.cancel();
@@ -573,7 +595,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
       await this.#procedure.undo(this.#plan, this);
       return true;
     } catch (error) {
-      this.#shared.log.error({ err: error, operation: this.id }, 'undoing failed');
+      this.#shared.log.error({ err: error }, 'undoing failed');
       await this.warn(`undoing it failed too, and will be tried again: ${StasisError.from(error).message}`);
       return false;
     }
@@ -583,8 +605,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
   #explain(error: unknown): StasisError {
     if (this.signal.aborted && this.record.committed === 0) return StasisError.from(this.signal.reason);
     const explained = StasisError.from(error);
-    if (explained.code === 'internal')
-      this.#shared.log.error({ err: error, operation: this.id }, 'internal error');
+    if (explained.code === 'internal') this.#shared.log.error({ err: error }, 'internal error');
     return explained.about({ guest: this.guestName, image: this.image ?? undefined });
   }
 
@@ -597,31 +618,64 @@ class RunningOperation implements LiveOperation, OperationHandle {
     const finishedAt = new Date().toISOString();
     this.record = { ...this.record, state, error, finishedAt, steps: JSON.stringify(this.#steps) };
     try {
-      await updateOperation(this.#shared.catalog, this.id, { state, error, finishedAt });
-      if (settled) await markSettled(this.#shared.catalog, this.id);
+      await this.#shared.audit.appendWith(
+        async (transaction) => {
+          await updateOperation(transaction, this.id, { state, error, finishedAt });
+          if (settled) await markSettled(transaction, this.id);
+        },
+        this.#outcomeEntry(state, failure),
+      );
+      this.#logEnd(failure);
       await this.#publishState();
       await trimOperations(this.#shared.catalog);
     } catch (caught) {
       // The catalog can't be written, say on a full disk: who waits is told all the same, and recovery comes again.
-      this.#shared.log.error(
-        { err: caught, operation: this.id },
-        'the end of an operation could not be recorded',
-      );
+      this.#shared.log.error({ err: caught }, 'the end of an operation could not be recorded');
     } finally {
       this.#shared.ended(this);
       this.#shared.changed(this);
     }
   }
 
+  /** Whatever is logged meanwhile tells that it is for this operation. */
+  #logged<T>(work: () => Promise<T>): Promise<T> {
+    const { kind, parent, image } = this.record;
+    const fields = { operation: this.id, kind, guest: this.guestName };
+    return inLogScope(
+      { ...fields, ...(image === null ? {} : { image }), ...(parent === null ? {} : { parent }) },
+      work,
+    );
+  }
+
+  #logEnd(failure: StasisError | undefined): void {
+    const tookMs = Date.parse(this.record.finishedAt ?? '') - Date.parse(this.record.createdAt);
+    const { log } = this.#shared;
+    if (failure === undefined) log.info({ tookMs }, `${this.#what} done`);
+    else log.warn({ tookMs, code: failure.code }, `${this.#what} ${this.record.state}: ${failure.message}`);
+  }
+
+  #outcomeEntry(state: OperationRecord['state'], failure: StasisError | undefined): AuditInput {
+    const { id, kind, caller, guestName, image, finishedAt } = this.record;
+    return {
+      ...{ at: finishedAt ?? '', kind: 'outcome', caller, action: kind, guest: guestName, image },
+      ...{ parameters: null, outcome: failure?.code ?? state, operation: id, request: null },
+      message: failure?.message ?? null,
+    };
+  }
+
+  get #what(): string {
+    const { kind, image } = this.record;
+    return `${kind} ${this.guestName}${image === null ? '' : ` / ${image}`}`;
+  }
+
   #publishState(): Promise<void> {
-    const { kind, state, error } = this.record;
-    const what = `${kind} ${this.guestName}${this.image === null ? '' : ` / ${this.image}`}`;
+    const { state, error } = this.record;
     const reason = error === null ? '' : `: ${fromStored<{ message: string }>(error).message}`;
     return this.publish({
       type: 'operation',
       action: state,
       image: this.image,
-      message: `${what} ${state}${reason}`,
+      message: `${this.#what} ${state}${reason}`,
     });
   }
 }

@@ -3,8 +3,10 @@
  * way a power cut does just before that step of a save; `=error` lets the step fail; `=guest` kills the guest's QEMU;
  * `=halt` lets the daemon stand still (SIGSTOP) until it gets SIGCONT, so that a test can change the world meanwhile.
  * Every journaled step has two, `KIND/STEP:before` and `KIND/STEP:after`; a few more stand inside a pause, where
- * nothing may be journaled. Off unless the variable is set.
+ * nothing may be journaled. `STASIS_FAILPOINT_FILE=PATH` names a file that says the same and is read at each of them, so
+ * that a daemon can be given others while it runs. Off unless one of the variables is set.
  */
+import { readFile } from 'node:fs/promises';
 import { StasisError } from '../errors.ts';
 
 const ACTIONS = ['kill', 'error', 'guest', 'halt'] as const;
@@ -12,28 +14,17 @@ type Action = (typeof ACTIONS)[number];
 
 export class Failpoints {
   readonly #actions: ReadonlyMap<string, Action>;
+  readonly #file: string | undefined;
 
   /** @throws StasisError `invalid-request` for an action that doesn't exist */
-  constructor(setting: string | undefined) {
-    const entries = (setting ?? '').split(',').filter((entry) => entry !== '');
-    this.#actions = new Map(
-      entries.map((entry) => {
-        const [name = '', action = ''] = entry.split('=');
-        const known = ACTIONS.find((candidate) => candidate === action);
-        if (known === undefined) {
-          throw new StasisError(
-            'invalid-request',
-            `STASIS_FAILPOINT: "${entry}" is not NAME=${ACTIONS.join('|')}`,
-          );
-        }
-        return [name, known];
-      }),
-    );
+  constructor(environment: NodeJS.ProcessEnv = {}) {
+    this.#actions = actionsOf(environment['STASIS_FAILPOINT'] ?? '');
+    this.#file = environment['STASIS_FAILPOINT_FILE'];
   }
 
   /** @param killGuest ends the QEMU process of the guest that this is about, if it has one */
   async reach(name: string, killGuest: () => Promise<void>): Promise<void> {
-    const action = this.#actions.get(name);
+    const action = this.#actions.get(name) ?? (await this.#inFile()).get(name);
     switch (action) {
       case undefined:
         return;
@@ -51,4 +42,24 @@ export class Failpoints {
         return action satisfies never;
     }
   }
+
+  async #inFile(): Promise<ReadonlyMap<string, Action>> {
+    return actionsOf(this.#file === undefined ? '' : await readFile(this.#file, 'utf8'));
+  }
+}
+
+function actionsOf(setting: string): ReadonlyMap<string, Action> {
+  const entries = setting.split(',').filter((entry) => entry !== '');
+  return new Map(
+    entries.map((entry) => {
+      const [name = '', action = ''] = entry.split('=');
+      const known = ACTIONS.find((candidate) => candidate === action);
+      if (known === undefined)
+        throw new StasisError(
+          'invalid-request',
+          `STASIS_FAILPOINT: "${entry}" is not NAME=${ACTIONS.join('|')}`,
+        );
+      return [name, known];
+    }),
+  );
 }

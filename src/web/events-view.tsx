@@ -1,8 +1,8 @@
 /** What happened on this host, newest first, as it happens. */
-import { formatDate } from '../units.ts';
+import { describeCaller, formatDate } from '../units.ts';
 import { Age, Empty, Loading } from './common.tsx';
 import { guestAddress } from './router.ts';
-import { events } from './store.ts';
+import { audit, events } from './store.ts';
 
 export function EventsView() {
   const { value } = events;
@@ -42,6 +42,46 @@ export function EventsView() {
           </tbody>
         </table>
       )}
+      <Audit />
+    </>
+  );
+}
+
+function Audit() {
+  const { value } = audit;
+  if (value === undefined || value.length === 0) return null;
+  return (
+    <>
+      <h2>Who did what</h2>
+      <table class="events audit">
+        <thead>
+          <tr>
+            <th scope="col">When</th>
+            <th scope="col">Who</th>
+            <th scope="col">What</th>
+            <th scope="col">Guest</th>
+            <th scope="col">Outcome</th>
+          </tr>
+        </thead>
+        <tbody>
+          {value.map(({ id, at, caller, action, guest, image, outcome, message }) => (
+            <tr key={id}>
+              <td data-label="When" title={formatDate(at)} class="muted">
+                <Age at={at} />
+              </td>
+              <td data-label="Who">{describeCaller(caller)}</td>
+              <td data-label="What">{action}</td>
+              <td data-label="Guest">
+                {guest}
+                {image !== null && ` / ${image}`}
+              </td>
+              <td data-label="Outcome" title={message ?? undefined}>
+                <span class={message === null ? '' : 'bad'}>{outcome}</span>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
     </>
   );
 }

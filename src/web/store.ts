@@ -4,7 +4,15 @@
  */
 import { computed, effect, signal } from '@preact/signals';
 import { PageClient } from '../client/page-client.ts';
-import type { Doctor, Event, Guest, GuestOverview, HostStatus, Operation } from '../api/schemas.ts';
+import type {
+  AuditEntry,
+  Doctor,
+  Event,
+  Guest,
+  GuestOverview,
+  HostStatus,
+  Operation,
+} from '../api/schemas.ts';
 import { StasisError, type ErrorBody } from '../errors.ts';
 import type { News } from '../client/event-stream.ts';
 import { route, type Route } from './router.ts';
@@ -18,6 +26,7 @@ export const guests = signal<readonly Guest[] | undefined>(undefined);
 export const guestShown = signal<GuestOverview | undefined>(undefined);
 export const host = signal<{ readonly status: HostStatus; readonly doctor: Doctor } | undefined>(undefined);
 export const events = signal<readonly Event[] | undefined>(undefined);
+export const audit = signal<readonly AuditEntry[] | undefined>(undefined);
 /** why the present page could not be had */
 export const failure = signal<ErrorBody | undefined>(undefined);
 const operations = signal<ReadonlyMap<string, Operation>>(new Map());
@@ -39,6 +48,7 @@ let lastNotice = 0;
 const DONE_NOTICE_MS = 6_000;
 
 const EVENTS_SHOWN = 200;
+const AUDIT_SHOWN = 50;
 const RELOAD_AFTER_MS = 120;
 const RECONNECT_AFTER_MS = 1_000;
 
@@ -133,7 +143,12 @@ async function loadPage(wanted: Route): Promise<number> {
       return lastKnownEvent();
     }
     case 'events': {
-      events.value = (await client.listEvents({ limit: EVENTS_SHOWN })).toReversed();
+      const [found, entries] = await Promise.all([
+        client.listEvents({ limit: EVENTS_SHOWN }),
+        client.listAudit({ limit: AUDIT_SHOWN }),
+      ]);
+      events.value = found.toReversed();
+      audit.value = entries.toReversed();
       return lastKnownEvent();
     }
     default:
@@ -182,7 +197,12 @@ async function refresh(): Promise<void> {
   const shown = route.peek();
   const names = [...changed];
   changed.clear();
-  if (shown.page === 'guests' || (shown.page === 'guest' && names.includes(shown.guest))) await reload(shown);
+  if (
+    shown.page === 'guests' ||
+    shown.page === 'events' ||
+    (shown.page === 'guest' && names.includes(shown.guest))
+  )
+    await reload(shown);
   // One at a time: what changed meanwhile is read after that.
   refreshing = changed.size === 0 ? undefined : setTimeout(() => void refresh(), RELOAD_AFTER_MS);
 }

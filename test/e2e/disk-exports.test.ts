@@ -147,13 +147,13 @@ test('an export that the daemon does not survive leaves no process, at whatever 
   await witness.fill(1, 4);
   await images(lab, ['first']);
   for (const point of ['serve:after', 'commit:after']) {
-    await lab.endDaemon('SIGTERM');
-    await lab.startDaemon({ STASIS_FAILPOINT: `export/${point}=kill` });
+    await lab.failAt(`export/${point}=kill`);
     const outcome = lab.client.exportDisk('web1', 'first').then(
       (held) => held[Symbol.dispose](),
       () => undefined,
     );
     await lab.daemonEnded();
+    await lab.failAt();
     await lab.startDaemon();
     await outcome;
     assert.deepEqual(await lab.diskServers(), [], point);

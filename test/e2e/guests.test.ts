@@ -1,5 +1,6 @@
 /** Guests and the daemon: who outlives whom, and what is noticed. */
 import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Lab } from '../support/lab.ts';
 import { checkHousekeeping, contentOf } from '../support/rules.ts';
@@ -79,6 +80,17 @@ test('a guest that crashes is seen to have, with its daemon watching or not', as
   assert.equal((await lab.client.getGuest(GUEST)).state, 'crashed');
   await lab.client.stop(GUEST);
   assert.equal((await lab.client.getGuest(GUEST)).state, 'stopped', 'a crash is acknowledged by a stop');
+});
+
+test('QEMU is in its sandbox, all of its threads, and can not get out', async () => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST, { disks: 1 })).close();
+  const { pid } = await lab.client.getGuest(GUEST);
+  for (const thread of await readdir(`/proc/${pid}/task`)) {
+    const status = await readFile(`/proc/${pid}/task/${thread}/status`, 'utf8');
+    assert.match(status, /^NoNewPrivs:\s+1$/m);
+    assert.match(status, /^Seccomp:\s+2$/m); // a filter, seccomp(2)
+  }
 });
 
 test('shutdown presses the power button, and a guest that ignores it runs on', async () => {

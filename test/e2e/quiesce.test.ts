@@ -81,20 +81,19 @@ test('whatever ends a save in the middle, the guest is thawed', async () => {
     [false, 'verify:before=error'],
     [false, 'verify:before=kill'],
   ] as const) {
-    await lab.endDaemon('SIGTERM');
-    await lab.startDaemon({ STASIS_FAILPOINT: `save/${failpoint}` });
+    await lab.failAt(`save/${failpoint}`);
     const outcome = save({ live });
     if (failpoint.endsWith('kill')) await lab.daemonEnded();
     else assert.match(await outcome, /failpoint/, `${failpoint} was reached`);
     await lab.endDaemon('SIGTERM');
+    await lab.failAt();
     await lab.startDaemon();
     await outcome;
     await writesOn(lab, GUEST, `${live ? 'live' : 'stopping'} save, ${failpoint}`);
     assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
   }
   // Cancelled while it is frozen.
-  await lab.endDaemon('SIGTERM');
-  await lab.startDaemon({ STASIS_FAILPOINT: 'save/quiesce:frozen=halt' });
+  await lab.failAt('save/quiesce:frozen=halt');
   const cancelled = save({ live: true });
   await lab.daemonHalted();
   process.kill(lab.daemonPid, 'SIGCONT');

@@ -230,8 +230,7 @@ test(
       const { checksum } = await witness.checksum();
       await witness.close();
       // Enough is free when the save is planned, and not when it is written.
-      await lab.endDaemon('SIGTERM');
-      await lab.startDaemon({ STASIS_FAILPOINT: 'save/capture:before=halt' });
+      await lab.failAt('save/capture:before=halt');
       const save = lab.client.createSaveImage(GUEST, { name: 'big', live: true });
       await lab.daemonHalted();
       const { bavail, bsize } = await statfs(mount);

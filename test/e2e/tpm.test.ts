@@ -93,8 +93,7 @@ test('a restore that fails leaves the TPM of the guest as it is, and no other', 
   await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
   const now = await ask(lab, GUEST, (witness) => witness.changeTpm(2));
   for (const failpoint of ['load:after=error', 'load:after=kill', 'commit:after=kill']) {
-    await lab.endDaemon('SIGTERM');
-    await lab.startDaemon({ STASIS_FAILPOINT: `restore/${failpoint}` });
+    await lab.failAt(`restore/${failpoint}`);
     const outcome = lab.client.restoreSaveImage(GUEST, 'a').then(
       () => 'done',
       () => 'failed',
@@ -102,6 +101,7 @@ test('a restore that fails leaves the TPM of the guest as it is, and no other', 
     if (failpoint.endsWith('kill')) await lab.daemonEnded();
     else assert.equal(await outcome, 'failed');
     await lab.endDaemon('SIGTERM');
+    await lab.failAt();
     await lab.startDaemon();
     await outcome;
     const expected = failpoint.startsWith('commit') ? 1 : now.stored;

@@ -34,8 +34,7 @@ for (const action of ['kill', 'guest', 'error']) {
 
 async function cloneWithFault(point: string, action: string): Promise<void> {
   const present = await changeContent(lab, GUEST, 100 + points.indexOf(point));
-  await lab.endDaemon('SIGTERM');
-  await lab.startDaemon({ STASIS_FAILPOINT: `clone/${point}=${action}` });
+  await lab.failAt(`clone/${point}=${action}`);
   const outcome = lab.client.restoreSaveImage(GUEST, 'a', { asNewGuest: CLONE }).then(
     () => 'done',
     () => 'failed',
@@ -43,6 +42,7 @@ async function cloneWithFault(point: string, action: string): Promise<void> {
   if (action === 'kill') await lab.daemonEnded();
   else await outcome;
   await lab.endDaemon('SIGTERM');
+  await lab.failAt();
   await lab.startDaemon();
 
   const told = await outcome;

@@ -234,22 +234,20 @@ async function walk(bench: Bench, scenario: Scenario, failpoint: string, action:
   const { lab } = bench;
   await bench.reset();
   await scenario.prepare(bench);
-  await lab.endDaemon('SIGTERM');
-  await lab.startDaemon({ STASIS_FAILPOINT: failpoint });
-
+  await lab.failAt(failpoint);
   const outcome = scenario.run(bench).then(
     () => 'done',
     () => 'failed',
   );
   if (action === 'kill') {
     await lab.daemonEnded();
-    await lab.startDaemon();
   } else {
     if (action === 'error') assert.equal(await outcome, 'failed', 'the failpoint was reached');
     await outcome;
     await lab.endDaemon('SIGTERM');
-    await lab.startDaemon();
   }
+  await lab.failAt();
+  await lab.startDaemon();
   await outcome;
   await checkHousekeeping(lab, GUEST);
 

@@ -5,7 +5,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -55,6 +55,7 @@ export class Lab implements AsyncDisposable {
   readonly client: StasisClient;
   #daemon: ChildProcess | undefined;
   readonly #user: number | undefined;
+  readonly #failpoints: string;
   readonly #witnesses = new Set<Witness>();
   readonly #adopted = new Set<number>();
   #ground: Ground | undefined;
@@ -62,6 +63,7 @@ export class Lab implements AsyncDisposable {
   private constructor(home: string, user?: number) {
     this.home = home;
     this.#user = user;
+    this.#failpoints = join(home, 'failpoints');
     this.paths = sessionPaths({ STASIS_HOME: home });
     this.client = new StasisClient({ connect: `unix:${this.paths.socket}` });
   }
@@ -90,8 +92,14 @@ export class Lab implements AsyncDisposable {
    */
   static async open(home: string, environment: NodeJS.ProcessEnv = {}, user?: number): Promise<Lab> {
     const lab = new Lab(home, user);
+    await lab.failAt();
     await lab.startDaemon(environment);
     return lab;
+  }
+
+  /** The daemon and all after it meet these failpoints from now on. @param points such as `save/capture:before=kill` */
+  async failAt(...points: readonly string[]): Promise<void> {
+    await writeFile(this.#failpoints, points.join(','));
   }
 
   /** Starts a daemon and waits until it serves. @param environment such as `STASIS_FAILPOINT` */
@@ -99,7 +107,13 @@ export class Lab implements AsyncDisposable {
     await using log = await open(`${this.home}/daemon.log`, 'a');
     const daemon = spawn(process.execPath, [...NODE_ARGS, 'daemon'], {
       stdio: ['ignore', log.fd, log.fd, 'pipe'],
-      env: { ...process.env, STASIS_HOME: this.home, STASIS_READY_FD: '3', ...environment },
+      env: {
+        ...process.env,
+        STASIS_HOME: this.home,
+        STASIS_READY_FD: '3',
+        STASIS_FAILPOINT_FILE: this.#failpoints,
+        ...environment,
+      },
       ...(this.#user === undefined ? {} : { uid: this.#user, gid: this.#user }),
     });
     this.#daemon = daemon;

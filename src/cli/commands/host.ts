@@ -4,7 +4,7 @@ import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts'
 import { StasisError } from '../../errors.ts';
 import { duration, positiveNumber } from '../arguments.ts';
 import { renderFields } from '../fields.ts';
-import { bootFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
+import { bootFields, readinessFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
 import { mutate, noWaitOption, watched, type MutationOptions } from '../mutation.ts';
 import { renderOperation } from '../operation-view.ts';
 import type { Output } from '../output.ts';
@@ -114,6 +114,7 @@ function renderStatus(status: HostStatus): string[] {
     ['guests', `${guests.defined} defined, ${guests.running} running`],
     ['images', `${status.images}, ${formatBytes(status.storedBytes)} stored`],
     ['free', formatBytes(status.freeBytes)],
+    ...readinessFields(status.readiness),
     ...bootFields(status),
   ]);
 }

@@ -1,7 +1,9 @@
 /** What this host can do, proven where that is possible, what each thing is for, and how to enable what it can't. */
 import { messageOf } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
-import type { Check, Finding } from './check.ts';
+import type { Health } from '../health.ts';
+import type { DaemonContext } from '../views.ts';
+import { degraded, ok, type Check, type Finding } from './check.ts';
 import { hostClock } from './clock.ts';
 import { tpm, uefi } from './firmware.ts';
 import { freeMemory, hugePages } from './memory.ts';
@@ -30,10 +32,20 @@ const CHECKS: readonly Row[] = [
   ["host's clock", 'the clock of restored guests', hostClock],
 ];
 
+/** What `/readyz` says. */
+async function readiness(health: Health): Promise<Finding> {
+  const { ready, reasons, remarks } = await health.readiness();
+  const told = [...reasons, ...remarks].join('; ');
+  if (!ready)
+    return { status: 'missing', message: told, cure: 'see the log of the daemon; make room for its home' };
+  return told === '' ? ok('it can be written, and there is space left') : degraded(told, 'stasis ops');
+}
+
 /** Runs all checks. One that can't be made says so, and keeps no other from its answer. */
-export async function examine(host: Host): Promise<Check[]> {
+export async function examine({ host, health }: DaemonContext): Promise<Check[]> {
+  const rows: Row[] = [...CHECKS, ['home', 'everything', () => readiness(health)]];
   return Promise.all(
-    CHECKS.map(async ([name, serves, look]) => ({ name, serves, ...(await answered(() => look(host))) })),
+    rows.map(async ([name, serves, look]) => ({ name, serves, ...(await answered(() => look(host))) })),
   );
 }
 

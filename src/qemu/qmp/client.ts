@@ -1,3 +1,4 @@
+import { channel } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { createConnection } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -15,6 +16,10 @@ const MAX_LINE_BYTES = 16 << 20;
 const DEFAULT_COMMAND_TIMEOUT_MS = 60_000;
 /** A QMP socket serves one client at a time; a second one waits for its greeting. */
 const GREETING_TIMEOUT_MS = 10_000;
+
+/** The diagnostics channel on which each command is told that QEMU did not answer in time. */
+export const QMP_TIMEOUTS = 'stasis:qmp-timeout';
+const timeouts = channel(QMP_TIMEOUTS);
 
 type ArgumentsOf<C extends CommandName> = Commands[C]['arguments'];
 type ResultOf<C extends CommandName> = Commands[C]['result'];
@@ -173,6 +178,9 @@ export class QmpClient implements AsyncDisposable {
       // What QEMU documents for this command; see commands.ts.
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion
       return (await waitFor(`QMP ${command}`, promise, { signal, timeoutMs })) as ResultOf<C>;
+    } catch (error) {
+      if (error instanceof StasisError && error.code === 'timeout') timeouts.publish(command);
+      throw error;
     } finally {
       this.#pending.delete(id);
     }
