@@ -6,7 +6,18 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 
 /** Single files that everybody may use and that use nobody but each other. */
-const LEAVES = ['directory', 'errors', 'ids', 'log', 'paths', 'socket-path', 'stored', 'units', 'version'];
+const LEAVES = [
+  'directory',
+  'ending-with-us',
+  'errors',
+  'ids',
+  'log',
+  'paths',
+  'socket-path',
+  'stored',
+  'units',
+  'version',
+];
 
 /** A folder, and what it may import beside itself and the leaves. */
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {

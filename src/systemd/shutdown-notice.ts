@@ -8,6 +8,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
+import { ENDING_WITH_US } from '../ending-with-us.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 
@@ -22,13 +23,16 @@ const COMMAND = [
  * nothing is announced; then the unit of the guests has to do.
  */
 export function onShutdownNotice(prepare: () => Promise<void>, log: Log): AsyncDisposable {
-  const child = spawn('systemd-inhibit', COMMAND, { stdio: ['ignore', 'pipe', 'ignore'] });
-  const isDisposed = { value: false };
+  const [starter, ...ending] = ENDING_WITH_US; // a lock that nobody gives back would hold up every shutdown
+  const child = spawn(starter, [...ending, 'systemd-inhibit', ...COMMAND], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  let isReleased = false;
   child.once('error', (error) =>
     log.warn({}, `no notice of shutdowns: systemd-inhibit: ${messageOf(error)}`),
   );
   child.once('exit', (status) => {
-    if (!isDisposed.value) log.warn({ status }, 'no notice of shutdowns any more: systemd-inhibit has ended');
+    if (!isReleased) log.warn({ status }, 'no notice of shutdowns any more: systemd-inhibit has ended');
   });
   const lines = createInterface({ input: child.stdout });
   lines.on('line', (line) => {
@@ -36,7 +40,7 @@ export function onShutdownNotice(prepare: () => Promise<void>, log: Log): AsyncD
     void prepare().finally(release);
   });
   const release = () => {
-    isDisposed.value = true;
+    isReleased = true;
     child.kill();
   };
   return {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { cp, mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { HostStatus } from '../../src/api/schemas.ts';
 import { fromStored } from '../../src/stored.ts';
@@ -21,6 +22,8 @@ const BUILT = join(ROOT, '.cache/debian-guest/host');
 const NAME = 'host';
 const PROJECT_MIB = 320;
 const DATA_MIB = 512;
+/** Nothing announces in a host what its units do. */
+const POLL_MS = 500;
 /** Of the ticker's disk. */
 const TICKER_BYTES = 1024 ** 2;
 const SBIN = { env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } };
@@ -94,11 +97,34 @@ export class SystemdHost implements AsyncDisposable {
     return fromStored<T>(await this.run(PROGRAM, ...args, '--json'));
   }
 
+  /** What is logged outlives a reboot from now on. */
+  async keepJournal(): Promise<void> {
+    await this.run('/bin/mkdir', '-p', '/var/log/journal');
+    await this.run('/usr/bin/journalctl', '--flush');
+  }
+
+  async journalOfLastBoot(unit: string): Promise<string> {
+    return this.run('/usr/bin/journalctl', '--boot=-1', '--output=cat', `--unit=${unit}`);
+  }
+
+  /** Stops the daemon's process in the middle of what it does, and waits until the watchdog has had it replaced. */
+  async hangDaemon(): Promise<void> {
+    const directory = '/run/systemd/system/stasis.service.d';
+    const setting = `mkdir -p ${directory} && printf '[Service]\\nWatchdogSec=30\\n' > ${directory}/test.conf`;
+    await this.run('/bin/sh', '-c', setting);
+    await this.systemctl('daemon-reload');
+    await this.systemctl('restart', 'stasis.service');
+    await this.systemctl('kill', '--kill-whom=main', '--signal=STOP', 'stasis.service');
+    const show = ['show', '--property=NRestarts', '--value', 'stasis.service'];
+    while ((await this.systemctl(...show)) !== '1') await delay(POLL_MS);
+  }
+
   /** Resolves once the host's policies for its boot have been carried out. */
   async settled(): Promise<HostStatus> {
     for (;;) {
       const status = await this.stasis<HostStatus>('host', 'status');
       if (status.boot.settledAt !== null) return status;
+      await delay(POLL_MS);
     }
   }
 
