@@ -59,7 +59,15 @@ export function unitFiles(options: UnitOptions): UnitFile[] {
 function socketUnit({ scope, socket }: UnitOptions): string {
   return unit([
     ['Unit', ['Description=Stasis: the socket of its daemon']],
-    ['Socket', [`ListenStream=${specifiersEscaped(socket)}`, 'SocketMode=0600', 'DirectoryMode=0700']],
+    [
+      'Socket',
+      [
+        `ListenStream=${specifiersEscaped(socket)}`,
+        'SocketMode=0600',
+        'DirectoryMode=0700',
+        'RemoveOnStop=yes',
+      ],
+    ],
     ['Install', [`WantedBy=${scope === 'system' ? 'sockets.target' : 'default.target'}`]],
   ]);
 }

@@ -46,6 +46,13 @@ async function installed(host: SystemdHost): Promise<void> {
 async function restarted(host: SystemdHost): Promise<void> {
   await host.startTicker();
   await ticksOnIn(host, () => host.systemctl('restart', 'stasis.service', 'stasis-guests.service'));
+  await ticksOnIn(host, async () => {
+    const { files } = await host.stasis<Report>('host', 'install', '--budget', '3m');
+    assert.deepEqual(
+      files.map(({ change }) => change),
+      ['unchanged', 'written', 'written'],
+    );
+  });
   assert.deepEqual(await host.stasis('images', 'ticker'), []);
 }
 
