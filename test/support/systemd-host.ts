@@ -50,7 +50,7 @@ export class SystemdHost implements AsyncDisposable {
 
   /** A host that has booted, with nothing installed. */
   static async boot(): Promise<SystemdHost> {
-    await run('node', [join(ROOT, 'scripts/build-debian-guest.ts'), 'host']);
+    await run(process.execPath, [join(ROOT, 'scripts/build-debian-guest.ts'), 'host']);
     const lab = await Lab.create();
     try {
       await makeDisks(lab);

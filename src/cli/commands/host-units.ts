@@ -36,9 +36,8 @@ export function addUnitCommands(host: Command): void {
     .option('--user', "for your own daemon, run by your own systemd (default: the system's)")
     .option(
       '--budget <duration>',
-      'guests have ended so long after a shutdown began',
+      'guests have ended so long after a shutdown began (default: 90s)',
       duration,
-      BUDGET_SECONDS,
     )
     .option(
       '--storage <directory...>',
@@ -71,7 +70,7 @@ interface UnitCommandOptions {
 }
 
 interface InstallCommandOptions extends UnitCommandOptions {
-  readonly budget: number;
+  readonly budget?: number;
   readonly storage?: readonly string[];
   readonly program?: string;
   readonly dryRun?: true;
@@ -82,7 +81,7 @@ async function installUnits(options: InstallCommandOptions, command: Command): P
   const scope = scopeOf(options);
   const installation = await planInstallation({
     scope,
-    budgetSeconds: Math.ceil(options.budget),
+    budgetSeconds: Math.ceil(options.budget ?? BUDGET_SECONDS),
     storage: (options.storage ?? []).map((directory) => resolve(directory)),
     root: options.root,
     program: options.program,
