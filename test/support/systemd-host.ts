@@ -22,6 +22,8 @@ const BUILT = join(ROOT, '.cache/debian-guest/host');
 const NAME = 'host';
 const PROJECT_MIB = 320;
 const DATA_MIB = 512;
+/** Half a minute on a machine that does nothing else. */
+const BOOT_TIMEOUT_MS = 900_000;
 /** Nothing announces in a host what its units do. */
 const POLL_MS = 500;
 /** Of the ticker's disk. */
@@ -167,7 +169,7 @@ export class SystemdHost implements AsyncDisposable {
   }
 
   async #connect(): Promise<void> {
-    this.#shell = await AgentShell.open(this.#pid);
+    this.#shell = await AgentShell.open(this.#pid, BOOT_TIMEOUT_MS);
   }
 
   async #disconnect(): Promise<void> {
