@@ -119,7 +119,10 @@ function newProgram(json: boolean): Command {
       new Command('help').argument('[command]').description('print help of a command').helpGroup('Help:'),
     )
     .option('--json', 'one JSON document on stdout, errors as JSON on stderr')
-    .option('--connect <url>', "the daemon: unix:PATH or https://HOST (default: the session's own)")
+    .option(
+      '--connect <url>',
+      "the daemon: unix:PATH or https://HOST (default: your own; root's is the system's where that is installed)",
+    )
     .option('--no-color', 'no colours')
     .configureHelp({ showGlobalOptions: true })
     .showSuggestionAfterError()

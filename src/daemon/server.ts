@@ -166,6 +166,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   server.server.on('upgrade', channels.upgrade);
   server.addHook('preClose', (done) => {
     channels.end();
+    server.server.closeAllConnections(); // Fastify itself does so only where it has listened itself
     done();
   });
   await server.ready();

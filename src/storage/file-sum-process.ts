@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { extname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { StasisError, type ErrorBody } from '../errors.ts';
-import { ENDING_WITH_US } from '../qemu/ending-with-us.ts';
+import { ENDING_WITH_US } from '../ending-with-us.ts';
 import { throwIfAborted } from '../qemu/wait.ts';
 import { fromStored } from '../stored.ts';
 import type { PiecesRequest } from './file-pieces.ts';

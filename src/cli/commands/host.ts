@@ -1,5 +1,5 @@
 /** What goes on in the daemon and on the host: host, ops, events, doctor, daemon. */
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
 import { duration, positiveNumber } from '../arguments.ts';
@@ -19,6 +19,8 @@ import { openSession, type Session } from '../session.ts';
 import { paint, styleOfState } from '../style.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
 import { fitText, printable } from '../text-width.ts';
+import { addUnitCommands } from './host-units.ts';
+import type { Scope } from '../../systemd/manager.ts';
 import { count, formatAge, formatBytes, formatDate } from '../units.ts';
 
 export function register(program: Command): void {
@@ -42,6 +44,8 @@ export function register(program: Command): void {
     )
     .option('--dry-run', 'only show what would be done with which guest, how long it would take, and why')
     .addOption(noWaitOption())
+    // For the unit of the guests: see src/systemd/units.ts.
+    .addOption(new Option('--for-shutdown <scope>').choices(['system', 'user']).hideHelp())
     .addHelpText(
       'after',
       '\nExamples:\n  $ stasis host save-all --budget 90s --dry-run\n  $ stasis host save-all --budget 90s',
@@ -56,6 +60,7 @@ export function register(program: Command): void {
     .addOption(noWaitOption())
     .addHelpText('after', '\nExample:\n  $ stasis host restore-all')
     .action(restoreAll);
+  addUnitCommands(host);
 
   registerCheck(host);
 
@@ -127,12 +132,19 @@ function renderStatus(status: HostStatus): string[] {
 interface SaveAllOptions extends MutationOptions {
   readonly budget?: number;
   readonly dryRun?: true;
+  readonly forShutdown?: Scope;
 }
 
 async function saveAll(options: SaveAllOptions, command: Command): Promise<void> {
   const session = await openSession(command);
   const { client, output } = session;
   const request = { budgetSeconds: options.budget };
+  if (options.forShutdown !== undefined) {
+    // It brings the C library along, which no other command has a use for.
+    const { endGuestsForShutdown } = await import('../host-shutdown.ts');
+    await endGuestsForShutdown(client, output, { ...request, scope: options.forShutdown });
+    return;
+  }
   if (options.dryRun === true) {
     const plan = await client.planSaveAll(request);
     output.print(plan, () => renderSaveAllPlan(plan, output.width));

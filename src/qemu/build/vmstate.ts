@@ -12,7 +12,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { StasisError } from '../../errors.ts';
-import { ENDING_WITH_US } from '../ending-with-us.ts';
+import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import type { DeviceState } from '../memory/memory-file.ts';
 import { waitFor } from '../wait.ts';
 import type { QemuBinary } from './binary.ts';
