@@ -27,6 +27,7 @@ export const ERRORS = {
   'disk-in-use': { http: 409, exit: 4 },
   'disk-changed': { http: 409, exit: 4 },
   'has-images': { http: 409, exit: 4 },
+  'idempotency-conflict': { http: 409, exit: 4 },
   // not possible on this host or with this guest
   'not-capturable': { http: 422, exit: 4 },
   unsupported: { http: 422, exit: 4 },

@@ -53,6 +53,7 @@ import { Health } from './health.ts';
 import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { RemoteAccess } from './remote.ts';
+import { Repeats } from './repeats.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
@@ -136,7 +137,11 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
-    { host, engine, audit, metrics, health, gate, remote, startedAt: new Date().toISOString() },
+    {
+      ...{ host, engine, audit, metrics, health, gate, remote },
+      repeats: new Repeats(catalog),
+      startedAt: new Date().toISOString(),
+    },
     logger,
   );
   stack.defer(() => rm(paths.socket, { force: true }));
