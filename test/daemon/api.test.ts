@@ -141,6 +141,7 @@ function valuesOf(schema: JsonSchema): fc.Arbitrary<unknown> {
         },
       );
     }
+    case undefined:
     default:
       return anything;
   }
@@ -185,7 +186,13 @@ const calls: fc.Arbitrary<Call> = fc.constantFrom(...routes).chain(({ path: temp
       const asked = new URLSearchParams(
         Object.entries(query).map(([key, value]): [string, string] => [key, String(value)]),
       );
-      return { ...rest, method, route, template, path: asked.size === 0 ? filled : `${filled}?${asked}` };
+      return {
+        ...rest,
+        method,
+        route,
+        template,
+        path: asked.size === 0 ? filled : `${filled}?${asked.toString()}`,
+      };
     });
 });
 
