@@ -30,6 +30,7 @@ export const ERRORS = {
   'has-images': { http: 409, exit: 4 },
   'image-protected': { http: 409, exit: 4 },
   'schedule-exists': { http: 409, exit: 4 },
+  'idempotency-conflict': { http: 409, exit: 4 },
   // not possible on this host or with this guest
   'not-capturable': { http: 422, exit: 4 },
   unsupported: { http: 422, exit: 4 },

@@ -385,7 +385,7 @@ export const AuditEntry = Type.Object(
     parameters: Type.Unknown({
       description: 'what was asked for, without secrets; too long, its size and SHA-256',
     }),
-    outcome: Type.String({ description: 'accepted, done, cancelled, or the code of an error' }),
+    outcome: Type.String({ description: 'accepted, repeated, done, cancelled, or the code of an error' }),
     operation: Nullable(Type.String()),
     request: Nullable(Type.String({ description: 'id of the request, as it is in the log' })),
     message: Nullable(Type.String()),

@@ -117,6 +117,10 @@ export interface OperationTable {
   finishedAt: string | null;
   /** who asked for it, JSON; null: the daemon itself */
   caller: Generated<string | null>;
+  /** whose request began it and by which key, if it had one: the same request again begins nothing */
+  requestKey: Generated<string | null>;
+  /** SHA-256 of what was asked for, hexadecimal */
+  requestHash: Generated<string | null>;
 }
 
 /** Who did what, in the order it was done; JSON columns as they were hashed. */
@@ -489,6 +493,17 @@ const audit: Migration = {
   },
 };
 
+const requestKeys: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table operations add column requestKey text`,
+      `alter table operations add column requestHash text`,
+      `create index operationsByRequest on operations (requestKey, createdAt) where requestKey is not null`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -503,4 +518,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0010-schedules': schedules,
   '0011-audit': audit,
   '0014-credentials': credentials,
+  '0015-request-keys': requestKeys,
 };

@@ -42,6 +42,7 @@ import {
 import { errorIn, readText, send, sendForJson, type Exchange, type Transport } from './exchange.ts';
 import { runOperation } from './operation-stream.ts';
 import type { Revive } from './reconnection.ts';
+import { KEY_HEADER, sendPatiently } from './retry.ts';
 import { parseWire } from './wire.ts';
 import type {
   CallOptions,
@@ -60,7 +61,8 @@ import type {
  * Every method rejects with a `StasisError`: the daemon's own, or `daemon-unreachable`. When `options.signal` is
  * aborted it rejects with the signal's reason. Methods that change something resolve with the result once the
  * work is done and reject with the operation's error when it failed or was cancelled; with `{ wait: false }`
- * they resolve with the `Operation` as soon as it is recorded.
+ * they resolve with the `Operation` as soon as it is recorded. Such a request brings a key by which the daemon knows it, so when
+ * its connection breaks it is sent again, as what only reads is; nothing else ever is.
  *
  * What it needs of its surroundings it is given: `StasisClient` has Node's sockets, `PageClient` a browser's fetch.
  */
@@ -530,7 +532,7 @@ export abstract class Client {
   // ---------------------------------------------------------------------------------------------------------------
 
   #get<T>(path: string, options: CallOptions): Promise<T> {
-    return sendForJson<T>(this.#transport, { method: 'GET', path, signal: options.signal });
+    return sendPatiently<T>(this.#transport, { method: 'GET', path, signal: options.signal }, this.#revive);
   }
 
   #act<O extends Waiting | NotWaiting>(
@@ -547,10 +549,11 @@ export abstract class Client {
     resultOf: (operation: Operation) => Result,
     options: O | undefined,
   ): Promise<Outcome<O, Result>> {
-    const exchange: Exchange = { ...request, signal: options?.signal };
+    const headers = { [KEY_HEADER]: options?.idempotencyKey ?? crypto.randomUUID() };
+    const exchange: Exchange = { ...request, headers, signal: options?.signal };
     const outcome =
       options?.wait === false
-        ? await sendForJson<Operation>(this.#transport, exchange)
+        ? await sendPatiently<Operation>(this.#transport, exchange, this.#revive)
         : resultOf(succeeded(await this.#run(exchange, options)));
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- TypeScript can't follow `Outcome` through a branch
     return outcome as Outcome<O, Result>;

@@ -13,13 +13,21 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Waiting extends CallOptions {
+export interface ChangeOptions extends CallOptions {
+  /**
+   * 1 to 128 printable characters of ASCII: the same request with the same key within 24 hours begins nothing again and resolves as
+   * the first does. Without it each call has a key of its own. Given by a program that may itself be started again.
+   */
+  readonly idempotencyKey?: string | undefined;
+}
+
+export interface Waiting extends ChangeOptions {
   /** called at once, on every change of phase or progress, and at the end */
   readonly onProgress?: ((operation: Operation) => void) | undefined;
   readonly wait?: true;
 }
 
-export interface NotWaiting extends CallOptions {
+export interface NotWaiting extends ChangeOptions {
   /** resolve as soon as the operation is recorded: from then on it ends even if the host loses power */
   readonly wait: false;
 }

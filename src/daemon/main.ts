@@ -65,6 +65,7 @@ import { endGuestsOnNotice } from './host-shutdown.ts';
 import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { RemoteAccess } from './remote.ts';
+import { Repeats } from './repeats.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
@@ -169,7 +170,11 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
-    { host, engine, audit, metrics, health, gate, remote, scrubber, startedAt: new Date().toISOString() },
+    {
+      ...{ host, engine, audit, metrics, health, gate, remote, scrubber },
+      repeats: new Repeats(catalog),
+      startedAt: new Date().toISOString(),
+    },
     logger,
   );
   if (service.socketDescriptor === undefined) stack.defer(() => rm(paths.socket, { force: true }));

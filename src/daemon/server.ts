@@ -33,6 +33,7 @@ import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
 import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
 import { admitByRules } from './admission.ts';
+import { answerRepeats } from './answer-repeats.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
@@ -89,6 +90,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     });
   });
   admitByRules(server, context);
+  answerRepeats(server, context);
   server.addHook('onResponse', (request, reply) =>
     recordCall(context, request, { outcome: reply.statusCode < 400 ? 'done' : String(reply.statusCode) }),
   );

@@ -25,6 +25,7 @@ import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
 import type { Metrics } from './metrics.ts';
 import type { RemoteAccess } from './remote.ts';
+import type { Repeats } from './repeats.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
@@ -32,6 +33,7 @@ export interface ViewContext {
   readonly engine: OperationEngine;
   readonly audit: AuditTrail;
   readonly gate: Gate;
+  readonly repeats: Repeats;
 }
 
 export interface DaemonContext extends ViewContext {

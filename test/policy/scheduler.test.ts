@@ -149,7 +149,16 @@ const BUSY: LiveOperation = {
   record: {
     ...{ id: '', procedure: 'save-all', parent: null, guest: null, guestName: '(host)', image: null },
     ...{ committed: 0, args: '', plan: '', steps: '', warnings: '', outcomes: '', error: null },
-    ...{ settled: 0, createdAt: '', finishedAt: null, caller: null, kind: 'save-all', state: 'running' },
+    ...{
+      settled: 0,
+      createdAt: '',
+      finishedAt: null,
+      caller: null,
+      requestKey: null,
+      requestHash: null,
+      kind: 'save-all',
+      state: 'running',
+    },
   },
 };
 
