@@ -124,12 +124,13 @@ async function absorb(
   const parent = await getLayer(host.catalog, layer.parent);
   await unseal(host.catalog, [into.id]);
   if (open === undefined) {
-    await host.imageTool.rebase({
-      path: into.path,
-      backing: parent.path,
-      backingFormat: parent.format,
-      unsafe: false,
-    });
+    // After a power cut the header may name the parent already, and not all that was copied be there: it begins anew.
+    const standOn = (below: LayerRecord, unsafe: boolean) =>
+      host.imageTool.rebase({
+        ...{ path: into.path, backing: below.path, backingFormat: below.format, unsafe },
+      });
+    await standOn(layer, true);
+    await standOn(parent, false);
   } else {
     // After a crash the job may have ended already: then QEMU's chain says so.
     if ((await backingChain(open.qmp, nodeName(into.id))).includes(nodeName(layer.id))) {

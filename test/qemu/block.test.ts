@@ -181,3 +181,13 @@ test(
     assert.equal(await isRunning(qmp), true);
   },
 );
+
+test('what was merged is in the file when the job has ended, whatever becomes of QEMU then', async () => {
+  await using lab = await Lab.open();
+  const { guest, qmp, paths, flat } = await launchWithChain(lab);
+  const [root, , head] = paths;
+  await streamInto(qmp, { jobId: 'merge', node: 'head', baseNode: 'root', backingFile: root });
+  process.kill(guest.pid, 'SIGKILL');
+  await guest.exited;
+  assert.ok(await lab.images.compare({ path: flat, format: 'qcow2' }, { path: head, format: 'qcow2' }));
+});

@@ -7,7 +7,12 @@ import { holdDisks } from '../process/run-state.ts';
 /** How often a job is asked for its progress, of which QEMU sends no event. */
 const POLL_INTERVAL_MS = 500;
 
-const JOB_EVENTS = ['BLOCK_JOB_READY', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'] as const;
+const JOB_EVENTS = [
+  'BLOCK_JOB_READY',
+  'BLOCK_JOB_PENDING',
+  'BLOCK_JOB_COMPLETED',
+  'BLOCK_JOB_CANCELLED',
+] as const;
 type JobEventName = (typeof JOB_EVENTS)[number] & EventName;
 
 export interface BlockJobOptions {
@@ -67,6 +72,17 @@ export class BlockJob implements AsyncDisposable {
     await this.#next('BLOCK_JOB_READY', this.#options.signal);
   }
 
+  /** Waits until nothing is missing but the change of the chain (a job that was started with `auto-finalize` off). */
+  async pending(): Promise<void> {
+    await this.#next('BLOCK_JOB_PENDING', this.#options.signal);
+  }
+
+  /** Tells a pending job to change the chain, and waits for its end. Not to be interrupted. */
+  async finalize(): Promise<void> {
+    await this.#qmp.execute('job-finalize', { id: this.#options.jobId });
+    await this.#next('BLOCK_JOB_COMPLETED', undefined);
+  }
+
   /** Waits for the end. */
   async completed(): Promise<void> {
     await this.#next('BLOCK_JOB_COMPLETED', this.#options.signal);
@@ -104,7 +120,8 @@ export class BlockJob implements AsyncDisposable {
         throw jobError(jobId, event.data.error);
       }
       if (event.event === wanted) {
-        onProgress?.({ bytesDone: event.data.offset, bytesTotal: event.data.len });
+        if (event.event !== 'BLOCK_JOB_PENDING')
+          onProgress?.({ bytesDone: event.data.offset, bytesTotal: event.data.len });
         return;
       }
       if (this.#hasEnded) throw new StasisError('interrupted', `the block job ${jobId} was cancelled`);
@@ -113,7 +130,7 @@ export class BlockJob implements AsyncDisposable {
 
   async #eventOrPoll(signal: AbortSignal | undefined): Promise<QmpEvent<JobEventName> | undefined> {
     try {
-      return await this.#watch.next(({ data }) => data.device === this.#options.jobId, {
+      return await this.#watch.next((event) => jobOf(event) === this.#options.jobId, {
         signal,
         timeoutMs: POLL_INTERVAL_MS,
       });
@@ -123,9 +140,16 @@ export class BlockJob implements AsyncDisposable {
     }
   }
 
-  #isEnd({ event, data }: QmpEvent<JobEventName>): boolean {
-    return data.device === this.#options.jobId && event !== 'BLOCK_JOB_READY';
+  #isEnd(event: QmpEvent<JobEventName>): boolean {
+    return (
+      jobOf(event) === this.#options.jobId &&
+      (event.event === 'BLOCK_JOB_COMPLETED' || event.event === 'BLOCK_JOB_CANCELLED')
+    );
   }
+}
+
+function jobOf({ data }: QmpEvent<JobEventName>): string {
+  return 'id' in data ? data.id : data.device;
 }
 
 function jobError(jobId: string, desc: string): StasisError {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { BlockJob, type BlockJobOptions } from './block-job.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { StasisError } from '../../errors.ts';
 import { isRunning, resumeGuest } from '../process/run-state.ts';
 
 export interface CommitIntermediateOptions extends BlockJobOptions {
@@ -43,6 +44,10 @@ export interface StreamOptions extends BlockJobOptions {
 
 /**
  * Merges layers upwards: copies into `node` what lies between it and `baseNode`, and takes that out of the chain.
+ *
+ * QEMU 10.0 flushes nothing when a stream ends: where what was copied is in the file, it keeps in memory, while the file's header
+ * names the new backing file already. A QEMU that was killed then left a file that reads as if nothing had been copied, and
+ * what it was copied from was gone. So the node is flushed before the chain changes, and after.
  * @throws StasisError as `commitIntermediate`; what was copied by then stays, harmless
  */
 export async function streamInto(qmp: QmpClient, options: StreamOptions): Promise<void> {
@@ -52,10 +57,20 @@ export async function streamInto(qmp: QmpClient, options: StreamOptions): Promis
       device: options.node,
       ...(options.baseNode === undefined ? {} : { 'base-node': options.baseNode }),
       ...(options.backingFile === undefined ? {} : { 'backing-file': options.backingFile }),
+      'auto-finalize': false,
       ...speedOf(options),
     });
   await using job = await BlockJob.start(qmp, options, start);
-  await job.completed();
+  await job.pending();
+  await flushNode(qmp, options.node);
+  await job.finalize();
+  await flushNode(qmp, options.node);
+}
+
+/** Writes what QEMU still has in memory of a node, and syncs its file. QMP has no command for it. */
+async function flushNode(qmp: QmpClient, node: string): Promise<void> {
+  const said = await qmp.execute('human-monitor-command', { 'command-line': `qemu-io ${node} "flush"` });
+  if (said.trim() !== '') throw new StasisError('storage-failed', `${node} can't be flushed: ${said.trim()}`);
 }
 
 export interface CommitActiveOptions extends BlockJobOptions {

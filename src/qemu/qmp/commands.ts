@@ -278,7 +278,7 @@ export interface Commands {
     undefined,
     readonly { readonly 'cpu-index': number; readonly 'thread-id': number; readonly 'qom-path': string }[]
   >;
-  /** What a person would type; the answer is text for one. */
+  /** What a person would type; the answer is text for one. For what QMP has no command for. */
   'human-monitor-command': Command<{ readonly 'command-line': string }, string>;
   pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, Nothing>;
 
@@ -341,6 +341,7 @@ export interface Commands {
       readonly 'base-node'?: string;
       readonly 'backing-file'?: string;
       readonly speed?: number;
+      readonly 'auto-finalize'?: boolean;
     },
     Nothing
   >;
@@ -348,6 +349,7 @@ export interface Commands {
   'query-block-jobs': Command<undefined, readonly BlockJobInfo[]>;
   'query-jobs': Command<undefined, readonly JobInfo[]>;
   'job-complete': Command<{ readonly id: string }, Nothing>;
+  'job-finalize': Command<{ readonly id: string }, Nothing>;
   'job-cancel': Command<{ readonly id: string }, Nothing>;
   'job-dismiss': Command<{ readonly id: string }, Nothing>;
 
@@ -414,6 +416,7 @@ export interface Events {
   readonly GUEST_PANICKED: { readonly action: string };
   readonly MIGRATION: { readonly status: MigrationStatus };
   readonly MIGRATION_PASS: { readonly pass: number };
+  readonly BLOCK_JOB_PENDING: { readonly id: string };
   readonly BLOCK_JOB_READY: BlockJobEvent;
   readonly BLOCK_JOB_COMPLETED: BlockJobEvent & { readonly error?: string };
   readonly BLOCK_JOB_CANCELLED: BlockJobEvent;
