@@ -43,6 +43,7 @@ test('the bare guest proves its memory and disks, and notices a disk that is of 
   assert.equal(seen, 1);
   assert.deepEqual(firstMismatch, { disk: 'vdb', memory: counter, onDisk: 0 });
   await witness.hammer('on');
+  while ((await witness.status()).counter === counter); // until it has written to both again
   await lab.client.stop('web1');
   await lab.client.start('web1');
   await using again = await lab.witness('web1');

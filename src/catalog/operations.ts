@@ -6,6 +6,8 @@ import type { OperationTable } from './schema.ts';
 export type OperationRecord = Selectable<OperationTable>;
 
 const KEPT_OPERATIONS = 1000;
+/** For so long a request that is sent again is known. */
+const REQUESTS_KNOWN_MS = 24 * 3600 * 1000;
 
 export async function insertOperation(catalog: Catalog, operation: OperationRecord): Promise<void> {
   await catalog
@@ -35,6 +37,24 @@ export async function findOperation(catalog: Catalog, id: string): Promise<Opera
   return catalog.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
 }
 
+/** What a request with this key began within the last 24 hours. */
+export async function findRequested(
+  catalog: Catalog,
+  requestKey: string,
+): Promise<OperationRecord | undefined> {
+  return catalog
+    .selectFrom('operations')
+    .selectAll()
+    .where('requestKey', '=', requestKey)
+    .where('createdAt', '>', dayBefore(new Date()))
+    .orderBy('createdAt', 'desc')
+    .executeTakeFirst();
+}
+
+function dayBefore(now: Date): string {
+  return new Date(now.getTime() - REQUESTS_KNOWN_MS).toISOString();
+}
+
 /** Newest first. */
 export async function listOperations(
   catalog: Catalog,
@@ -60,11 +80,12 @@ export async function unsettledOperations(catalog: Catalog, guest?: string): Pro
   return query.orderBy('createdAt', 'desc').orderBy('id', 'desc').execute();
 }
 
-/** Finished operations are history, and history has a limit. */
+/** Finished operations are history, and history has a limit, which is not below what requests are known by. */
 export async function trimOperations(catalog: Catalog): Promise<void> {
   await catalog
     .deleteFrom('operations')
     .where('settled', '=', 1)
+    .where('createdAt', '<', dayBefore(new Date()))
     .where('id', 'not in', (select) =>
       select.selectFrom('operations').select('id').orderBy('createdAt', 'desc').limit(KEPT_OPERATIONS),
     )

@@ -28,8 +28,8 @@ export interface Transport {
   /**
    * Sends a request and resolves once the head of its reply is here, whatever it says.
    *
-   * @throws `daemon-unreachable` when nobody answers or the connection broke, also while the body is read; the
-   *   signal's reason when it is aborted
+   * @throws `daemon-unreachable` when nobody answers or the connection broke, also while the body is read, with `details.sent`
+   *   when the daemon may have got the request; the signal's reason when it is aborted
    */
   send(exchange: Exchange): Promise<Reply>;
 }

@@ -7,6 +7,7 @@ import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { readText, send, type Exchange, type Reply, type Transport } from './exchange.ts';
 import { Reconnection, type Revive } from './reconnection.ts';
+import { isRepeatable, wasSent } from './retry.ts';
 import { readSse } from './sse.ts';
 import { parseWire } from './wire.ts';
 
@@ -17,7 +18,7 @@ export interface Watching {
 
 /**
  * Sends `exchange` and resolves with the operation once it is done, failed or cancelled: how it ended is for the
- * caller to judge. A request is sent once; only the watching is ever repeated.
+ * caller to judge. When the connection breaks the watching is repeated; the request, only before its answer and if it may be.
  *
  * @throws the daemon's refusal; `daemon-unreachable`; the reason of the exchange's signal. The signal ends the
  *   watching, never the operation.
@@ -30,6 +31,7 @@ export async function runOperation(
   const reconnection = new Reconnection(watching.revive, exchange.signal);
   let attempt: Exchange = streamed(exchange);
   let known: string | undefined;
+  let sent = false;
   for (;;) {
     try {
       const reply = await send(transport, attempt);
@@ -42,9 +44,10 @@ export async function runOperation(
       }
       throw new StasisError('daemon-unreachable', 'the daemon ended the stream before the operation ended');
     } catch (error) {
-      if (known === undefined) throw error;
+      sent ||= wasSent(error);
+      if (known === undefined && !(sent && isRepeatable(exchange))) throw error;
       await reconnection.after(error);
-      attempt = streamed({ method: 'GET', path: known, signal: exchange.signal });
+      if (known !== undefined) attempt = streamed({ method: 'GET', path: known, signal: exchange.signal });
     }
   }
 }

@@ -56,7 +56,8 @@ async function sendByFetch(base: URL, exchange: Exchange): Promise<Reply> {
       body: bodyOf(exchange, response),
     };
   } catch (error) {
-    throw failureOf(exchange, error);
+    // A browser doesn't tell whether it got through. What changes something is taken to have; what only reads needn't wait.
+    throw failureOf(exchange, error, exchange.method !== 'GET');
   }
 }
 
@@ -71,16 +72,17 @@ async function* bodyOf(exchange: Exchange, response: Response): AsyncGenerator<U
       yield value;
     }
   } catch (error) {
-    throw failureOf(exchange, error);
+    throw failureOf(exchange, error, true);
   } finally {
     // Of a stream that ended or broke there is nothing to cancel, and nobody to tell.
     reader.cancel().catch(() => undefined);
   }
 }
 
-function failureOf({ signal }: Exchange, error: unknown): unknown {
+function failureOf({ signal }: Exchange, error: unknown, sent: boolean): unknown {
   if (signal?.aborted === true) return signal.reason;
   return new StasisError('daemon-unreachable', `the connection to Stasis is lost: ${messageOf(error)}`, {
+    details: sent ? { sent } : {},
     cause: error,
   });
 }

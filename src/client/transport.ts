@@ -24,8 +24,9 @@ export function nodeTransport(endpoint: Endpoint): Transport {
 }
 
 async function sendByNode(endpoint: Endpoint, exchange: Exchange): Promise<Reply> {
+  let sent = false;
   try {
-    const request = await open(endpoint, exchange);
+    const request = await open(endpoint, exchange, () => (sent = true));
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       request.once('response', resolve);
       request.on('error', reject); // `on`: the connection may break again while the body is read
@@ -33,7 +34,7 @@ async function sendByNode(endpoint: Endpoint, exchange: Exchange): Promise<Reply
     });
     return replyOf(endpoint, exchange, response);
   } catch (error) {
-    throw failureOf(endpoint, exchange, error);
+    throw failureOf(endpoint, exchange, error, sent);
   }
 }
 
@@ -89,11 +90,12 @@ async function* bodyOf(
   try {
     yield* response as AsyncIterable<Uint8Array>;
   } catch (error) {
-    throw failureOf(endpoint, exchange, error);
+    throw failureOf(endpoint, exchange, error, true);
   }
 }
 
-async function open(endpoint: Endpoint, exchange: Exchange): Promise<ClientRequest> {
+/** @param connected called when there is a connection: from then on the request may reach the daemon */
+async function open(endpoint: Endpoint, exchange: Exchange, connected?: () => void): Promise<ClientRequest> {
   exchange.signal?.throwIfAborted();
   const options: RequestOptions = {
     method: exchange.method,
@@ -111,15 +113,18 @@ async function open(endpoint: Endpoint, exchange: Exchange): Promise<ClientReque
   };
   if (endpoint.kind === 'https') {
     const { url, authority, identity } = endpoint;
-    return process.getBuiltinModule('node:https').request(url, {
+    const request = process.getBuiltinModule('node:https').request(url, {
       ...options,
       ...(authority === undefined ? {} : { ca: authority }),
       ...(identity === undefined ? {} : { cert: identity.certificate, key: identity.key }),
       minVersion: 'TLSv1.3',
       agent: false,
     });
+    if (connected !== undefined) request.once('socket', (socket) => socket.once('secureConnect', connected));
+    return request;
   }
   const socket = await connectUnix(endpoint.path, exchange.signal);
+  connected?.();
   return httpRequest({ ...options, createConnection: () => socket });
 }
 
@@ -142,13 +147,13 @@ export async function connectUnix(path: string, signal?: AbortSignal): Promise<S
 }
 
 /** Why an exchange broke off, told to the person who asked for it. */
-function failureOf(endpoint: Endpoint, exchange: Exchange, error: unknown): unknown {
+function failureOf(endpoint: Endpoint, exchange: Exchange, error: unknown, sent = false): unknown {
   if (exchange.signal?.aborted === true) return exchange.signal.reason;
   if (error instanceof StasisError) return error;
   const where = formatEndpoint(endpoint);
   const { reason, hint } = diagnose(endpoint, errnoOf(error), error);
   return new StasisError('daemon-unreachable', `no Stasis daemon answers at ${where}: ${reason}`, {
-    details: { endpoint: where, ...(hint === undefined ? {} : { hint }) },
+    details: { endpoint: where, ...(hint === undefined ? {} : { hint }), ...(sent ? { sent } : {}) },
     cause: error,
   });
 }

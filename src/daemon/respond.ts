@@ -24,11 +24,18 @@ export async function submit<Args, Plan>(
   request: { kind: OperationKind; procedure: Procedure<Args, Plan>; subject: Subject; args: Args },
 ): Promise<Operation> {
   const caller = JSON.stringify(await callerOf(reply.request.raw));
-  const { id } = await context.engine.submit(request.procedure, { ...request, caller });
+  const tag = await context.repeats.tagOf(reply.request);
+  const { id } = await context.engine.submit(request.procedure, { ...request, caller, request: tag });
+  if (tag !== undefined) context.repeats.isRecorded(tag);
   const { guestName, image } = context.engine.live(id)?.record ?? request.subject;
   await recordCall(context, reply.request, {
     ...{ outcome: 'accepted', operation: id, guest: guestName, image },
   });
+  return answerWith(context, reply, id);
+}
+
+/** An operation as the answer to a request for it. */
+export async function answerWith(context: ViewContext, reply: FastifyReply, id: string): Promise<Operation> {
   void reply.header('location', `/v1/operations/${id}`);
   if (acceptsStream(reply)) return streamOperation(context, reply, id);
   void reply.status(202);

@@ -8,7 +8,13 @@ import { connectUnix } from '../client/transport.ts';
 import { StasisError, messageOf } from '../errors.ts';
 
 /** Neither cookie nor origin: the daemon knows its callers by the socket. */
-const REQUEST_HEADERS = ['accept', 'content-type', 'content-length', 'last-event-id'] as const;
+const REQUEST_HEADERS = [
+  'accept',
+  'content-type',
+  'content-length',
+  'last-event-id',
+  'idempotency-key',
+] as const;
 const REPLY_HEADERS = ['content-type', 'content-length', 'location', 'cache-control'] as const;
 const CHANNEL_HEADERS = [
   'upgrade',
@@ -46,7 +52,7 @@ export async function forward(
   response.on('close', () => onward.destroy());
   const reply = new Promise<IncomingMessage>((resolve, reject) => {
     onward.once('response', resolve);
-    onward.on('error', (error) => reject(unreachable(error)));
+    onward.on('error', (error) => reject(unreachable(error, { sent: true })));
   });
   reply.catch(() => undefined); // the pipeline may fail first, of the same cause
   await pipeline(request, onward);
@@ -92,8 +98,9 @@ async function connectDaemon(path: string): Promise<Socket> {
   }
 }
 
-function unreachable(error: unknown): StasisError {
+function unreachable(error: unknown, details?: { readonly sent: true }): StasisError {
   return new StasisError('daemon-unreachable', `the daemon does not answer: ${messageOf(error)}`, {
+    details,
     cause: error,
   });
 }

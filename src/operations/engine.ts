@@ -57,6 +57,14 @@ export interface EngineOptions {
   readonly killGuest?: (guest: string) => Promise<void>;
 }
 
+/** What tells a request that is sent again from another. */
+export interface RequestTag {
+  /** the caller and the key it chose */
+  readonly key: string;
+  /** of what is asked for: SHA-256, hexadecimal */
+  readonly hash: string;
+}
+
 export interface Submission<Args> {
   /** what the user asked for; the procedure may be another's, as a start that restores */
   readonly kind: OperationKind;
@@ -64,6 +72,8 @@ export interface Submission<Args> {
   readonly args: Args;
   /** who asks, as JSON; without it the daemon itself */
   readonly caller?: string;
+  /** by which request, if that may be sent again */
+  readonly request?: RequestTag | undefined;
 }
 
 export class OperationEngine {
@@ -260,7 +270,7 @@ export class OperationEngine {
     submission: Submission<Args>,
     parent: string | null,
   ): RunningOperation {
-    const { subject, caller = null } = submission;
+    const { subject, caller = null, request } = submission;
     const record: OperationRecord = {
       id: newId(),
       kind: submission.kind,
@@ -281,6 +291,8 @@ export class OperationEngine {
       createdAt: new Date().toISOString(),
       finishedAt: null,
       caller,
+      requestKey: request?.key ?? null,
+      requestHash: request?.hash ?? null,
     };
     return new RunningOperation(this.#shared(), procedure, record, false);
   }
@@ -443,6 +455,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
     } catch (error) {
       throw this.#explain(error);
     }
+    await this.failpoint('record:after');
     this.#shared.started(this);
     this.#shared.log.info({}, `${this.#what} begins`);
     await this.#publishState();

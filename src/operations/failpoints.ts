@@ -2,7 +2,8 @@
  * Named places where a test can make the world end. `STASIS_FAILPOINT=save/switch:before=kill` kills the daemon the
  * way a power cut does just before that step of a save; `=error` lets the step fail; `=guest` kills the guest's QEMU;
  * `=halt` lets the daemon stand still (SIGSTOP) until it gets SIGCONT, so that a test can change the world meanwhile.
- * Every journaled step has two, `KIND/STEP:before` and `KIND/STEP:after`; a few more stand inside a pause, where
+ * Every journaled step has two, `KIND/STEP:before` and `KIND/STEP:after`; `KIND/record:after` stands where an operation is
+ * recorded and nobody has been told of it; a few more stand inside a pause, where
  * nothing may be journaled. `STASIS_FAILPOINT_FILE=PATH` names a file that says the same and is read at each of them, so
  * that a daemon can be given others while it runs. Off unless one of the variables is set.
  */

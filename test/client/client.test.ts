@@ -14,8 +14,18 @@ describe('a request', () => {
     await using daemon = await FakeDaemon.start([json(200, [guest])]);
     assert.deepEqual(await daemon.client.listGuests(), [guest]);
     assert.deepEqual(daemon.received, [
-      { method: 'GET', url: '/v1/guests', accept: 'application/json', body: undefined },
+      { method: 'GET', url: '/v1/guests', accept: 'application/json', key: undefined, body: undefined },
     ]);
+  });
+
+  test('that only reads is sent again when its connection broke, also within the reply', async () => {
+    await using daemon = await FakeDaemon.start([
+      (reply) => reply.destroy(),
+      (reply) => reply.writeHead(200, { 'content-length': 100 }).write('[', () => reply.destroy()),
+      json(200, [guest]),
+    ]);
+    assert.deepEqual(await daemon.client.listGuests(), [guest]);
+    assert.equal(daemon.received.length, 3);
   });
 
   test('escapes the names it is about', async () => {
@@ -79,9 +89,12 @@ describe('a mutation', () => {
     );
     assert.equal(result.name, 'web1');
     assert.deepEqual(states, ['running', 'done']);
-    assert.deepEqual(daemon.received, [
-      { method: 'POST', url: '/v1/guests/web1/start', accept: 'text/event-stream', body: { fresh: true } },
-    ]);
+    const [{ key, ...received } = {}, ...more] = daemon.received;
+    assert.deepEqual(received, {
+      ...{ method: 'POST', url: '/v1/guests/web1/start', accept: 'text/event-stream', body: { fresh: true } },
+    });
+    assert.match(key ?? '', /^[\da-f-]{36}$/);
+    assert.deepEqual(more, []);
   });
 
   test('of the default image names none', async () => {
@@ -140,10 +153,28 @@ describe('a mutation', () => {
     assert.equal(daemon.received[1]?.url, '/v1/operations/op9');
   });
 
-  test('that broke off unacknowledged is not repeated', async () => {
+  test('that broke off unanswered is sent again with its key, and others have others', async () => {
+    await using daemon = await FakeDaemon.start([
+      (reply) => reply.destroy(),
+      (reply) => reply.destroy(),
+      stream('operation', [done]),
+    ]);
+    await daemon.client.start('web1');
+    await daemon.client.start('web1');
+    const [first, ...keys] = daemon.received.map(({ key }) => key);
+    assert.equal(first?.length, 36);
+    assert.deepEqual(keys.slice(0, 2), [first, first]);
+    assert.notEqual(keys[2], first);
+  });
+
+  test('for which no operation is recorded is sent once', async () => {
     await using daemon = await FakeDaemon.start([(reply) => reply.destroy()]);
-    await assert.rejects(daemon.client.start('web1'), { code: 'daemon-unreachable' });
-    assert.equal(daemon.received.length, 1);
+    await assert.rejects(daemon.client.revokeCredential('alice'), { code: 'daemon-unreachable' });
+    await assert.rejects(daemon.client.cancelOperation('op1'), { code: 'daemon-unreachable' });
+    assert.deepEqual(
+      daemon.received.map(({ key }) => key),
+      [undefined, undefined],
+    );
   });
 
   test('left by its signal goes on in the daemon', async () => {

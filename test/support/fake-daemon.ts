@@ -12,6 +12,8 @@ export interface Received {
   readonly method: string;
   readonly url: string;
   readonly accept: string | undefined;
+  /** its idempotency key */
+  readonly key: string | undefined;
   readonly body: unknown;
 }
 
@@ -56,6 +58,7 @@ export class FakeDaemon implements AsyncDisposable {
       method: request.method ?? '',
       url: request.url ?? '',
       accept: request.headers.accept,
+      key: keyOf(request),
       body: body === '' ? undefined : JSON.parse(body),
     });
     answer?.(reply, request);
@@ -68,6 +71,11 @@ export class FakeDaemon implements AsyncDisposable {
     });
     await rm(this.#directory, { recursive: true });
   }
+}
+
+function keyOf({ headers }: IncomingMessage): string | undefined {
+  const key = headers['idempotency-key'];
+  return typeof key === 'string' ? key : undefined;
 }
 
 export function json(status: number, document: unknown): Answer {
@@ -95,6 +103,7 @@ export function operation(fields: Partial<Operation> = {}): Operation {
     kind: 'save',
     guest: 'web1',
     image: 'img',
+    schedule: null,
     state: 'running',
     phase: 'memory',
     bytesDone: 0,

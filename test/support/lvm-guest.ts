@@ -82,7 +82,7 @@ async function makeProjectDisk(directory: string): Promise<void> {
 const projectDisk = (directory: string) => join(directory, 'project.ext4');
 
 /** Packages that the program needs, and what its tests need; Node.js itself is part of the guest. */
-async function packages(): Promise<string[]> {
+export async function packages(): Promise<string[]> {
   // npm's own file, in its documented format.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as {
