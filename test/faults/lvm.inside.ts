@@ -18,7 +18,6 @@ if (process.env['STASIS_FAULTS'] === 'all') {
     'faults on logical volumes',
     [
       ['live save', 'pause:before-switch', 'kill'],
-      ['restore', 'load:before', 'kill'],
       ['delete in the middle of the tree, running', 'remove-layer:before', 'kill'],
     ],
     BOTH_VOLUMES,
