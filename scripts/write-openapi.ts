@@ -14,7 +14,7 @@ const path = join(import.meta.dirname, '../openapi.json');
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion
 const nothing = { host: {}, engine: {}, startedAt: '' } as DaemonContext;
 
-const server = await buildServer(nothing, pino({ level: 'silent' }));
+const { server } = await buildServer(nothing, pino({ level: 'silent' }));
 const document = `${JSON.stringify(server.swagger(), null, 2)}\n`;
 await server.close();
 

@@ -12,12 +12,16 @@ export const ERRORS = {
   'guest-not-found': { http: 404, exit: 3 },
   'image-not-found': { http: 404, exit: 3 },
   'operation-not-found': { http: 404, exit: 3 },
+  'credential-not-found': { http: 404, exit: 3 },
   'not-found': { http: 404, exit: 1 },
   // not allowed
   unauthorized: { http: 401, exit: 1 },
+  forbidden: { http: 403, exit: 1 },
+  'too-many-requests': { http: 429, exit: 1 },
   // not possible in this state
   'guest-exists': { http: 409, exit: 4 },
   'image-exists': { http: 409, exit: 4 },
+  'credential-exists': { http: 409, exit: 4 },
   'invalid-state': { http: 409, exit: 4 },
   busy: { http: 409, exit: 4 },
   'disk-in-use': { http: 409, exit: 4 },

@@ -79,9 +79,13 @@ export function describeCaller(
     readonly uid: number | null;
     readonly user: string | null;
     readonly session: string | null;
+    readonly address?: string | null;
+    readonly credential?: string | null;
   } | null,
 ): string {
   if (caller === null) return 'the daemon';
+  if (caller.via === 'https')
+    return `${caller.credential ?? 'nobody known'}, from ${caller.address ?? 'elsewhere'}`;
   const who = caller.user ?? (caller.uid === null ? 'unknown' : `uid ${caller.uid}`);
   return caller.session === null ? who : `${who}, page ${caller.session}`;
 }

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { QUICK_BOOT } from './support/lab.ts';
 import { Witness, WitnessError } from './support/witness.ts';
 
 // The guest that all other tests build on, without Stasis: what it witnesses must be true.
@@ -38,7 +39,7 @@ class Machine implements AsyncDisposable {
     const options = [
       ['-accel', 'tcg', '-machine', 'q35', '-m', '128', '-nodefaults', '-display', 'none', '-no-reboot'],
       ['-kernel', join(guestDir, 'vmlinuz'), '-initrd', join(guestDir, 'initrd.gz')],
-      ['-append', `console=ttyS0 quiet ${cmdline}`],
+      ['-append', `console=ttyS0 quiet ${QUICK_BOOT.join(' ')} ${cmdline}`],
       ['-serial', `unix:${this.#consolePath},server=on,wait=off`],
       ['-qmp', `unix:${this.#qmpPath},server=on,wait=off`],
       ['-drive', `if=virtio,format=qcow2,file=${join(directory, 'a.qcow2')}`],

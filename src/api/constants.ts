@@ -26,3 +26,7 @@ export type DriverName = (typeof DRIVER_NAMES)[number];
 
 /** Which session of the page a request is for: `stasis web` says it to the daemon. */
 export const WEB_SESSION_HEADER = 'stasis-web-session';
+
+/** What somebody may do, each including those before it: look, save and restore, everything. */
+export const ROLES = ['viewer', 'operator', 'admin'] as const;
+export type Role = (typeof ROLES)[number];

@@ -10,6 +10,7 @@ import {
   FALLBACKS,
   GUEST_STATES,
   LIVE_METHODS,
+  NAME_PATTERN,
   ON_BOOT,
   ON_SHUTDOWN,
 } from './constants.ts';
@@ -76,6 +77,7 @@ export const Guest = Type.Object(
     lastImageAt: Nullable(Type.String()),
     currentImage: Nullable(Type.String({ description: "the image that the guest's present derives from" })),
     policy: Ref<Policy>('Policy'),
+    labels: Type.Array(Type.String(), { description: 'by which some are let see it' }),
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
@@ -251,6 +253,7 @@ export const OperationKind = Literals(
   'define',
   'undefine',
   'policy',
+  'labels',
   'start',
   'shutdown',
   'stop',
@@ -338,12 +341,14 @@ export const AuditEntry = Type.Object(
     kind: Literals('call', 'outcome', 'trim'),
     caller: Nullable(
       Type.Object({
-        via: Literals('socket', 'web'),
+        via: Literals('socket', 'web', 'https'),
         uid: Nullable(Type.Integer()),
         gid: Nullable(Type.Integer()),
         pid: Nullable(Type.Integer()),
         user: Nullable(Type.String()),
         session: Nullable(Type.String(), 'of the page, by a name that opens nothing'),
+        address: Type.Optional(Nullable(Type.String(), 'of another machine')),
+        credential: Type.Optional(Nullable(Type.String(), 'whose token or certificate it was')),
       }),
       'who it was; null: the daemon itself',
     ),
@@ -596,6 +601,10 @@ export const StartRequest = Type.Object(
 );
 export const ShutdownRequest = Type.Object(
   { timeoutSeconds: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 3600 })) },
+  { additionalProperties: false },
+);
+export const LabelsRequest = Type.Object(
+  { labels: Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 }) },
   { additionalProperties: false },
 );
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });

@@ -18,13 +18,18 @@ export async function countGuests(catalog: Catalog): Promise<number> {
   return count;
 }
 
-/** @throws StasisError `guest-not-found` */
-export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
-  const guest = await catalog
+/** By name or UUID. */
+export async function findGuest(catalog: Catalog, name: string): Promise<GuestRecord | undefined> {
+  return catalog
     .selectFrom('guests')
     .selectAll()
     .where((where) => where.or([where('name', '=', name), where('uuid', '=', name)]))
     .executeTakeFirst();
+}
+
+/** @throws StasisError `guest-not-found` */
+export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
+  const guest = await findGuest(catalog, name);
   if (guest === undefined) {
     throw new StasisError('guest-not-found', `there is no guest "${name}"; \`stasis guests\` lists them`, {
       guest: name,

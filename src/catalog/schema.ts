@@ -1,5 +1,5 @@
 /** The tables, as Kysely sees them, and the migrations that make them. JSON columns are text, checked by who writes them. */
-import type { DriverName } from '../api/constants.ts';
+import type { DriverName, Role } from '../api/constants.ts';
 import type { OperationKind } from '../api/schemas.ts';
 import { sql, type ColumnType, type Generated, type Kysely } from 'kysely';
 import type { Migration } from 'kysely/migration';
@@ -188,6 +188,22 @@ export interface SaveRunTable {
   durationMs: number;
 }
 
+/** What opens the daemon to somebody on another machine. */
+export interface CredentialTable {
+  id: string;
+  name: string;
+  kind: 'token' | 'certificate';
+  /** SHA-256, hexadecimal: of a token's secret, or of the whole certificate, its fingerprint */
+  secretHash: string;
+  role: Role;
+  /** JSON list: only guests with one of these labels; null: all guests */
+  labels: string | null;
+  createdAt: string;
+  expiresAt: string;
+  revokedAt: string | null;
+  lastUsedAt: string | null;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -202,6 +218,7 @@ export interface Tables {
   writeTrial: WriteTrialTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
+  credentials: CredentialTable;
 }
 
 const initial: Migration = {
@@ -324,6 +341,15 @@ const tpm: Migration = {
   },
 };
 
+const credentials: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table credentials (
+      id text primary key, name text not null unique, kind text not null check (kind in ('token', 'certificate')),
+      secretHash text not null unique, role text not null, labels text, createdAt text not null, expiresAt text not null,
+      revokedAt text, lastUsedAt text) strict`.execute(db);
+  },
+};
+
 /**
  * The indexes hold what is summed over all images and layers, so that a sum reads no manifest: SQLite takes the value of an
  * expression from an index that has it (https://sqlite.org/expridx.html); `statistics.ts` must write it the same way.
@@ -359,4 +385,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
   '0011-audit': audit,
+  '0014-credentials': credentials,
 };

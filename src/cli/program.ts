@@ -15,7 +15,7 @@ interface Group {
 const GROUPS: readonly Group[] = [
   {
     heading: 'Guests:',
-    commands: ['define', 'undefine', 'guests', 'show', 'policy'],
+    commands: ['define', 'undefine', 'guests', 'show', 'policy', 'label'],
     load: () => import('./commands/guests.ts'),
   },
   {
@@ -52,6 +52,11 @@ const GROUPS: readonly Group[] = [
     heading: 'The host and its daemon:',
     commands: ['web'],
     load: () => import('./commands/web.ts'),
+  },
+  {
+    heading: 'The host and its daemon:',
+    commands: ['remote', 'login', 'logout'],
+    load: () => import('./commands/remote.ts'),
   },
   {
     heading: 'Help:',

@@ -1,6 +1,6 @@
 /** What every command begins with: the options that hold for all of them, and a client for the daemon they mean. */
 import type { Command } from 'commander';
-import { chosenEndpoint, sessionEndpoint } from '../client/connect.ts';
+import { chosenEndpoint, sessionEndpoint, type Endpoint } from '../client/connect.ts';
 import { StasisClient } from '../client/stasis-client.ts';
 import { sessionPaths } from '../paths.ts';
 import { Output } from './output.ts';
@@ -27,9 +27,16 @@ export async function openSession(command: Command): Promise<Session> {
   const { json = false, connect } = command.optsWithGlobals<GlobalOptions>();
   const output = new Output(json);
   const chosen = chosenEndpoint(connect);
-  if (chosen !== undefined) return { client: new StasisClient({ connect: chosen }), output };
+  if (chosen !== undefined) return { client: new StasisClient({ connect: await complete(chosen) }), output };
   await startSessionDaemon();
   return { client: new StasisClient({ connect: sessionEndpoint(), revive: startSessionDaemon }), output };
+}
+
+/** An address of another machine, with what this user has for it. Only then is it looked for. */
+async function complete(endpoint: Endpoint): Promise<Endpoint> {
+  if (endpoint.kind === 'unix') return endpoint;
+  const { withKnown } = await import('./remotes.ts');
+  return withKnown(endpoint);
 }
 
 function startSessionDaemon(signal?: AbortSignal): Promise<void> {

@@ -19,6 +19,13 @@ import type {
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
+import type {
+  Credential,
+  CredentialRequest,
+  NewCredential,
+  RemoteRequest,
+  RemoteStatus,
+} from '../api/remote.ts';
 import { StasisError } from '../errors.ts';
 import {
   followAudit,
@@ -205,6 +212,16 @@ export abstract class Client {
     );
   }
 
+  /** Changes who may see a guest, where not everybody may see all. */
+  setLabels<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    labels: readonly string[],
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    const path = `${guestPath(guest)}/labels`;
+    return this.#mutate({ method: 'PUT', path, body: { labels } }, guestOf, options);
+  }
+
   // Disks -------------------------------------------------------------------------------------------------------
 
   /** Every disk of a guest with all its layers and what holds each: one round trip. */
@@ -325,6 +342,43 @@ export abstract class Client {
   /** What this host can do, what it can't, and how to enable it. */
   doctor(options: CallOptions = {}): Promise<Doctor> {
     return this.#get('/v1/doctor', options);
+  }
+
+  /** Access from other machines: whether it is on, and where. */
+  remoteStatus(options: CallOptions = {}): Promise<RemoteStatus> {
+    return this.#get('/v1/remote', options);
+  }
+
+  /** Lets other machines in, from now on and after each start of the daemon. */
+  turnOnRemote(request: RemoteRequest, options: CallOptions = {}): Promise<RemoteStatus> {
+    const exchange: Exchange = { method: 'PUT', path: '/v1/remote', body: request, signal: options.signal };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** Lets no other machine in any more. */
+  turnOffRemote(options: CallOptions = {}): Promise<RemoteStatus> {
+    return sendForJson(this.#transport, { method: 'DELETE', path: '/v1/remote', signal: options.signal });
+  }
+
+  listCredentials(options: CallOptions = {}): Promise<Credential[]> {
+    return this.#get('/v1/credentials', options);
+  }
+
+  /** A new token or certificate. The secret in the answer is told this once. */
+  grantCredential(request: CredentialRequest, options: CallOptions = {}): Promise<NewCredential> {
+    const exchange: Exchange = {
+      method: 'POST',
+      path: '/v1/credentials',
+      body: request,
+      signal: options.signal,
+    };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** Lets nobody in by it any more. @returns all credentials as they are then */
+  revokeCredential(name: string, options: CallOptions = {}): Promise<Credential[]> {
+    const path = `/v1/credentials/${encodeURIComponent(name)}`;
+    return sendForJson(this.#transport, { method: 'DELETE', path, signal: options.signal });
   }
 
   /** Can the daemon do its work, and why not. */

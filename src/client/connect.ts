@@ -6,7 +6,15 @@ import { sessionPaths, systemPaths } from '../paths.ts';
 
 export type Endpoint =
   | { readonly kind: 'unix'; readonly path: string }
-  | { readonly kind: 'https'; readonly url: URL };
+  | {
+      readonly kind: 'https';
+      readonly url: URL;
+      /** PEM of the only authority that is believed; none: those that the system believes */
+      readonly authority?: string | undefined;
+      readonly token?: string | undefined;
+      /** PEM, in place of a token */
+      readonly identity?: { readonly certificate: string; readonly key: string } | undefined;
+    };
 
 /**
  * The endpoint that `unix:PATH` or `https://HOST[:PORT]` names; a relative path is relative to the working

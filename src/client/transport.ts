@@ -102,12 +102,22 @@ async function open(endpoint: Endpoint, exchange: Exchange): Promise<ClientReque
       host: endpoint.kind === 'https' ? endpoint.url.host : 'stasis',
       accept: 'application/json',
       ...(exchange.body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(endpoint.kind === 'https' && endpoint.token !== undefined
+        ? { authorization: `Bearer ${endpoint.token}` }
+        : {}),
       ...exchange.headers,
     },
     ...(exchange.signal === undefined ? {} : { signal: exchange.signal }),
   };
   if (endpoint.kind === 'https') {
-    return process.getBuiltinModule('node:https').request(endpoint.url, options);
+    const { url, authority, identity } = endpoint;
+    return process.getBuiltinModule('node:https').request(url, {
+      ...options,
+      ...(authority === undefined ? {} : { ca: authority }),
+      ...(identity === undefined ? {} : { cert: identity.certificate, key: identity.key }),
+      minVersion: 'TLSv1.3',
+      agent: false,
+    });
   }
   const socket = await connectUnix(endpoint.path, exchange.signal);
   return httpRequest({ ...options, createConnection: () => socket });
@@ -149,13 +159,28 @@ function diagnose(
   error: unknown,
 ): { reason: string; hint?: string } {
   if (endpoint.kind === 'https') {
-    const hint =
-      'a daemon does not serve https itself yet: forward its socket, e.g. ssh -L /tmp/s.sock:SOCKET HOST';
-    return { reason: messageOf(error), hint };
+    const known = errno === undefined ? undefined : TLS_DIAGNOSES[errno];
+    return known ?? { reason: messageOf(error) };
   }
   const known = errno === undefined ? undefined : SOCKET_DIAGNOSES[errno];
   return known ?? { reason: messageOf(error) };
 }
+
+const UNKNOWN_AUTHORITY = {
+  reason: 'nobody whom this host trusts vouches for it',
+  hint: 'give `stasis login` the fingerprint that `stasis remote status` tells on the host of the daemon',
+};
+const TLS_DIAGNOSES: Readonly<Record<string, { reason: string; hint?: string }>> = {
+  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_AUTHORITY,
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNKNOWN_AUTHORITY,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_AUTHORITY,
+  ERR_TLS_CERT_ALTNAME_INVALID: {
+    reason: 'its certificate is for other names',
+    hint: 'connect to one of those, or add this one with `stasis remote setup --name` on the host of the daemon',
+  },
+  ECONNREFUSED: { reason: 'nobody listens there', hint: 'on the host of the daemon: stasis remote setup' },
+};
 
 const SOCKET_DIAGNOSES: Readonly<Record<string, { reason: string; hint?: string }>> = {
   ENOENT: { reason: 'there is no socket', hint: 'start it with: stasis daemon' },

@@ -1,19 +1,20 @@
 /**
  * Who calls. On the unix socket the kernel says it: the process at the other end as it was when it connected
  * (SO_PEERCRED, unix(7)). A request that came by `stasis web` is that process's, and tells which browser's session it
- * is for; whoever can open the socket could say so as well, but only of itself.
+ * is for; whoever can open the socket could say so as well, but only of itself. From another machine it is a credential.
  */
 import { execFile } from 'node:child_process';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { endianness } from 'node:os';
+import { TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
 import koffi from 'koffi';
 import { WEB_SESSION_HEADER } from '../api/constants.ts';
 
 export interface Caller {
   /** by which way */
-  readonly via: 'socket' | 'web';
+  readonly via: 'socket' | 'web' | 'https';
   readonly uid: number | null;
   readonly gid: number | null;
   readonly pid: number | null;
@@ -21,6 +22,10 @@ export interface Caller {
   readonly user: string | null;
   /** which session of the page, by a name that opens nothing */
   readonly session: string | null;
+  /** from which address of another machine */
+  readonly address: string | null;
+  /** whose token or certificate it was; null also when it was not good */
+  readonly credential: string | null;
 }
 
 /** <asm-generic/socket.h>, the same on x86-64 and arm64 */
@@ -36,8 +41,17 @@ const users = new Map<number, Promise<string | null>>();
 
 type Credentials = Pick<Caller, 'uid' | 'gid' | 'pid'>;
 
+/** Remembers whose credential a request came with. */
+export function nameCredential(request: IncomingMessage, credential: string): void {
+  credentialsOfRequests.set(request, credential);
+}
+
+const credentialsOfRequests = new WeakMap<IncomingMessage, string>();
+
 /** Who sent a request. Never fails: what can't be known is null. */
-export async function callerOf({ socket, headers }: IncomingMessage): Promise<Caller> {
+export async function callerOf(request: IncomingMessage): Promise<Caller> {
+  const { socket, headers } = request;
+  if (socket instanceof TLSSocket) return remoteCaller(request);
   const known = credentials.get(socket) ?? readCredentials(socket);
   credentials.set(socket, known);
   const told = headers[WEB_SESSION_HEADER];
@@ -47,7 +61,15 @@ export async function callerOf({ socket, headers }: IncomingMessage): Promise<Ca
     ...known,
     user: known.uid === null ? null : await userName(known.uid),
     session,
+    address: null,
+    credential: null,
   };
+}
+
+function remoteCaller(request: IncomingMessage): Caller {
+  const address = request.socket.remoteAddress ?? null;
+  const credential = credentialsOfRequests.get(request) ?? null;
+  return { via: 'https', uid: null, gid: null, pid: null, user: null, session: null, address, credential };
 }
 
 function readCredentials(socket: Socket): Credentials {

@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events';
 import { write } from 'node:fs';
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
@@ -16,6 +16,7 @@ import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
+import { labelsProcedure } from '../guests/labels.ts';
 import {
   pauseProcedure,
   resetProcedure,
@@ -49,10 +50,12 @@ import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { compactInBackground } from './compaction.ts';
+import { Gate } from './gate.ts';
 import { Health } from './health.ts';
 import { endGuestsOnNotice } from './host-shutdown.ts';
 import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
+import { RemoteAccess } from './remote.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
@@ -150,13 +153,17 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   compactInBackground(host, engine, settings);
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
-  const server = await buildServer(
-    { host, engine, audit, metrics, health, startedAt: new Date().toISOString() },
+  const gate = new Gate(catalog, settings.access);
+  const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
+  const { server, handlers } = await buildServer(
+    { host, engine, audit, metrics, health, gate, remote, startedAt: new Date().toISOString() },
     logger,
   );
   if (service.socketDescriptor === undefined) stack.defer(() => rm(paths.socket, { force: true }));
   stack.defer(() => server.close());
-  await listen(server, paths.socket, service);
+  stack.use(remote);
+  await listen(server, paths, service, settings.access.length > 0);
+  await remote.begin(handlers);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
@@ -200,6 +207,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(defineProcedure(host));
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
+  engine.register(labelsProcedure());
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));
@@ -249,15 +257,23 @@ async function collectAfterReader(host: Host, engine: OperationEngine, uuid: str
 }
 
 /** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's, unless systemd listens on it for us. */
-async function listen(server: Server, path: string, { socketDescriptor }: Service): Promise<void> {
-  if (socketDescriptor !== undefined) {
+async function listen(
+  server: Server,
+  { run, socket }: Paths,
+  { socketDescriptor }: Service,
+  forOthers: boolean,
+): Promise<void> {
+  if (socketDescriptor === undefined) {
+    await rm(socket, { force: true });
+    await withShortSocketPath(socket, (short) => server.listen({ path: short }));
+  } else {
     // Fastify's own way asks the socket for an address, which one that was handed over doesn't have in Node.
     server.server.listen({ fd: socketDescriptor });
     await once(server.server, 'listening');
-    return;
   }
-  await rm(path, { force: true });
-  await withShortSocketPath(path, (short) => server.listen({ path: short }));
+  // Whoever comes is asked who they are: with nobody else who may come, they needn't even reach it.
+  await chmod(socket, forOthers ? 0o666 : 0o600);
+  await chmod(run, forOthers ? 0o711 : 0o700);
 }
 
 /** @throws StasisError `invalid-request` */

@@ -7,6 +7,7 @@ import { EventStream } from './event-stream.ts';
 import { acceptsStream } from './respond.ts';
 import { Failure, type Routes } from './routes-guests.ts';
 import type { LiveOperation } from '../operations/engine.ts';
+import { inOrder, seen } from './sight.ts';
 import { operationSummary, type ViewContext } from './views.ts';
 
 const Query = Type.Object({
@@ -39,21 +40,37 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request, reply) => {
       const { guest, limit, since, operations } = request.query;
+      const sight = await context.gate.sightOf(request.raw);
       if (!acceptsStream(reply)) {
-        return since === undefined
-          ? lastEvents(catalog, Number(limit ?? 100), guest)
-          : eventsAfter(catalog, Number(since), Number(limit ?? PAGE));
+        const listed =
+          since === undefined
+            ? await lastEvents(catalog, Number(limit ?? 100), guest)
+            : await eventsAfter(catalog, Number(since), Number(limit ?? PAGE));
+        return seen(listed, (event) => sight.ofName(event.guest));
       }
       using stream = new EventStream(reply);
+      const ifSeen = inOrder(sight, (error) => {
+        request.log.error({ err: error }, 'a stream of events ended');
+        stream[Symbol.dispose]();
+      });
       const send = (event: Event) => {
-        if (guest === undefined || event.guest === guest) stream.send('event', event, event.id);
+        if (guest !== undefined && event.guest !== guest) return;
+        ifSeen(
+          () => sight.ofName(event.guest),
+          () => stream.send('event', event, event.id),
+        );
       };
+      const progress = progressTo(stream, guest);
+      const tellProgress = (running: LiveOperation) =>
+        ifSeen(
+          () => sight.ofOperation(running.record),
+          () => progress(running),
+        );
       // Listen first, replay then: what happens meanwhile waits, and nothing is lost or told twice.
       let replayed = Number(request.headers['last-event-id'] ?? since ?? Number.MAX_SAFE_INTEGER);
       const waiting: Event[] = [];
       let live = false;
-      const stopOperations =
-        operations === 'true' ? engine.listenToAll(progressTo(stream, guest)) : () => undefined;
+      const stopOperations = operations === 'true' ? engine.listenToAll(tellProgress) : () => undefined;
       const stop = events.listen((event) => (live ? send(event) : waiting.push(event)));
       try {
         for (;;) {

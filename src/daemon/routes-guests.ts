@@ -5,7 +5,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import Type, { type Static } from 'typebox';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { ErrorReply, Guest, Operation } from '../api/schemas.ts';
-import { DefineRequest, PolicyRequest, Ref, ShutdownRequest, StartRequest } from '../api/schemas.ts';
+import {
+  DefineRequest,
+  LabelsRequest,
+  PolicyRequest,
+  Ref,
+  ShutdownRequest,
+  StartRequest,
+} from '../api/schemas.ts';
 import { getGuest, listGuests } from '../catalog/guests.ts';
 import { findImage } from '../catalog/images.ts';
 import { bootProcedure } from '../guests/boot.ts';
@@ -17,6 +24,7 @@ import {
   shutdownProcedure,
   stopProcedure,
 } from '../guests/power.ts';
+import { labelsProcedure } from '../guests/labels.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { undefineProcedure } from '../images/undefine.ts';
 import { subjectOf, submit } from './respond.ts';
@@ -42,7 +50,13 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
   routes.get(
     '/v1/guests',
     { schema: { summary: 'All guests', response: { 200: Type.Array(GuestRef), default: Failure } } },
-    async () => guestViews(context, await listGuests(catalog)),
+    async (request) => {
+      const sight = await context.gate.sightOf(request.raw);
+      return guestViews(
+        context,
+        (await listGuests(catalog)).filter((guest) => sight.of(guest)),
+      );
+    },
   );
 
   routes.get(
@@ -105,6 +119,25 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
       submit(context, reply, {
         kind: 'policy',
         procedure: policyProcedure(),
+        subject: await subjectOf(context, request.params.guest),
+        args: request.body,
+      }),
+  );
+
+  routes.put(
+    '/v1/guests/:guest/labels',
+    {
+      schema: {
+        summary: 'Change who may see a guest',
+        params: GuestParams,
+        body: LabelsRequest,
+        response: Accepted,
+      },
+    },
+    async (request, reply) =>
+      submit(context, reply, {
+        kind: 'labels',
+        procedure: labelsProcedure(),
         subject: await subjectOf(context, request.params.guest),
         args: request.body,
       }),

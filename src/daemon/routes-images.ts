@@ -31,7 +31,13 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
         response: { 200: Type.Array(ImageRef), default: Failure },
       },
     },
-    async () => imageViews(context, await listGuests(catalog), await listImages(catalog)),
+    async (request) => {
+      const sight = await context.gate.sightOf(request.raw);
+      const guests = (await listGuests(catalog)).filter((guest) => sight.of(guest));
+      const shown = new Set(guests.map(({ uuid }) => uuid));
+      const images = (await listImages(catalog)).filter(({ guest }) => shown.has(guest));
+      return imageViews(context, guests, images);
+    },
   );
 
   routes.get(

@@ -5,6 +5,7 @@ import { Ref } from '../api/schemas.ts';
 import { listOperations } from '../catalog/operations.ts';
 import { acceptsStream, currentView, streamOperation } from './respond.ts';
 import { Failure, type Routes } from './routes-guests.ts';
+import { seen } from './sight.ts';
 import { operationSummary, type ViewContext } from './views.ts';
 
 const OperationRef = Ref<Operation>('Operation');
@@ -22,8 +23,10 @@ export function operationRoutes(routes: Routes, context: ViewContext): void {
         response: { 200: Type.Array(OperationRef), default: Failure },
       },
     },
-    async () => {
-      const records = await listOperations(host.catalog, LISTED);
+    async (request) => {
+      const sight = await context.gate.sightOf(request.raw);
+      const listed = await listOperations(host.catalog, LISTED);
+      const records = await seen(listed, (record) => sight.ofOperation(record));
       const running = records.filter(({ state }) => state === 'running');
       const ended = records.filter(({ state }) => state !== 'running');
       return [...running, ...ended].map((record) => operationSummary(record, engine.live(record.id)));

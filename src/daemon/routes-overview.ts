@@ -6,6 +6,7 @@ import { getGuest, listGuests } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { listOperations } from '../catalog/operations.ts';
 import { Failure, GuestParams, type Routes } from './routes-guests.ts';
+import { seen } from './sight.ts';
 import { guestViews, imageViews, operationSummary, type ViewContext } from './views.ts';
 
 const LISTED_OPERATIONS = 50;
@@ -22,12 +23,18 @@ export function overviewRoutes(routes: Routes, context: ViewContext): void {
         response: { 200: Ref<Overview>('Overview'), default: Failure },
       },
     },
-    async (): Promise<Overview> => ({
+    async (request): Promise<Overview> => {
+      const sight = await context.gate.sightOf(request.raw);
       // First: what changes while the rest is read is told by the events after it.
-      lastEvent: await lastEventId(catalog),
-      guests: await guestViews(context, await listGuests(catalog)),
-      operations: engine.running().map((live) => operationSummary(live.record, live)),
-    }),
+      const lastEvent = await lastEventId(catalog);
+      const guests = (await listGuests(catalog)).filter((guest) => sight.of(guest));
+      const running = await seen(engine.running(), ({ record }) => sight.ofOperation(record));
+      return {
+        lastEvent,
+        guests: await guestViews(context, guests),
+        operations: running.map((live) => operationSummary(live.record, live)),
+      };
+    },
   );
 
   routes.get(

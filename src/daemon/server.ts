@@ -1,6 +1,7 @@
 /** The HTTP server: schemas, one error shape, OpenAPI, and the routes. */
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyError } from 'fastify';
 import {
   AuditEntry,
@@ -28,6 +29,8 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
+import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
+import { admitByRules } from './admission.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
@@ -39,12 +42,13 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
-import { channelUpgrades } from './upgrades.ts';
+import { remoteRoutes } from './routes-remote.ts';
+import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
 
-export type Server = Awaited<ReturnType<typeof buildServer>>;
+export type Server = Awaited<ReturnType<typeof buildServer>>['server'];
 
 export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
   const server = Fastify({
@@ -78,6 +82,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
       return answered.promise;
     });
   });
+  admitByRules(server, context);
   server.addHook('onResponse', (request, reply) =>
     recordCall(context, request, { outcome: reply.statusCode < 400 ? 'done' : String(reply.statusCode) }),
   );
@@ -110,6 +115,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     GuestOverview,
     HostStatus,
     Doctor,
+    RemoteStatus,
+    Credential,
+    NewCredential,
   ])
     server.addSchema(schema);
   await server.register(swagger, {
@@ -137,16 +145,25 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });
-  const endChannels = channelUpgrades(server.server, context);
+  const channels = openChannels(context);
+  server.server.on('upgrade', channels.upgrade);
   server.addHook('preClose', (done) => {
-    endChannels();
+    channels.end();
     server.server.closeAllConnections(); // Fastify itself does so only where it has listened itself
     done();
   });
   await server.ready();
-  return server;
+  return {
+    server,
+    /** for those who come another way than by the server's own socket */
+    handlers: {
+      request: (request: IncomingMessage, response: ServerResponse) => server.routing(request, response),
+      upgrade: channels.upgrade,
+    },
+  };
 }
 
 /** What Fastify finds wrong with a request is the client's mistake, told in the one error model. */

@@ -5,10 +5,22 @@ import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { LineCounter, parseDocument } from 'yaml';
+import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 
 const strict = { additionalProperties: false } as const;
+
+const AccessRight = {
+  role: Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] }),
+  labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { minItems: 1 })),
+};
+const AccessSetting = Type.Union([
+  Type.Object({ user: Type.String(), ...AccessRight }, strict),
+  Type.Object({ group: Type.String(), ...AccessRight }, strict),
+]);
+/** What a user of this host, or all of a group, may do; `labels`: with guests that have one of them. */
+export type AccessSetting = Static<typeof AccessSetting>;
 
 const SettingsFile = Type.Object(
   {
@@ -26,6 +38,7 @@ const SettingsFile = Type.Object(
     ),
     policy: Type.Optional(Type.Partial(Policy, strict)),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
+    access: Type.Optional(Type.Array(AccessSetting)),
   },
   strict,
 );
@@ -43,6 +56,8 @@ export interface Settings {
   readonly policy: Partial<Policy>;
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
+  /** the first that fits a user of this host holds */
+  readonly access: readonly AccessSetting[];
 }
 
 const FILE = 'stasis.yaml';
@@ -65,7 +80,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {}, policy = {}, minFree = GIB } = checked(parseYaml(text, file), file);
+  const { disks = {}, policy = {}, access = [], minFree = GIB } = checked(parseYaml(text, file), file);
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -75,6 +90,7 @@ export function parseSettings(text: string, file: string): Settings {
     },
     policy,
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
+    access,
   };
 }
 

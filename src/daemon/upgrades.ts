@@ -2,12 +2,14 @@
  * Connections that become a guest's channel, both ways: its serial line (`…/console`) or its VNC display (`…/display`).
  * `Upgrade: stasis-console` and `stasis-display` are the raw bytes; `Upgrade: websocket` wraps them, for browsers.
  */
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, WebSocketServer } from 'ws';
 import { getGuest, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { recordChannel } from './audit-calls.ts';
+import { CHANNEL_RULE } from './access.ts';
+import { admitChannel } from './admission.ts';
 import { serialLine, type SerialLines } from './console.ts';
 import { joinDisplay, openDisplay } from './display.ts';
 import type { ViewContext } from './views.ts';
@@ -19,15 +21,18 @@ const LARGEST_MESSAGE_BYTES = 1024 ** 2;
 /** How a channel that is open is joined to the client's stream. */
 type Join = (client: Duplex) => void;
 
-/**
- * Serves channels on the HTTP server's upgrades.
- * @returns how to end all of them: a server waits for its connections before it closes
- */
-export function channelUpgrades(server: Server, context: ViewContext): () => void {
+export interface Channels {
+  /** Serves what an HTTP server is asked to upgrade. */
+  readonly upgrade: (request: IncomingMessage, client: Duplex, head: Buffer) => void;
+  /** Ends all of them: a server waits for its connections before it closes. */
+  readonly end: () => void;
+}
+
+export function openChannels(context: ViewContext): Channels {
   const clients = new Set<Duplex>();
   const lines: SerialLines = new Map();
   const sockets = new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
-  server.on('upgrade', (request: IncomingMessage, client: Duplex, head: Buffer) => {
+  const upgrade: Channels['upgrade'] = (request, client, head) => {
     clients.add(client);
     client.on('close', () => clients.delete(client));
     client.on('error', () => client.destroy());
@@ -37,10 +42,11 @@ export function channelUpgrades(server: Server, context: ViewContext): () => voi
       else join(switched(client, protocol));
     };
     serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
-  });
-  return () => {
+  };
+  const end = () => {
     for (const client of clients) client.destroy();
   };
+  return { upgrade, end };
 }
 
 /** Opens the channel that is asked for: what can't be had is still answered as an error. */
@@ -58,6 +64,7 @@ async function openChannel(
   const tell = (outcome: string) =>
     recordChannel(context, request, { guest: guest.slice(0, 200), channel: channel ?? '', outcome });
   try {
+    await admitChannel(context, request, CHANNEL_RULE, guest);
     const join = await joinerOf(context, lines, await getGuest(context.host.catalog, guest), channel);
     await tell('done');
     return { protocol, join };

@@ -16,20 +16,24 @@ import type { LiveOperation, OperationEngine, Step } from '../operations/engine.
 import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
 import { guestState } from './guest-state.ts';
+import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
 import type { Metrics } from './metrics.ts';
+import type { RemoteAccess } from './remote.ts';
 import { fromStored } from '../stored.ts';
 
 export interface ViewContext {
   readonly host: Host;
   readonly engine: OperationEngine;
   readonly audit: AuditTrail;
+  readonly gate: Gate;
 }
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
   readonly metrics: Metrics;
   readonly health: Health;
+  readonly remote: RemoteAccess;
 }
 
 export async function guestViews(
@@ -74,6 +78,7 @@ export async function guestViews(
       lastImageAt: images?.lastAt ?? null,
       currentImage: names.get(record.currentImage ?? '') ?? null,
       policy: policyOf(host, record),
+      labels: [...(definition.labels ?? [])],
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,

@@ -58,6 +58,7 @@ const DefinitionInput = Type.Object(
     agent: Type.Optional(Type.Boolean()),
     tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
+    labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 })),
     /** when the guest has had one elsewhere */
     generation: Type.Optional(Type.String({ pattern: UUID })),
     qemu: Type.Optional(Type.Object({ args: Type.Array(Type.String()) }, strict)),
@@ -85,6 +86,8 @@ export interface Definition extends Memory, MachineDetails, Devices {
   readonly tpm?: boolean;
   /** what the guest has of its own: policy.ts says what holds where it has none */
   readonly policy: Partial<Policy>;
+  /** who may see it, where not everybody may see all */
+  readonly labels?: readonly string[];
   /** id of this life of the guest: it changes when the guest goes back in time or is cloned, so that it reseeds its randomness */
   readonly generation?: string;
   /** the image of another guest that this one was made from: its disks stand on that guest's */
@@ -140,6 +143,7 @@ export async function pinDefinition(
     agent: read.agent ?? false,
     tpm: read.tpm ?? false,
     policy: read.policy ?? {},
+    ...(read.labels === undefined ? {} : { labels: [...new Set(read.labels)] }),
     generation: (read.generation ?? randomUUID()).toLowerCase(),
     qemu: { args: read.qemu?.args ?? [] },
   };

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { fromStored } from '../../src/stored.ts';
 import { AgentShell } from './agent-shell.ts';
-import type { Lab } from './lab.ts';
+import { QUICK_BOOT, type Lab } from './lab.ts';
 
 const run = promisify(execFile);
 
@@ -49,7 +49,7 @@ export async function startDebian(lab: Lab, name: string): Promise<void> {
     boot: {
       kernel: join(BUILT, 'load/vmlinuz'),
       initrd: join(BUILT, 'load/initrd.gz'),
-      cmdline: 'console=ttyS0 quiet mitigations=off cryptomgr.notests',
+      cmdline: `console=ttyS0 quiet ${QUICK_BOOT.join(' ')}`,
     },
     disks: [{ name: 'root', path: root, format: 'qcow2' }],
     agent: true,

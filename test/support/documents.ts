@@ -21,6 +21,7 @@ export function aGuest(fields: Partial<Guest> = {}): Guest {
       timeLimitSeconds: 300,
       fallback: 'none',
     },
+    labels: [],
     machine: 'pc-q35-10.0',
     cpu: 'host-model',
     accelerator: 'kvm',

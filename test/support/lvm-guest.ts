@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
+import { QUICK_BOOT } from './lab.ts';
 
 const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, '../..');
@@ -101,7 +102,7 @@ async function boot(directory: string, command: readonly string[], signal: Abort
       'none',
     ],
     ['-no-reboot', '-kernel', join(GUEST, 'vmlinuz'), '-initrd', join(GUEST, 'initrd.gz')],
-    ['-append', `console=ttyS0 quiet mitigations=off cryptomgr.notests panic=-1 run=${command.join(',')}`],
+    ['-append', `console=ttyS0 quiet ${QUICK_BOOT.join(' ')} panic=-1 run=${command.join(',')}`],
     ['-serial', `file:${log}`, '-device', 'virtio-serial-pci'],
     ['-chardev', `file,id=output,path=${output}`, '-device', 'virtserialport,chardev=output,nr=1'],
     ...[join(GUEST, 'system.ext4'), projectDisk(directory)].map(readonlyDrive),

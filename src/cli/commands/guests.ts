@@ -89,6 +89,19 @@ Example:
   $ stasis policy web1 --on-boot restore --on-shutdown save --order 10`,
     )
     .action(policy);
+
+  program
+    .command('label')
+    .summary('who may see a guest')
+    .description(
+      'Gives a guest labels in place of those that it has, or prints them when none is given. A credential for some labels sees only guests that have one of them.',
+    )
+    .argument('<guest>')
+    .argument('[labels...]')
+    .option('--none', 'take all of them away')
+    .addOption(noWaitOption())
+    .addHelpText('after', '\nExamples:\n  $ stasis label web1 web production\n  $ stasis label web1 --none')
+    .action(label);
 }
 
 async function define(
@@ -186,6 +199,26 @@ async function policy(guest: string, options: PolicyOptions, command: Command): 
     run: (waiting) => client.setPolicy(guest, changes, waiting),
     document: (changed) => changed.policy,
     text: (changed) => renderPolicy(changed.policy),
+  });
+}
+
+async function label(
+  guest: string,
+  labels: string[],
+  options: MutationOptions & { readonly none?: true },
+  command: Command,
+): Promise<void> {
+  const session = await openSession(command);
+  const { client, output } = session;
+  if (labels.length === 0 && options.none !== true) {
+    const current = (await client.getGuest(guest)).labels;
+    output.print(current, () => current);
+    return;
+  }
+  await mutate(session, options, {
+    run: (waiting) => client.setLabels(guest, labels, waiting),
+    document: (changed) => changed.labels,
+    text: (changed) => changed.labels,
   });
 }
 
