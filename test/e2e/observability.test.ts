@@ -106,7 +106,7 @@ describe('a guest that is saved, and somebody who looks at it', () => {
       user: userInfo().username,
     };
     const [call] = entries.filter(({ outcome }) => outcome === 'image-exists');
-    assert.deepEqual(call?.caller, { via: 'socket', ...own, session: null });
+    assert.deepEqual(call?.caller, { via: 'socket', ...own, session: null, address: null, credential: null });
     assert.deepEqual(call?.parameters, { name: 'first', live: true });
     const paused = entries.filter(({ action }) => action.endsWith('pause'));
     assert.deepEqual(

@@ -48,11 +48,7 @@ export class AgentShell implements AsyncDisposable {
 
   /** Runs a program to its end. @returns what it printed @throws Error when it fails */
   async run(path: string, ...args: readonly string[]): Promise<string> {
-    const started = await this.#ask<{ pid: number }>('guest-exec', {
-      path,
-      arg: args,
-      'capture-output': true,
-    });
+    const started = await this.start(path, ...args);
     for (;;) {
       const ended = await this.#ask<Ended>('guest-exec-status', { pid: started.pid });
       const text = (encoded = ''): string => Buffer.from(encoded, 'base64').toString('utf8');
@@ -61,6 +57,11 @@ export class AgentShell implements AsyncDisposable {
         throw new Error(`${path} ${args.join(' ')} failed in the guest: ${text(ended['err-data'])}`);
       await delay(POLL_MS);
     }
+  }
+
+  /** Starts a program, which may be the last thing that the system does. */
+  async start(path: string, ...args: readonly string[]): Promise<{ readonly pid: number }> {
+    return this.#ask('guest-exec', { path, arg: args, 'capture-output': true });
   }
 
   async #ask<T>(

@@ -155,7 +155,7 @@ export class SystemdHost implements AsyncDisposable {
   /** `systemctl reboot`, to the end of the next boot. */
   async reboot(): Promise<void> {
     const down = consoleSays(this.#lab, NAME, 'reboot: Restarting system');
-    await this.systemctl('reboot');
+    await this.#shell?.start('/usr/bin/systemctl', 'reboot');
     await this.#disconnect();
     await down;
     await this.#connect();
