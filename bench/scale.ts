@@ -28,6 +28,8 @@ async function measure(guests: number, images: number): Promise<void> {
       ['stasis guests, whole process, ms', await median(() => command('guests'))],
       ['stasis images --json, whole process, ms', await median(() => command('images', '--json'))],
       ['GET /v1/images, ms', await median(() => lab.client.listSaveImages())],
+      ['GET /v1/host, ms', await median(() => lab.client.hostStatus())],
+      ['GET /metrics, ms', await median(() => lab.client.metrics())],
     ] as const;
     process.stdout.write(
       `${guests} guests, ${images} images: daemon ${residentMiB.toFixed(0)} MiB resident after listing them\n`,

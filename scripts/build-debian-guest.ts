@@ -5,12 +5,24 @@
  * left as it is.
  *
  * What a system is made of stands in debian-guest/, what all have in `base`, the rest in a folder of the variant's name:
- * `packages`, one a line; `files/`, copied over the root; `units`, lines of `enable` or `mask` and names of systemd units.
+ * `packages`, one a line; `files/`, copied over the root; `units`, lines of `enable` or `mask` and names of systemd units;
+ * `preferences` of apt, for a variant that takes something from the release's backports.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import {
+  access,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -68,7 +80,11 @@ async function build(variant: string, work: string): Promise<void> {
 
 /** A whole system, installed as Debian installs it, as root.tar. */
 async function bootstrap(variant: string, work: string): Promise<void> {
-  const { suite, sources } = await mirrors();
+  const preferences = join(SOURCES, variant, 'preferences');
+  const hasPreferences = await exists(preferences);
+  const { suite, sources } = await mirrors(
+    hasPreferences ? ['updates', 'security', 'backports'] : ['updates', 'security'],
+  );
   const parts = [join(SOURCES, 'base'), join(SOURCES, variant)];
   const packages = (await Promise.all(parts.map((part) => linesOf(join(part, 'packages'))))).flat();
   const aptOptions = join(work, 'apt.conf');
@@ -84,6 +100,7 @@ async function bootstrap(variant: string, work: string): Promise<void> {
       ...['--quiet', '--variant=essential', '--format=tar', `--include=${[KERNEL, ...packages].join(',')}`],
       ...[`--aptopt=${aptOptions}`, '--dpkgopt=force-unsafe-io'],
       ...UNREAD.map((path) => `--dpkgopt=path-exclude=${path}`),
+      ...(hasPreferences ? [`--setup-hook=copy-in ${preferences} /etc/apt/preferences.d`] : []),
       ...hooks.map((hook) => `--customize-hook=${hook}`),
       ...[suite, join(work, 'root.tar'), join(work, 'sources.list')],
     ],
@@ -110,13 +127,13 @@ async function hooksOf(part: string, work: string): Promise<string[]> {
   return [`tar-in ${files} /`, ...units.map((line) => `chroot "$1" systemctl --quiet ${line}`)];
 }
 
-/** This machine's release and where it gets it from, updates included. */
-async function mirrors(): Promise<{ suite: string; sources: string }> {
+/** This machine's release and where it gets it from. @param additions to the release, such as `updates`, where apt knows them */
+async function mirrors(additions: readonly string[]): Promise<{ suite: string; sources: string }> {
   const [, suite = ''] = /^VERSION_CODENAME=(.+)$/m.exec(await readFile('/etc/os-release', 'utf8')) ?? [];
   const format = '$(CODENAME)|deb $(REPO_URI) $(RELEASE) main';
   const targets = ['Identifier: Packages', 'Component: main'];
   const list = await output('apt-get', ['indextargets', '--format', format, ...targets]);
-  const wanted = new Set([suite, `${suite}-updates`, `${suite}-security`]);
+  const wanted = new Set([suite, ...additions.map((addition) => `${suite}-${addition}`)]);
   const lines = list.split('\n').flatMap((line) => {
     const [codename = '', source = ''] = line.split('|');
     return wanted.has(codename) ? [source] : [];
@@ -214,6 +231,13 @@ async function linesOf(path: string): Promise<string[]> {
 
 async function output(command: string, args: readonly string[]): Promise<string> {
   return (await run(command, args)).stdout;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The directory for temporary files may be another file system; holes stay holes. */

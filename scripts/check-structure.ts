@@ -8,6 +8,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 /** Single files that everybody may use and that use nobody but each other. */
 const LEAVES = [
   'directory',
+  'ending-with-us',
   'errors',
   'fingerprint',
   'ids',
@@ -23,6 +24,7 @@ const LEAVES = [
 export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   api: [],
   qemu: [],
+  systemd: [],
   storage: ['api', 'qemu'],
   catalog: ['api'],
   access: ['api'],
@@ -31,11 +33,22 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
-  daemon: ['access', 'api', 'catalog', 'guests', 'images', 'operations', 'policy', 'qemu', 'storage'],
+  daemon: [
+    'access',
+    'api',
+    'catalog',
+    'guests',
+    'images',
+    'operations',
+    'policy',
+    'qemu',
+    'storage',
+    'systemd',
+  ],
   client: ['api', 'qemu'],
   gateway: ['api', 'client'],
   web: ['api', 'client'],
-  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu'],
+  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'systemd'],
   main: ['daemon', 'cli'],
 };
 

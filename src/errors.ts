@@ -12,6 +12,7 @@ export const ERRORS = {
   'guest-not-found': { http: 404, exit: 3 },
   'image-not-found': { http: 404, exit: 3 },
   'operation-not-found': { http: 404, exit: 3 },
+  'schedule-not-found': { http: 404, exit: 3 },
   'credential-not-found': { http: 404, exit: 3 },
   'not-found': { http: 404, exit: 1 },
   // not allowed
@@ -28,10 +29,13 @@ export const ERRORS = {
   'disk-changed': { http: 409, exit: 4 },
   'has-images': { http: 409, exit: 4 },
   'idempotency-conflict': { http: 409, exit: 4 },
+  'image-protected': { http: 409, exit: 4 },
+  'schedule-exists': { http: 409, exit: 4 },
   // not possible on this host or with this guest
   'not-capturable': { http: 422, exit: 4 },
   unsupported: { http: 422, exit: 4 },
   'no-space': { http: 507, exit: 4 },
+  'over-quota': { http: 507, exit: 4 },
   'no-memory': { http: 507, exit: 4 },
   'pause-too-long': { http: 422, exit: 4 },
   'quiesce-failed': { http: 422, exit: 4 },

@@ -77,9 +77,10 @@ static void write_counter(struct disk *disk, uint64_t value) {
 
 static void compare_counter(const struct disk *disk, uint64_t on_disk) {
   if (on_disk == disk->written) return;
-  if (mismatches++ == 0)
-    snprintf(first_mismatch, sizeof first_mismatch,
-             "{\"disk\":\"%s\",\"memory\":%" PRIu64 ",\"onDisk\":%" PRIu64 "}", disk->name, disk->written, on_disk);
+  if (mismatches++ > 0) return;
+  snprintf(first_mismatch, sizeof first_mismatch,
+           "{\"disk\":\"%s\",\"memory\":%" PRIu64 ",\"onDisk\":%" PRIu64 "}", disk->name, disk->written, on_disk);
+  reply("mismatch", "%s", first_mismatch); /* told once unasked: not everybody who watches the console can ask */
 }
 
 static void count_once(void) {

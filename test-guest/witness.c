@@ -2,6 +2,7 @@
  * The console: one command a line, one reply a line, `@name {json}`.
  *
  *   ready                             @ready {"disks":[…]}; also printed once at the start
+ *                                     @mismatch {…} is printed when a disk first holds something else than memory says
  *   ping [N]                          @pong {} or @pong {"n":N}
  *   status                            @status {…}
  *   interval MS                       time between two rounds of the counter, 0: as fast as it can

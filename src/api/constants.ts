@@ -13,6 +13,9 @@ export const ON_SHUTDOWN = ['save', 'shutdown', 'stop', 'none'] as const;
 /** What becomes of a guest that can't be restored when the host boots. */
 export const FALLBACKS = ['none', 'start'] as const;
 
+/** What becomes of a run of a schedule that was due while nobody was there to begin it. */
+export const MISSED = ['catch-up', 'skip'] as const;
+
 /** The ways to capture a guest that runs on. */
 export const LIVE_METHODS = ['precopy', 'background'] as const;
 export type LiveMethod = (typeof LIVE_METHODS)[number];

@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
   DRIVER_NAMES,
@@ -77,6 +78,8 @@ export const Guest = Type.Object(
     lastImageAt: Nullable(Type.String()),
     currentImage: Nullable(Type.String({ description: "the image that the guest's present derives from" })),
     policy: Ref<Policy>('Policy'),
+    schedules: Type.Array(Ref<Schedule>('Schedule'), { description: 'when it is saved by itself' }),
+    retention: Ref<Retention>('Retention'),
     labels: Type.Array(Type.String(), { description: 'by which some are let see it' }),
     machine: Type.String(),
     cpu: Type.String(),
@@ -162,7 +165,18 @@ export const Image = Type.Object(
     parent: Nullable(Type.String({ description: 'image the guest derived from when this one was taken' })),
     disks: Type.Array(ImageDisk),
     media: Type.Array(ImageMedium),
-    verifiedAt: Nullable(Type.String()),
+    verifiedAt: Nullable(
+      Type.String(),
+      'when it was last found sound, if nothing has been found wrong since',
+    ),
+    verified: Type.Object({
+      checksumsAt: Nullable(Type.String(), 'when all of its files were found to be what they were'),
+      bootAt: Nullable(Type.String(), 'when it came to life in a trial'),
+      evidence: Type.Array(Type.String(), { description: 'what showed that it did' }),
+    }),
+    damage: Nullable(Type.String(), 'what was found wrong with it'),
+    protected: Type.Boolean({ description: 'nothing removes it' }),
+    schedule: Nullable(Type.String({ description: 'the schedule that made it; null: somebody did' })),
     current: Type.Boolean({ description: "the guest's present derives from this image" }),
     saveMs: Type.Integer({ description: 'from request to ready' }),
     guestWasPaused: Type.Boolean(),
@@ -264,9 +278,15 @@ export const OperationKind = Literals(
   'restore',
   'clone',
   'delete',
+  'protect',
+  'unprotect',
+  'schedule',
+  'retention',
+  'prune',
   'export',
   'compact',
   'collect',
+  'verify',
   'save-all',
   'restore-all',
 );
@@ -278,12 +298,18 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest',
+        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image; of prune of an image',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),
     wanted: Type.Optional(Type.String({ description: 'of a guest: what its policy says' })),
     tookMs: Type.Optional(Type.Integer({ description: 'of a guest: how long that took' })),
+    file: Type.Optional(Type.String({ description: 'of a part of an image: its file' })),
+    ranges: Type.Optional(
+      Type.Array(Type.Object({ start: Type.Integer(), end: Type.Integer() }), {
+        description: 'of it: bytes that are not what they were',
+      }),
+    ),
   },
   { $id: 'Outcome', description: 'what was done besides the work itself, or for each guest' },
 );
@@ -295,6 +321,7 @@ export const Operation = Type.Object(
     kind: OperationKind,
     guest: Type.String({ description: '"(host)" for what concerns all guests' }),
     image: Nullable(Type.String()),
+    schedule: Nullable(Type.String({ description: 'the schedule that a save is a run of' })),
     state: OperationState,
     phase: Type.String({ description: 'the step under way, or the last one' }),
     bytesDone: Type.Integer(),
@@ -323,7 +350,7 @@ export const Event = Type.Object(
     type: Literals('guest', 'image', 'operation', 'daemon'),
     action: Type.String({
       description:
-        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed · image: created, deleted, broken · operation: its state · daemon: started, host-boot',
+        'guest: its new state, defined, undefined, host-shutdown, host-boot, host-boot-failed, schedule, schedule-skipped, schedule-failed, over-quota · image: created, deleted, verified, broken, trial-failed, protected, unprotected · operation: its state · daemon: started, host-boot, scrub-started, scrub-ended',
     }),
     guest: Nullable(Type.String()),
     image: Nullable(Type.String()),
@@ -395,6 +422,20 @@ export const Readiness = Type.Object(
 );
 export type Readiness = Static<typeof Readiness>;
 
+const ScrubStatus = Type.Object({
+  schedule: Nullable(Type.String(), 'null when it is turned off'),
+  nextAt: Nullable(Type.String()),
+  last: Nullable(
+    Type.Object({
+      startedAt: Type.String(),
+      finishedAt: Nullable(Type.String(), 'null while it goes on'),
+      verified: Type.Integer({ description: 'images found sound' }),
+      damaged: Type.Array(Type.String(), { description: 'GUEST / IMAGE' }),
+      skipped: Type.Array(Type.String(), { description: 'images that could not be looked at, and why' }),
+    }),
+  ),
+});
+
 export const HostStatus = Type.Object(
   {
     pid: Type.Integer(),
@@ -427,6 +468,7 @@ export const HostStatus = Type.Object(
       }),
       'how the guests were last ended for a shutdown of the host',
     ),
+    scrub: ScrubStatus,
   },
   { $id: 'HostStatus' },
 );
@@ -487,6 +529,24 @@ export const SaveAllPlan = Type.Object(
   { $id: 'SaveAllPlan' },
 );
 export type SaveAllPlan = Static<typeof SaveAllPlan>;
+
+export const HostCheck = Type.Object(
+  {
+    qemu: Type.Object({ binary: Type.String(), version: Type.String() }),
+    results: Type.Array(
+      Type.Object({
+        guest: Type.String(),
+        image: Nullable(Type.String(), 'null: whether the guest could be started from its disks'),
+        madeBy: Nullable(Type.String(), 'version of the QEMU that the image was made with'),
+        verdict: Literals('yes', 'warning', 'no'),
+        reasons: Type.Array(Type.String(), { description: 'why it could not' }),
+        remarks: Type.Array(Type.String(), { description: 'what should be known though it could' }),
+      }),
+    ),
+  },
+  { $id: 'HostCheck' },
+);
+export type HostCheck = Static<typeof HostCheck>;
 
 // Requests ------------------------------------------------------------------------------------------------------
 
@@ -572,6 +632,34 @@ export const CompactRequest = Type.Object(
   { additionalProperties: false },
 );
 
+export const VerifyRequest = Type.Object(
+  {
+    boot: Type.Optional(
+      Type.Boolean({ description: 'also restore it, as a guest that is thrown away and has no network' }),
+    ),
+    timeLimitSeconds: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 3600,
+        description: 'with boot: how long it may take to come to life (60)',
+      }),
+    ),
+    expect: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 1000,
+        description: 'with boot: a regular expression that a line of its serial console must match',
+      }),
+    ),
+    reject: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 1000, description: 'with boot: … and one that none may' }),
+    ),
+    bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1, description: 'read no faster' })),
+  },
+  { additionalProperties: false },
+);
+export type VerifyRequest = Static<typeof VerifyRequest>;
+
 export const ExportRequest = Type.Object(
   { disk: Type.Optional(Type.String({ description: 'none: the only one of the image' })) },
   { additionalProperties: false },
@@ -620,3 +708,15 @@ export const SaveAllRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+export const HostCheckRequest = Type.Object(
+  {
+    binary: Type.Optional(
+      Type.String({ pattern: '^/', description: "another QEMU's path; none: the daemon's own" }),
+    ),
+    guest: Type.Optional(Type.String({ description: 'none: all' })),
+    image: Type.Optional(Type.String({ description: 'none: all, and the guest itself' })),
+  },
+  { additionalProperties: false },
+);
+export type HostCheckRequest = Static<typeof HostCheckRequest>;

@@ -8,7 +8,8 @@ export type ImageRecord = Selectable<ImageTable>;
 
 export async function insertImage(
   catalog: Catalog,
-  image: Omit<ImageRecord, 'restoredCount'>,
+  image: Omit<ImageRecord, 'restoredCount' | 'verification' | 'protected' | 'schedule'> &
+    Partial<Pick<ImageRecord, 'schedule'>>,
 ): Promise<void> {
   await catalog
     .insertInto('images')
@@ -51,9 +52,18 @@ export async function getImageById(catalog: Catalog, id: string): Promise<ImageR
 export async function updateImage(
   catalog: Catalog,
   id: string,
-  values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt'>>,
+  values: Partial<Pick<ImageRecord, 'state' | 'parent' | 'manifest' | 'verifiedAt' | 'verification'>>,
 ): Promise<void> {
   await catalog.updateTable('images').set(values).where('id', '=', id).execute();
+}
+
+/** Whether nothing may remove it. */
+export async function setProtected(catalog: Catalog, id: string, isProtected: boolean): Promise<void> {
+  await catalog
+    .updateTable('images')
+    .set({ protected: isProtected ? 1 : 0 })
+    .where('id', '=', id)
+    .execute();
 }
 
 /** An image was restored once more: several may be at once. */

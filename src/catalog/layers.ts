@@ -123,7 +123,9 @@ export async function setParent(catalog: Catalog, id: string, parent: string | n
   await catalog.updateTable('layers').set({ parent }).where('id', '=', id).execute();
 }
 
+/** A layer that looks otherwise, or may be written to, holds something else: its checksum is forgotten. */
 export async function setIdentity(catalog: Catalog, id: string, identity: string | null): Promise<void> {
+  await catalog.deleteFrom('fileSums').where('layer', '=', id).where('seal', 'is not', identity).execute();
   await catalog.updateTable('layers').set({ identity }).where('id', '=', id).execute();
 }
 

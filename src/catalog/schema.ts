@@ -59,9 +59,16 @@ export interface ImageTable {
   live: Flag;
   memoryBytes: number;
   description: string;
+  /** when all of it was last found to be as it should, and nothing has been found wrong since */
   verifiedAt: string | null;
+  /** what was found then, JSON: `Verification`; null when it was never looked at */
+  verification: Generated<string | null>;
   restoredCount: Generated<number>;
   restoreMethod: 'mapped' | 'lazy' | 'eager' | null;
+  /** nothing removes it */
+  protected: Generated<number>;
+  /** name of the schedule that made it; null when somebody did by hand */
+  schedule: Generated<string | null>;
   /** how it was taken: method, pause, versions, definition; JSON, the same that stands in the image's manifest */
   manifest: string;
 }
@@ -153,11 +160,76 @@ export interface EventTable {
   message: string;
 }
 
+/** A guest's own rule when it is saved by itself. */
+export interface ScheduleTable {
+  guest: string;
+  name: string;
+  /** what the user asked for, JSON: `ScheduleSpec` */
+  spec: string;
+  /** 1: nothing is due */
+  paused: number;
+  createdAt: string;
+  /** all that was due until then is decided: when it was last due, or when the schedule was made */
+  decidedUntil: string;
+}
+
+/** What became of one time at which a schedule was due. */
+export interface ScheduleRunTable {
+  id: Generated<number>;
+  guest: string;
+  schedule: string;
+  dueAt: string;
+  /** `waiting` from the decision on until its save is committed: a daemon that died in between does it again */
+  state: 'waiting' | 'done' | 'skipped' | 'failed';
+  /** how often it was begun */
+  attempts: number;
+  /** when it was settled */
+  endedAt: string | null;
+  /** name of the image that it made */
+  image: string | null;
+  /** the save that it was last begun as */
+  operation: string | null;
+  message: string;
+}
+
+/** Which images of a guest stay. */
+export interface RetentionTable {
+  guest: string;
+  /** JSON: `RetentionRules` */
+  rules: string;
+}
+
 /** What a file held that looked so. */
 export interface ChecksumTable {
   path: string;
   identity: string;
   sha256: string;
+}
+
+/** The checksum of a file that images hold and nobody writes to: a layer, or the memory of an image. */
+export interface FileSumTable {
+  layer: string | null;
+  image: string | null;
+  sha256: string;
+  sizeBytes: number;
+  /** see storage/file-sum.ts */
+  pieces: Uint8Array;
+  /** of a layer: its `identity` when it was summed. Broken, it is another content, and this is forgotten */
+  seal: string | null;
+  recordedAt: string;
+}
+
+/** A walk through all images, to see whether they are as they should be. */
+export interface ScrubTable {
+  id: Generated<number>;
+  startedAt: string;
+  /** null while it goes on, also over an end of the daemon */
+  finishedAt: string | null;
+  verified: Generated<number>;
+  /** images found damaged: GUEST / IMAGE, JSON */
+  damaged: Generated<string>;
+  /** those that could not be looked at, in words, JSON */
+  skipped: Generated<string>;
 }
 
 /** A boot of the host, as far as a daemon saw it: how it found things, and how it ended. */
@@ -216,12 +288,17 @@ export interface Tables {
   pins: PinTable;
   captures: CaptureTable;
   checksums: ChecksumTable;
+  fileSums: FileSumTable;
+  scrubs: ScrubTable;
   operations: OperationTable;
   events: EventTable;
   audit: AuditTable;
   writeTrial: WriteTrialTable;
   hostBoots: HostBootTable;
   saveRuns: SaveRunTable;
+  schedules: ScheduleTable;
+  scheduleRuns: ScheduleRunTable;
+  retention: RetentionTable;
   credentials: CredentialTable;
 }
 
@@ -345,6 +422,44 @@ const tpm: Migration = {
   },
 };
 
+const verification: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table images add column verification text`,
+      `create table fileSums (
+        layer text unique references layers (id) on delete cascade,
+        image text unique references images (id) on delete cascade,
+        sha256 text not null, sizeBytes integer not null, pieces blob not null, seal text, recordedAt text not null,
+        check ((layer is null) <> (image is null))) strict`,
+      `create table scrubs (
+        id integer primary key autoincrement, startedAt text not null, finishedAt text,
+        verified integer not null default 0, damaged text not null default '[]', skipped text not null default '[]') strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
+const schedules: Migration = {
+  async up(db: Kysely<unknown>) {
+    const statements = [
+      `alter table images add column protected integer not null default 0`,
+      `alter table images add column schedule text`,
+      `create table schedules (
+        guest text not null references guests (uuid) on delete cascade, name text not null, spec text not null,
+        paused integer not null, createdAt text not null, decidedUntil text not null, primary key (guest, name)) strict`,
+      `create table scheduleRuns (
+        id integer primary key autoincrement, guest text not null, schedule text not null, dueAt text not null,
+        state text not null check (state in ('waiting', 'done', 'skipped', 'failed')), attempts integer not null,
+        endedAt text, image text, operation text, message text not null, unique (guest, schedule, dueAt),
+        foreign key (guest, schedule) references schedules (guest, name) on delete cascade) strict`,
+      `create index scheduleRunsByState on scheduleRuns (state) where state = 'waiting'`,
+      `create table retention (
+        guest text primary key references guests (uuid) on delete cascade, rules text not null) strict`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
 const credentials: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`create table credentials (
@@ -399,6 +514,8 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0006-checksums': checksums,
   '0007-tpm': tpm,
   '0008-host-boots': hostBoots,
+  '0009-verification': verification,
+  '0010-schedules': schedules,
   '0011-audit': audit,
   '0014-credentials': credentials,
   '0015-request-keys': requestKeys,

@@ -1,6 +1,7 @@
 /** One guest as a person reads it. */
 import type { Guest, GuestDisk, Policy } from '../api/schemas.ts';
-import { renderFields } from './fields.ts';
+import { renderFields, type Field } from './fields.ts';
+import { describeRules, describeSchedule } from './schedule-view.ts';
 import { styleOfState } from './style.ts';
 import { renderTable, type Cell, type Column } from './table.ts';
 import { count, formatAge, formatBytes, formatDate } from './units.ts';
@@ -34,6 +35,8 @@ export function renderGuest(guest: Guest, width: number): string[] {
     ['images', describeImages(guest)],
     ['now', guest.currentImage === null ? undefined : `grew from ${guest.currentImage}`],
     ['policy', describePolicy(guest.policy)],
+    ...guest.schedules.map((schedule): Field => [`schedule ${schedule.name}`, describeSchedule(schedule)]),
+    ['retention', describeRules(guest.retention)],
     ['operation', guest.operation],
     ['pid', guest.pid === null ? undefined : String(guest.pid)],
     ['uuid', guest.uuid],

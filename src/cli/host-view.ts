@@ -42,6 +42,24 @@ export function bootFields({ boot, shutdown }: HostStatus): Field[] {
   ];
 }
 
+/** … and the line about the walks through all images. */
+export function scrubField({ scrub: { schedule, nextAt, last } }: HostStatus): Field {
+  const next =
+    schedule === null ? 'off' : nextAt === null ? `${schedule}: never due` : `next ${formatDate(nextAt)}`;
+  if (last === null) return ['scrub', next];
+  const { startedAt, finishedAt, verified, damaged, skipped } = last;
+  const when =
+    finishedAt === null
+      ? `under way since ${formatDate(startedAt)}`
+      : `last ${formatDate(finishedAt)} (${formatAge(finishedAt)})`;
+  const facts = [
+    `${verified} sound`,
+    ...(damaged.length === 0 ? [] : [`damaged: ${damaged.join(', ')}`]),
+    ...(skipped.length === 0 ? [] : [`${skipped.length} not looked at`]),
+  ];
+  return ['scrub', `${when}: ${facts.join(', ')}; ${next}`, damaged.length === 0 ? undefined : 'red'];
+}
+
 function outcomeField(name: string, outcome: Outcome): Field {
   return [name, describeOutcome(outcome), outcome.outcome === 'failed' ? 'red' : undefined];
 }

@@ -31,7 +31,9 @@ export function renderImage(image: Image, width: number): string[] {
     ['guest', image.guest, 'bold'],
     ['image', image.current ? `${image.name} (the guest is here now)` : image.name, 'bold'],
     ['state', image.state, styleOfState(image.state)],
+    ['protected', image.protected ? 'yes: nothing removes it' : undefined, 'yellow'],
     ['description', image.description],
+    ['schedule', image.schedule],
     ['taken', `${formatDate(image.createdAt)} (${formatAge(image.createdAt)})`],
     ['how', describeCapture(image)],
     ['pause', describePause(image)],
@@ -43,7 +45,8 @@ export function renderImage(image: Image, width: number): string[] {
     ['deleting it frees', formatGain(image)],
     ['parent', image.parent ?? 'none'],
     ['restored', describeRestores(image)],
-    ['verified', image.verifiedAt === null ? 'never' : formatDate(image.verifiedAt)],
+    ['verified', describeVerification(image)],
+    ['damage', image.damage, 'red'],
     ['machine', `${image.machine}, QEMU ${image.qemuVersion}`],
     ['memory file', image.memoryFile],
     ['screen', image.screenFile],
@@ -96,6 +99,12 @@ function describeRestores(image: Image): string {
   if (image.restoredCount === 0) return 'never';
   const method = image.restoreMethod === null ? '' : `, last ${image.restoreMethod}`;
   return `${count(image.restoredCount, 'time')}${method}`;
+}
+
+function describeVerification({ verifiedAt, verified: { bootAt, evidence } }: Image): string {
+  if (verifiedAt === null) return 'not yet';
+  const when = `${formatDate(verifiedAt)} (${formatAge(verifiedAt)})`;
+  return bootAt === null ? when : `${when}; restored fine at ${formatDate(bootAt)}: ${evidence.join(', ')}`;
 }
 
 function diskRow(disk: Image['disks'][number]): Cell[] {

@@ -34,6 +34,16 @@ const GROUPS: readonly Group[] = [
     load: () => import('./commands/images.ts'),
   },
   {
+    heading: 'Save images:',
+    commands: ['verify'],
+    load: () => import('./commands/verify.ts'),
+  },
+  {
+    heading: 'Save images:',
+    commands: ['schedule', 'retention', 'protect', 'unprotect'],
+    load: () => import('./commands/schedules.ts'),
+  },
+  {
     heading: 'Disks:',
     commands: ['disk', 'export', 'mount'],
     load: () => import('./commands/disks.ts'),
@@ -109,7 +119,10 @@ function newProgram(json: boolean): Command {
       new Command('help').argument('[command]').description('print help of a command').helpGroup('Help:'),
     )
     .option('--json', 'one JSON document on stdout, errors as JSON on stderr')
-    .option('--connect <url>', "the daemon: unix:PATH or https://HOST (default: the session's own)")
+    .option(
+      '--connect <url>',
+      "the daemon: unix:PATH or https://HOST (default: your own; root's is the system's where that is installed)",
+    )
     .option('--no-color', 'no colours')
     .configureHelp({ showGlobalOptions: true })
     .showSuggestionAfterError()

@@ -22,10 +22,23 @@ const READY_FD = 3;
 /**
  * Resolves when the session daemon answers, starting it if need be.
  *
- * @throws `daemon-unreachable`, with the last lines of the daemon's log, when it doesn't come up within 60 s
+ * @throws as `startDaemonOf`
  */
 export async function ensureSessionDaemon(paths: Paths, signal?: AbortSignal): Promise<void> {
-  if (await answers(paths.socket)) return;
+  if (!(await answers(paths.socket))) await startDaemonOf(paths, [], signal);
+}
+
+/**
+ * Starts a daemon and resolves when it answers, or when another one of this home does.
+ *
+ * @param args of `stasis daemon`, such as `--system`
+ * @throws `daemon-unreachable`, with the last lines of the daemon's log, when it doesn't come up within 60 s
+ */
+export async function startDaemonOf(
+  paths: Paths,
+  args: readonly string[],
+  signal?: AbortSignal,
+): Promise<void> {
   await mkdir(dirname(paths.log), { recursive: true, mode: 0o700 });
   await using log = await open(paths.log, 'a', 0o600);
   const { size: logStart } = await log.stat();
@@ -34,7 +47,7 @@ export async function ensureSessionDaemon(paths: Paths, signal?: AbortSignal): P
     ...(signal === undefined ? [] : [signal]),
   ]);
   try {
-    const said = await startDaemon(log, patience);
+    const said = await startDaemon(log, args, patience);
     if (said === 'ready') return;
     if (said === 'running') await untilAnswering(paths.socket, patience);
     else throw new Error('it ended before it was ready');
@@ -65,8 +78,9 @@ async function answers(socketPath: string): Promise<boolean> {
 }
 
 /** Starts a daemon that outlives this process, and resolves with the word it says, or '' if it ends without one. */
-async function startDaemon(log: FileHandle, signal: AbortSignal): Promise<string> {
-  const daemon = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', mainModule(), 'daemon'], {
+async function startDaemon(log: FileHandle, args: readonly string[], signal: AbortSignal): Promise<string> {
+  const command = ['--disable-warning=ExperimentalWarning', mainModule(), 'daemon', ...args];
+  const daemon = spawn(process.execPath, command, {
     cwd: '/', // it must not keep the directory of whoever happened to start it
     detached: true,
     env: daemonEnvironment(),

@@ -22,7 +22,10 @@ export function renderTree(
   nowMs: number = Date.now(),
 ): string[] {
   const rows = layOutTree(images).map(({ prefix, image }): Cell[] => [
-    { text: `${prefix}${image.current ? '●' : '○'} ${image.name}`, style: image.current ? 'bold' : [] },
+    {
+      text: `${prefix}${image.current ? '●' : '○'} ${markedName(image)}`,
+      style: image.current ? 'bold' : [],
+    },
     formatAge(image.createdAt, nowMs),
     formatBytes(image.storedBytes),
     formatGain(image),
@@ -33,6 +36,11 @@ export function renderTree(
   const title = `${paint('bold', printable(guest.name))}  ${state}`;
   if (rows.length === 0) return [title, 'no images'];
   return [title, ...renderTable(COLUMNS, rows, width)];
+}
+
+/** Its name, and whether nothing removes it. */
+export function markedName({ name, protected: isProtected }: Image): string {
+  return isProtected ? `${name} [protected]` : name;
 }
 
 /** `live, paused 13 ms` or `stopped`, and the state when it isn't `ready`. */

@@ -9,6 +9,8 @@ import type {
   Event,
   Guest,
   GuestOverview,
+  HostCheck,
+  HostCheckRequest,
   HostStatus,
   Image,
   Operation,
@@ -19,6 +21,7 @@ import type {
   SavePrediction,
   SaveRequest,
 } from '../api/schemas.ts';
+import type { RetentionChange, RetentionPlan, ScheduleChange, ScheduleRequest } from '../api/schedules.ts';
 import type {
   Credential,
   CredentialRequest,
@@ -48,6 +51,7 @@ import type {
   Outcome,
   RestoreOptions,
   SaveOptions,
+  VerifyOptions,
   Waiting,
 } from './requests.ts';
 
@@ -125,6 +129,96 @@ export abstract class Client {
     options?: O,
   ): Promise<Outcome<O, void>> {
     return this.#mutate({ method: 'DELETE', path: imagePath(guest, name) }, nothingOf, options);
+  }
+
+  /**
+   * Compares an image with what it was when it was taken and, with `boot`, restores it for a trial. Rejects with `image-damaged`
+   * when it isn't sound, with each part in `details.parts`. It gives way to anything else that is to be done to the guest: it
+   * rejects with `cancelled` then.
+   */
+  verifySaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string = DEFAULT_IMAGE,
+    request: VerifyOptions = {},
+    options?: O,
+  ): Promise<Outcome<O, Image>> {
+    const path = `${imagePath(guest, name)}/verify`;
+    return this.#mutate({ method: 'POST', path, body: request }, imageOf, options);
+  }
+
+  /** Nothing removes the image any more: `deleteSaveImage` and all the like reject with `image-protected`. */
+  protectSaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string = DEFAULT_IMAGE,
+    options?: O,
+  ): Promise<Outcome<O, Image>> {
+    return this.#mutate({ method: 'POST', path: `${imagePath(guest, name)}/protect` }, imageOf, options);
+  }
+
+  unprotectSaveImage<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string = DEFAULT_IMAGE,
+    options?: O,
+  ): Promise<Outcome<O, Image>> {
+    return this.#mutate({ method: 'POST', path: `${imagePath(guest, name)}/unprotect` }, imageOf, options);
+  }
+
+  // Schedules and retention -------------------------------------------------------------------------------------
+
+  /** Has a guest saved live by itself. Its schedules are listed with it. */
+  addSchedule<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    schedule: Loose<Partial<ScheduleRequest>> & Pick<ScheduleRequest, 'name' | 'cron'>,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    const path = `${guestPath(guest)}/schedules`;
+    return this.#mutate({ method: 'POST', path, body: schedule }, guestOf, options);
+  }
+
+  /** Changes what is given of a schedule, also whether it is paused. What was due before the change is not made up for. */
+  changeSchedule<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string,
+    change: Loose<ScheduleChange>,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate({ method: 'PUT', path: schedulePath(guest, name), body: change }, guestOf, options);
+  }
+
+  /** The images that it made stay. */
+  removeSchedule<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    name: string,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate({ method: 'DELETE', path: schedulePath(guest, name) }, guestOf, options);
+  }
+
+  /** Changes what is given of the rules which of a guest's images stay. Nothing is removed by that. */
+  setRetention<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    rules: Loose<RetentionChange>,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'PUT', path: `${guestPath(guest)}/retention`, body: rules },
+      guestOf,
+      options,
+    );
+  }
+
+  /** What `prune` would do now: of a guest, or of all. */
+  async planRetention(guest?: string, options: CallOptions = {}): Promise<RetentionPlan[]> {
+    if (guest === undefined) return this.#get('/v1/retention', options);
+    return [await this.#get<RetentionPlan>(`${guestPath(guest)}/retention`, options)];
+  }
+
+  /** Removes what a guest's rules don't keep; resolves with what became of each image that was to go. */
+  prune<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    options?: O,
+  ): Promise<Outcome<O, Operation['outcomes']>> {
+    return this.#mutate({ method: 'POST', path: `${guestPath(guest)}/prune` }, outcomesOf, options);
   }
 
   // Guests ------------------------------------------------------------------------------------------------------
@@ -383,6 +477,21 @@ export abstract class Client {
     return sendForJson(this.#transport, { method: 'DELETE', path, signal: options.signal });
   }
 
+  /**
+   * Which images could be restored, and which guests started, by this QEMU or another, and why not.
+   *
+   * @param request.binary path of another QEMU on the daemon's host
+   */
+  checkHost(request: Loose<HostCheckRequest> = {}, options: CallOptions = {}): Promise<HostCheck> {
+    const exchange: Exchange = {
+      method: 'POST',
+      path: '/v1/host/check',
+      body: request,
+      signal: options.signal,
+    };
+    return sendForJson(this.#transport, exchange);
+  }
+
   /** Can the daemon do its work, and why not. */
   async readiness(options: CallOptions = {}): Promise<Readiness> {
     const exchange: Exchange = { method: 'GET', path: '/readyz', signal: options.signal };
@@ -503,6 +612,10 @@ export function guestPath(guest: string): string {
 
 function imagePath(guest: string, image: string): string {
   return `${guestPath(guest)}/images/${encodeURIComponent(image)}`;
+}
+
+function schedulePath(guest: string, schedule: string): string {
+  return `${guestPath(guest)}/schedules/${encodeURIComponent(schedule)}`;
 }
 
 function operationPath(id: string): string {

@@ -1,7 +1,8 @@
 /** Where a daemon is: what `--connect` and `STASIS_CONNECT` say, and what holds when neither is given. */
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { StasisError } from '../errors.ts';
-import { sessionPaths } from '../paths.ts';
+import { sessionPaths, systemPaths } from '../paths.ts';
 
 export type Endpoint =
   | { readonly kind: 'unix'; readonly path: string }
@@ -34,13 +35,20 @@ export function parseEndpoint(text: string): Endpoint {
   );
 }
 
-/** The address given by hand or by `STASIS_CONNECT`, if any. */
+/** The address given by hand or by `STASIS_CONNECT`; without one, root's is the system's daemon where that is installed. */
 export function chosenEndpoint(
   connect: string | undefined,
   environment: NodeJS.ProcessEnv = process.env,
 ): Endpoint | undefined {
   const text = connect ?? environment['STASIS_CONNECT'];
-  return text === undefined || text === '' ? undefined : parseEndpoint(text);
+  return text === undefined || text === '' ? systemEndpoint(environment) : parseEndpoint(text);
+}
+
+/** The socket of the system's daemon, for root, who looks after that, unless a home of another is meant. */
+function systemEndpoint(environment: NodeJS.ProcessEnv): Endpoint | undefined {
+  const { socket } = systemPaths();
+  const isMeant = process.geteuid?.() === 0 && !environment['STASIS_HOME'] && existsSync(socket);
+  return isMeant ? { kind: 'unix', path: socket } : undefined;
 }
 
 /** The socket of the user's own session daemon. */

@@ -23,7 +23,15 @@ export { formatEndpoint, parseEndpoint, type Endpoint } from './connect.ts';
 export type { HeldExport } from './disk-export.ts';
 export type { AuditFilter, EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
-export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
+export type {
+  CallOptions,
+  NotWaiting,
+  Outcome,
+  RestoreOptions,
+  SaveOptions,
+  VerifyOptions,
+  Waiting,
+} from './requests.ts';
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   AuditEntry,
@@ -36,6 +44,7 @@ export type {
   GuestDisk,
   GuestOverview,
   GuestState,
+  HostCheck,
   HostStatus,
   Image,
   ImageState,

@@ -1,11 +1,12 @@
 /** What the methods of the client take and give, beside the documents of the wire. */
-import type { Operation, RestoreRequest, SaveRequest } from '../api/schemas.ts';
+import type { Operation, RestoreRequest, SaveRequest, VerifyRequest } from '../api/schemas.ts';
 
 /** Optional things may also be given as `undefined`: a caller needn't build its request conditionally. */
 export type Loose<T> = { readonly [Key in keyof T]: T[Key] | undefined };
 
 export type SaveOptions = Loose<SaveRequest>;
 export type RestoreOptions = Loose<Omit<RestoreRequest, 'name'>>;
+export type VerifyOptions = Loose<VerifyRequest>;
 
 export interface CallOptions {
   /** Aborting ends the waiting, never the operation: `cancelOperation` does that. */

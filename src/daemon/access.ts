@@ -41,7 +41,18 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'GET /v1/guests/:guest/prediction': { role: 'viewer', about: 'guest' },
   'POST /v1/guests/:guest/images': { role: 'operator', about: 'guest' },
   'DELETE /v1/guests/:guest/images/:image': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/images/:image/verify': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/restore': { role: 'operator', about: 'guest' },
+
+  'POST /v1/guests/:guest/images/:image/protect': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/images/:image/unprotect': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/schedules': { role: 'operator', about: 'guest' },
+  'PUT /v1/guests/:guest/schedules/:schedule': { role: 'operator', about: 'guest' },
+  'DELETE /v1/guests/:guest/schedules/:schedule': { role: 'operator', about: 'guest' },
+  'GET /v1/retention': { role: 'viewer', about: 'guests' },
+  'GET /v1/guests/:guest/retention': { role: 'viewer', about: 'guest' },
+  'PUT /v1/guests/:guest/retention': { role: 'operator', about: 'guest' },
+  'POST /v1/guests/:guest/prune': { role: 'operator', about: 'guest' },
 
   'GET /v1/guests/:guest/disks': { role: 'viewer', about: 'guest' },
   'POST /v1/guests/:guest/images/:image/export': { role: 'operator', about: 'guest' },
@@ -56,6 +67,8 @@ export const RULES: Readonly<Record<string, Rule>> = {
 
   'GET /v1/host': { role: 'viewer', about: 'host' },
   'POST /v1/host/save-all': { role: 'admin', about: 'host' },
+  // It may execute a program that the caller names.
+  'POST /v1/host/check': { role: 'admin', about: 'host' },
   'GET /v1/host/save-all/plan': { role: 'viewer', about: 'host' },
   'POST /v1/host/restore-all': { role: 'admin', about: 'host' },
   'GET /v1/doctor': { role: 'viewer', about: 'host' },

@@ -2,8 +2,9 @@
  * The daemon's life: take the home, find the guests, finish or undo what was under way, serve, and let go. It may be
  * killed at any instruction; the next one begins here.
  */
-import { chmod, mkdir, rm, stat } from 'node:fs/promises';
+import { once } from 'node:events';
 import { write } from 'node:fs';
+import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
@@ -30,26 +31,37 @@ import { collectProcedure, hasWork } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
+import { protectProcedure } from '../images/protect.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { saveProcedure } from '../images/save.ts';
 import { lookOnce, watchLost } from '../images/lost.ts';
 import { KERNEL_BOOT_ID, readBootId } from '../policy/boot-id.ts';
+import { SYSTEM_CLOCK } from '../policy/clock.ts';
 import { recognizeBoot } from '../policy/host-boot.ts';
 import { HOST, saveAllProcedure } from '../policy/save-all.ts';
+import { pruneProcedure } from '../policy/prune.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
+import { Scrubber } from '../policy/scrub.ts';
+import { retentionProcedure, scheduleProcedure } from '../policy/schedule-changes.ts';
+import { scheduledSaves } from '../policy/scheduled-save.ts';
+import { Scheduler } from '../policy/scheduler.ts';
 import { tidy } from '../images/tidy.ts';
 import { undefineProcedure } from '../images/undefine.ts';
+import { verifyProcedure } from '../images/verify.ts';
 import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { BackgroundSums } from './checksumming.ts';
 import { compactInBackground } from './compaction.ts';
 import { Gate } from './gate.ts';
 import { Health } from './health.ts';
+import { endGuestsOnNotice } from './host-shutdown.ts';
 import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { RemoteAccess } from './remote.ts';
@@ -57,17 +69,24 @@ import { Repeats } from './repeats.ts';
 import { readSettings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
-/** The daemon as a process: `stasis daemon [--system]`. */
+/** The daemon as a process: `stasis daemon [--system] [--shutdown-budget SECONDS]`. */
 export async function main(args: readonly string[]): Promise<void> {
   const logger = createLogger(process.env['STASIS_LOG'] ?? 'info');
   try {
     const { values } = parseArgs({
       args: [...args],
-      options: { system: { type: 'boolean', default: false } },
+      options: { system: { type: 'boolean', default: false }, 'shutdown-budget': { type: 'string' } },
     });
+    const service = takeService(process.env, (message) => logger.warn({}, message));
     const stop = new AbortController();
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
-    await serve(values.system ? systemPaths() : sessionPaths(), logger, stop.signal);
+    await serve({
+      paths: values.system ? systemPaths() : sessionPaths(),
+      shutdownBudgetSeconds: secondsOf(values['shutdown-budget']),
+      service,
+      logger,
+      stop: stop.signal,
+    });
   } catch (error) {
     const explained = StasisError.from(error);
     if (explained.code === 'busy') tellStarter('running\n');
@@ -77,7 +96,17 @@ export async function main(args: readonly string[]): Promise<void> {
   }
 }
 
-async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<void> {
+interface Task {
+  readonly paths: Paths;
+  /** guests are ended within so long when logind announces a shutdown of the host; undefined: others see to that */
+  readonly shutdownBudgetSeconds: number | undefined;
+  readonly service: Service;
+  readonly logger: Logger;
+  readonly stop: AbortSignal;
+}
+
+async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Task): Promise<void> {
+  using starting = service.takeTime();
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
@@ -132,32 +161,43 @@ async function serve(paths: Paths, logger: Logger, stop: AbortSignal): Promise<v
   stack.use(watchLost(host));
   await collectLeftovers(host, engine, await listGuests(catalog));
   compactInBackground(host, engine, settings);
+  const { checksums, scrub } = settings;
+  if (checksums !== null) stack.use(new BackgroundSums(host, engine, { checksums }));
+  const scrubber =
+    scrub === null ? null : stack.use(new Scrubber({ host, engine, clock: SYSTEM_CLOCK, ...scrub }));
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
     {
-      ...{ host, engine, audit, metrics, health, gate, remote },
+      ...{ host, engine, audit, metrics, health, gate, remote, scrubber },
       repeats: new Repeats(catalog),
       startedAt: new Date().toISOString(),
     },
     logger,
   );
-  stack.defer(() => rm(paths.socket, { force: true }));
+  if (service.socketDescriptor === undefined) stack.defer(() => rm(paths.socket, { force: true }));
   stack.defer(() => server.close());
   stack.use(remote);
-  await listen(server, paths, settings.access.length > 0);
+  await listen(server, paths, { service, forOthers: settings.access.length > 0 });
   await remote.begin(handlers);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
   tellStarter('ready\n');
+  starting[Symbol.dispose]();
+  service.ready();
+  stack.use(service.watchdog());
   if (boot.isUnsettled) {
     const args = { boot: boot.id };
     await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });
   }
+  const { parallel } = settings.schedules;
+  stack.use(new Scheduler({ host, engine, work: scheduledSaves(host, engine), parallel })).start();
+  if (shutdownBudgetSeconds !== undefined) stack.use(endGuestsOnNotice(host, engine, shutdownBudgetSeconds));
 
   if (!stop.aborted) await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }));
+  service.stopping();
   logger.info({}, 'stopping: guests run on');
   if (engine.isIdle) return;
   // What is under way is left as a crash would leave it, which the next start settles. Letting go of guests one by one
@@ -201,8 +241,13 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(exportProcedure(host));
   engine.register(compactProcedure(host));
   engine.register(collectProcedure(host));
+  engine.register(verifyProcedure(host));
   engine.register(saveAllProcedure(host, engine));
   engine.register(restoreAllProcedure(host, engine));
+  engine.register(protectProcedure(host));
+  engine.register(scheduleProcedure(host));
+  engine.register(retentionProcedure(host));
+  engine.register(pruneProcedure(host));
 }
 
 /** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */
@@ -236,13 +281,32 @@ async function collectAfterReader(host: Host, engine: OperationEngine, uuid: str
   }
 }
 
-/** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's. */
-async function listen(server: Server, { run, socket }: Paths, forOthers: boolean): Promise<void> {
-  await rm(socket, { force: true });
-  await withShortSocketPath(socket, (short) => server.listen({ path: short }));
+/** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's, unless systemd listens on it for us. */
+async function listen(
+  server: Server,
+  { run, socket }: Paths,
+  { service, forOthers }: { readonly service: Service; readonly forOthers: boolean },
+): Promise<void> {
+  if (service.socketDescriptor !== undefined) {
+    // Fastify's own way asks the socket for an address, which one that was handed over doesn't have in Node.
+    server.server.listen({ fd: service.socketDescriptor });
+    await once(server.server, 'listening');
+    if (!forOthers) return; // its unit says who may reach it
+  } else {
+    await rm(socket, { force: true });
+    await withShortSocketPath(socket, (short) => server.listen({ path: short }));
+  }
   // Whoever comes is asked who they are: with nobody else who may come, they needn't even reach it.
   await chmod(socket, forOthers ? 0o666 : 0o600);
   await chmod(run, forOthers ? 0o711 : 0o700);
+}
+
+/** @throws StasisError `invalid-request` */
+function secondsOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const seconds = Number(text);
+  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
+  throw new StasisError('invalid-request', `--shutdown-budget ${text} is no number of seconds`);
 }
 
 /** Tells whoever started us, on the descriptor they gave, that they may connect. */

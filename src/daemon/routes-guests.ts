@@ -14,7 +14,8 @@ import {
   StartRequest,
 } from '../api/schemas.ts';
 import { getGuest, listGuests } from '../catalog/guests.ts';
-import { findImage } from '../catalog/images.ts';
+import { findImage, type ImageRecord } from '../catalog/images.ts';
+import { StasisError } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import {
@@ -27,6 +28,9 @@ import {
 import { labelsProcedure } from '../guests/labels.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { undefineProcedure } from '../images/undefine.ts';
+import type { Host } from '../guests/host.ts';
+import type { Subject } from '../operations/procedure.ts';
+import { standingOfImage } from '../policy/start-guest.ts';
 import { subjectOf, submit } from './respond.ts';
 import { guestViews, type ViewContext } from './views.ts';
 
@@ -161,11 +165,12 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
       if (saved === undefined || running || request.body?.fresh === true) {
         return submit(context, reply, { kind: 'start', procedure: bootProcedure(host), subject, args: {} });
       }
+      await refuseIfLeftBehind(host, subject, saved);
       return submit(context, reply, {
         kind: 'start',
         procedure: restoreProcedure(host),
         subject,
-        args: { delete: true },
+        args: { delete: 'unless-protected' },
       });
     },
   );
@@ -214,4 +219,22 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
         }),
     );
   }
+}
+
+/**
+ * A protected default image stays when the guest is started from it. The next start would go back there, and lose what is on
+ * the guest's disks since: that is for a person to say.
+ * @throws StasisError `image-protected`
+ */
+async function refuseIfLeftBehind(
+  host: Host,
+  { guest, guestName }: Subject,
+  saved: ImageRecord,
+): Promise<void> {
+  if (saved.protected === 0 || (await standingOfImage(host.catalog, guest ?? '')) === 'present') return;
+  throw new StasisError(
+    'image-protected',
+    `guest ${guestName} has run since its default image was taken, which is protected and so still there: \`stasis start ${guestName} --fresh\` boots it from its disks, \`stasis restore ${guestName}\` goes back to the image`,
+    { guest: guestName, image: saved.name },
+  );
 }

@@ -5,6 +5,7 @@ import type { Doctor, HostStatus, Outcome, SaveAllPlan } from '../api/schemas.ts
 import { Ref, SaveAllRequest } from '../api/schemas.ts';
 import { countGuests } from '../catalog/guests.ts';
 import { lastBoot, lastShutdown, type HostBootRecord } from '../catalog/host-boots.ts';
+import { lastScrub } from '../catalog/scrubs.ts';
 import { storedBytes } from '../catalog/statistics.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
 import { HOST, makeWay, saveAllProcedure } from '../policy/save-all.ts';
@@ -50,6 +51,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
         residentBytes: process.memoryUsage.rss(),
         readiness: await context.health.readiness(),
         ...(await bootAndShutdown(context)),
+        scrub: await scrubView(context),
       };
     },
   );
@@ -137,6 +139,24 @@ async function bootAndShutdown({ host }: DaemonContext): Promise<Pick<HostStatus
       guests: fromStored<Outcome[]>(boot.outcomes),
     },
     shutdown: shutdown === undefined ? null : shutdownView(shutdown),
+  };
+}
+
+async function scrubView({ host, scrubber }: DaemonContext): Promise<HostStatus['scrub']> {
+  const last = await lastScrub(host.catalog);
+  return {
+    schedule: scrubber?.schedule ?? null,
+    nextAt: scrubber?.nextAt ?? null,
+    last:
+      last === undefined
+        ? null
+        : {
+            startedAt: last.startedAt,
+            finishedAt: last.finishedAt,
+            verified: last.verified,
+            damaged: fromStored<string[]>(last.damaged),
+            skipped: fromStored<string[]>(last.skipped),
+          },
   };
 }
 

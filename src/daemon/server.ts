@@ -16,6 +16,7 @@ import {
   Event,
   Guest,
   GuestOverview,
+  HostCheck,
   HostStatus,
   Image,
   Operation,
@@ -25,6 +26,7 @@ import {
   SaveAllPlan,
   SavePrediction,
 } from '../api/schemas.ts';
+import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
@@ -35,6 +37,7 @@ import { answerRepeats } from './answer-repeats.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
+import { checkRoutes } from './routes-check.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
@@ -43,7 +46,10 @@ import { hostRoutes } from './routes-host.ts';
 import { imageRoutes } from './routes-images.ts';
 import { operationRoutes } from './routes-operations.ts';
 import { overviewRoutes } from './routes-overview.ts';
+import { retentionRoutes } from './routes-retention.ts';
+import { scheduleRoutes } from './routes-schedules.ts';
 import { remoteRoutes } from './routes-remote.ts';
+import { verifyRoutes } from './routes-verify.ts';
 import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
@@ -98,6 +104,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
 
   for (const schema of [
     Policy,
+    Schedule,
+    Retention,
+    RetentionPlan,
     Guest,
     PauseParts,
     Image,
@@ -115,6 +124,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     Readiness,
     Overview,
     GuestOverview,
+    HostCheck,
     HostStatus,
     Doctor,
     RemoteStatus,
@@ -141,10 +151,14 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     guestRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     imageRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     diskRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    verifyRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     operationRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     eventRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    scheduleRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    retentionRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     overviewRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     auditRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    checkRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
@@ -154,6 +168,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
   server.server.on('upgrade', channels.upgrade);
   server.addHook('preClose', (done) => {
     channels.end();
+    server.server.closeAllConnections(); // Fastify itself does so only where it has listened itself
     done();
   });
   await server.ready();

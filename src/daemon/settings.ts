@@ -7,9 +7,29 @@ import Value from 'typebox/value';
 import { LineCounter, parseDocument } from 'yaml';
 import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
-import { StasisError, errnoOf } from '../errors.ts';
+import { StasisError, errnoOf, messageOf } from '../errors.ts';
+import { nextTime, type CronTime } from '../policy/cron.ts';
 
 const strict = { additionalProperties: false } as const;
+
+const Rate = Type.Union([Type.String(), Type.Integer({ minimum: 1 })]);
+
+const Checksums = Type.Object(
+  {
+    afterSeconds: Type.Optional(Type.Number({ minimum: 0, maximum: 86_400 })),
+    bytesPerSecond: Type.Optional(Rate),
+  },
+  strict,
+);
+
+const Scrub = Type.Object(
+  {
+    schedule: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+    timeZone: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    bytesPerSecond: Type.Optional(Rate),
+  },
+  strict,
+);
 
 const AccessRight = {
   role: Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] }),
@@ -37,6 +57,11 @@ const SettingsFile = Type.Object(
       ),
     ),
     policy: Type.Optional(Type.Partial(Policy, strict)),
+    checksums: Type.Optional(Type.Union([Checksums, Type.Literal(false)])),
+    scrub: Type.Optional(Type.Union([Scrub, Type.Literal(false)])),
+    schedules: Type.Optional(
+      Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
+    ),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
     access: Type.Optional(Type.Array(AccessSetting)),
   },
@@ -54,6 +79,14 @@ export interface Settings {
   };
   /** of guests with none of their own */
   readonly policy: Partial<Policy>;
+  /** of what images hold, made in the background when so long nothing was done to the guest; null: only by `verify` */
+  readonly checksums: { readonly afterSeconds: number; readonly bytesPerSecond: number } | null;
+  /** when all images are verified; null: never by itself */
+  readonly scrub: { readonly schedule: CronTime; readonly bytesPerSecond: number } | null;
+  readonly schedules: {
+    /** so many saves of schedules at once */
+    readonly parallel: number;
+  };
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
   /** the first that fits a user of this host holds */
@@ -80,7 +113,16 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const { disks = {}, policy = {}, access = [], minFree = GIB } = checked(parseYaml(text, file), file);
+  const settings = checked(parseYaml(text, file), file);
+  const {
+    disks = {},
+    policy = {},
+    schedules = {},
+    checksums = {},
+    scrub = {},
+    minFree = GIB,
+    access = [],
+  } = settings;
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
     disks: {
@@ -89,9 +131,35 @@ export function parseSettings(text: string, file: string): Settings {
       compactBytesPerSecond: parseSize(compactBytesPerSecond, `${file}: disks.compactBytesPerSecond`),
     },
     policy,
+    checksums: checksums === false ? null : checksumSettings(checksums, file),
+    scrub: scrub === false ? null : scrubSettings(scrub, file),
+    schedules: { parallel: schedules.parallel ?? 2 },
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
   };
+}
+
+type Section<Key extends keyof SettingsFile> = Exclude<SettingsFile[Key], false | undefined>;
+
+function checksumSettings(
+  { afterSeconds = 30, bytesPerSecond = 200 * MIB }: Section<'checksums'>,
+  file: string,
+): Settings['checksums'] {
+  return { afterSeconds, bytesPerSecond: parseSize(bytesPerSecond, `${file}: checksums.bytesPerSecond`) };
+}
+
+/** Sundays, in the night. */
+function scrubSettings(
+  { schedule: expression = '0 3 * * 0', timeZone, bytesPerSecond = 50 * MIB }: Section<'scrub'>,
+  file: string,
+): Settings['scrub'] {
+  const schedule = { expression, timeZone };
+  try {
+    nextTime(schedule, Date.now());
+  } catch (error) {
+    throw invalid(`${file}: scrub.schedule: ${messageOf(error)}`);
+  }
+  return { schedule, bytesPerSecond: parseSize(bytesPerSecond, `${file}: scrub.bytesPerSecond`) };
 }
 
 function parseYaml(text: string, file: string): unknown {
@@ -122,9 +190,16 @@ function checked(input: unknown, file: string): SettingsFile {
 
 /** @param path of the part of the file, such as `/disks` */
 function knownKeys(path: string): string[] {
-  const { disks, policy } = SettingsFile.properties;
-  if (path === '/disks') return Object.keys(disks.properties);
-  return Object.keys(path === '/policy' ? policy.properties : SettingsFile.properties);
+  const { disks, policy, schedules } = SettingsFile.properties;
+  const sections = {
+    '/disks': disks,
+    '/policy': policy,
+    '/schedules': schedules,
+    '/checksums': Checksums,
+    '/scrub': Scrub,
+  };
+  const section = Object.entries(sections).find(([name]) => name === path)?.[1] ?? SettingsFile;
+  return Object.keys(section.properties);
 }
 
 const SIZE = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?$/i;

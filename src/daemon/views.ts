@@ -5,16 +5,21 @@ import type { GuestRecord } from '../catalog/guests.ts';
 import { findImage, countImages, imageNames, namesOf, type ImageRecord } from '../catalog/images.ts';
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
+import { listRetention } from '../catalog/retention.ts';
 import type { ErrorBody } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { policyOf } from '../guests/policy.ts';
+import { storedRetention } from '../guests/retention.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
+import { verificationOf } from '../images/verification.ts';
+import type { Scrubber } from '../policy/scrub.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
 import { exportView } from './disk-view.ts';
+import { scheduleViews } from './schedule-view.ts';
 import { guestState } from './guest-state.ts';
 import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
@@ -33,6 +38,7 @@ export interface ViewContext {
 
 export interface DaemonContext extends ViewContext {
   readonly startedAt: string;
+  readonly scrubber: Scrubber | null;
   readonly metrics: Metrics;
   readonly health: Health;
   readonly remote: RemoteAccess;
@@ -45,6 +51,8 @@ export async function guestViews(
   const uuids = records.map(({ uuid }) => uuid);
   const heads = Map.groupBy(await headSummaries(host.catalog, uuids), ({ guest }) => guest);
   const counts = await countImages(host.catalog);
+  const schedules = await scheduleViews(host, uuids);
+  const retention = await listRetention(host.catalog, uuids);
   const names = await namesOf(
     host.catalog,
     records.flatMap(({ currentImage }) => currentImage ?? []),
@@ -80,6 +88,8 @@ export async function guestViews(
       lastImageAt: images?.lastAt ?? null,
       currentImage: names.get(record.currentImage ?? '') ?? null,
       policy: policyOf(host, record),
+      schedules: schedules.get(record.uuid) ?? [],
+      retention: storedRetention(retention.get(record.uuid)),
       labels: [...(definition.labels ?? [])],
       machine: definition.machine,
       cpu: definition.cpu,
@@ -153,6 +163,9 @@ export async function imageViews(
       disks,
       media: (manifest.media ?? []).map(({ disk, path, kind, sha256 }) => ({ disk, path, kind, sha256 })),
       verifiedAt: record.verifiedAt,
+      ...soundness(record),
+      protected: record.protected === 1,
+      schedule: record.schedule,
       current: guest?.currentImage === record.id,
       saveMs: manifest.saveMs,
       guestWasPaused: manifest.guestWasPaused,
@@ -168,6 +181,11 @@ export async function imageViews(
       definition: manifest.definition,
     };
   });
+}
+
+function soundness(record: ImageRecord): Pick<Image, 'verified' | 'damage'> {
+  const { checksumsAt = null, bootAt = null, evidence = [], damage = null } = verificationOf(record);
+  return { verified: { checksumsAt, bootAt, evidence: [...evidence] }, damage };
 }
 
 function partsOf({ pause }: Manifest): Image['pauseParts'] {
@@ -202,6 +220,7 @@ export function operationSummary(record: OperationRecord, live?: LiveOperation):
     kind: record.kind,
     guest: record.guestName,
     image: record.image,
+    schedule: fromStored<{ schedule?: { name: string } }>(record.args).schedule?.name ?? null,
     state: record.state,
     phase: steps.at(-1)?.name ?? 'planned',
     bytesDone: live?.bytesDone ?? 0,

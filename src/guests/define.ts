@@ -6,6 +6,8 @@ import type { Policy } from '../api/schemas.ts';
 import { isDuplicate, type Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, hasGuest, insertGuest, listGuests, setDefinition } from '../catalog/guests.ts';
 import { insertLayer, listLayers, setHead } from '../catalog/layers.ts';
+import { setRetention } from '../catalog/retention.ts';
+import { insertSchedule } from '../catalog/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
@@ -14,7 +16,14 @@ import { qemuTypes } from '../qemu/build/device-types.ts';
 import { resolveMachineType } from '../qemu/build/machine-types.ts';
 import { findTpmProgram } from '../qemu/tpm.ts';
 import { checkDevices } from './check-devices.ts';
-import { storedDefinition, pinDefinition, type Definition, type DiskDefinition } from './definition.ts';
+import {
+  storedDefinition,
+  pinDefinition,
+  readUpkeep,
+  type Definition,
+  type DiskDefinition,
+  type Upkeep,
+} from './definition.ts';
 import type { Host } from './host.ts';
 import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
@@ -32,6 +41,8 @@ interface DefinePlan {
   readonly roots: readonly RootLayer[];
   /** the variable store that is to be made; none when the guest has none, or the user's own */
   readonly variables?: { readonly path: string; readonly template: string };
+  /** absent in plans of before there was any */
+  readonly upkeep?: Upkeep;
 }
 
 /** Disks that can carry a layer, by their format, and that images are to hold. Others can be used, but their guest can't be saved while they are writable. */
@@ -89,11 +100,12 @@ export function defineProcedure(
       return {
         definition: { ...pinned, disks },
         roots,
+        upkeep: readUpkeep(args.definition, pinned.uuid),
         ...(variables === undefined ? {} : { variables }),
       };
     },
 
-    async run({ definition, roots, variables }, operation) {
+    async run({ definition, roots, variables, upkeep }, operation) {
       if (variables !== undefined)
         await operation.step('make-variable-store', () => makeVariables(variables));
       await operation.commit(async (transaction) => {
@@ -106,6 +118,9 @@ export function defineProcedure(
           });
           await setHead(transaction, definition.uuid, disk, id);
         }
+        for (const schedule of upkeep?.schedules ?? []) await insertSchedule(transaction, schedule);
+        if (upkeep !== undefined && upkeep.retention !== null)
+          await setRetention(transaction, definition.uuid, JSON.stringify(upkeep.retention));
       });
       await operation.publish({ type: 'guest', action: 'defined', message: `${definition.name} defined` });
     },

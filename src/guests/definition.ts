@@ -7,6 +7,8 @@ import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { NAME_PATTERN } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
+import { ScheduleRequest, type Retention } from '../api/schedules.ts';
+import type { ScheduleRecord } from '../catalog/schedules.ts';
 import { StasisError } from '../errors.ts';
 import type { UefiFirmware } from '../qemu/build/firmware.ts';
 import { fromStored } from '../stored.ts';
@@ -30,6 +32,8 @@ import {
   type NetworkDefinition,
 } from './definition/networks.ts';
 import { invalid, OneOf, strict } from './definition/schema.ts';
+import { readRetention, RetentionInput, whyNotRetention } from './retention.ts';
+import { readSchedules } from './schedules.ts';
 
 export { VARIABLE_STORE };
 export type { DiskDefinition, NetworkDefinition, UefiWish };
@@ -58,6 +62,8 @@ const DefinitionInput = Type.Object(
     agent: Type.Optional(Type.Boolean()),
     tpm: Type.Optional(Type.Boolean()),
     policy: Type.Optional(PolicyInput),
+    schedules: Type.Optional(Type.Array(ScheduleRequest, { maxItems: 100 })),
+    retention: Type.Optional(RetentionInput),
     labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 })),
     /** when the guest has had one elsewhere */
     generation: Type.Optional(Type.String({ pattern: UUID })),
@@ -150,6 +156,22 @@ export async function pinDefinition(
   checkWhole(definition);
   // Last: the order of the others is the order in which they are booted from.
   return uefi === undefined ? definition : { ...definition, disks: [...definition.disks, uefi.store] };
+}
+
+/** What a definition says of the guest that is no part of the machine: it is kept beside the pinned one, and changes. */
+export interface Upkeep {
+  readonly schedules: readonly ScheduleRecord[];
+  /** null: no word of its own */
+  readonly retention: Retention | null;
+}
+
+/** @throws StasisError `invalid-definition` */
+export function readUpkeep(input: unknown, uuid: string): Upkeep {
+  const { schedules = [], retention } = readDefinition(input);
+  const rules = retention === undefined ? null : readRetention(retention);
+  const whyNot = rules === null ? undefined : whyNotRetention(rules);
+  if (whyNot !== undefined) throw invalid(`retention: ${whyNot}`);
+  return { schedules: readSchedules(uuid, schedules), retention: rules };
 }
 
 function readDefinition(input: unknown): DefinitionInput {

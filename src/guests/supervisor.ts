@@ -21,6 +21,7 @@ import type { MigrationProgress } from '../qemu/migration.ts';
 import { bringMemory, isAbandoned, memoryArrived } from '../qemu/restore/memory-arrival.ts';
 import { readPagerRequest } from '../qemu/pager/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore/mapped.ts';
+import { isolated } from '../qemu/process/isolation.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
@@ -116,17 +117,21 @@ export class Supervisor {
   /**
    * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
    * @param tpmDirectory where the state of its TPM is, when it has one
+   * @param options.isIsolated in a network namespace of its own
    */
   async launch(
     instance: string,
     args: readonly string[],
     signal: AbortSignal,
     tpmDirectory?: string,
+    options: { readonly isIsolated?: boolean } = {},
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
     if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
-    const process = await launchQemu({ binary: this.#options.binary, args, runDirectory, signal });
+    const startedBy = options.isIsolated === true ? isolated() : [];
+    const { binary } = this.#options;
+    const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
     this.#candidates.set(instance, process);
     return process;
   }

@@ -19,6 +19,7 @@ import type { Host } from '../guests/host.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { collect } from './collect.ts';
 import { MEMORY_FILE } from './manifest.ts';
+import { refuseProtected } from './protect.ts';
 
 interface DeletePlan {
   readonly guest: string;
@@ -79,6 +80,7 @@ export function deleteProcedure(host: Host): Procedure<{ name?: string }, Delete
     async plan(args, subject) {
       const guest = await getGuestByUuid(host.catalog, subject.guest ?? subject.guestName);
       const image = await requireImage(host.catalog, guest, args.name ?? DEFAULT_IMAGE);
+      refuseProtected(image, guest.name, 'deleted');
       return { guest: guest.uuid, image: image.id, name: image.name };
     },
     async run(plan, operation) {

@@ -15,6 +15,7 @@ import { mapped, whyNotMapped } from '../qemu/restore/mapped.ts';
 import type { RestoreMethod, RestoreMethodName, SavedMemory } from '../qemu/restore/restore.ts';
 import { fromStored } from '../stored.ts';
 import type { Manifest } from './manifest.ts';
+import { verificationOf } from './verification.ts';
 
 export function manifestOf(image: ImageRecord): Manifest {
   return fromStored<Manifest>(image.manifest);
@@ -24,9 +25,10 @@ export function manifestOf(image: ImageRecord): Manifest {
 export async function checkedMemory(host: Host, image: ImageRecord): Promise<SavedMemory> {
   const { definition, memoryBytes, memoryFile, guest } = manifestOf(image);
   if (image.state !== 'ready') {
+    const { damage } = verificationOf(image);
     throw new StasisError(
       'image-damaged',
-      `image ${image.name} of ${guest.name} is ${image.state} and can't be restored`,
+      `image ${image.name} of ${guest.name} is ${image.state} and can't be restored${damage === undefined ? '' : `: ${damage}`}`,
     );
   }
   const file = join(guestDirectory(host.paths.data, image.guest).images, image.id, memoryFile.name);
@@ -105,6 +107,7 @@ export async function loadMachine(
     args,
     operation.signal,
     tpmDirectory(host, plan.definition, plan.instance),
+    { isIsolated: plan.definition.networks.some(({ type }) => type === 'lone-tap') },
   );
   try {
     await method.load(process, {

@@ -9,6 +9,7 @@ import { getImageById, updateImage } from '../catalog/images.ts';
 import { layersOfImages } from '../catalog/layers.ts';
 import { messageOf } from '../errors.ts';
 import type { Host } from '../guests/host.ts';
+import { markUnsound } from './verification.ts';
 
 /** Nothing announces it, short of LVM's own daemon. */
 const LOOK_EVERY_MS = 60_000;
@@ -28,6 +29,7 @@ async function markBroken(host: Host, id: string): Promise<void> {
   const image = await getImageById(host.catalog, id);
   const { name: guest } = await getGuestByUuid(host.catalog, image.guest);
   await updateImage(host.catalog, id, { state: 'broken' });
+  await markUnsound(host.catalog, image, 'a snapshot of a disk overflowed');
   await host.events.publish({
     type: 'image',
     action: 'broken',

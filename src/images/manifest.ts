@@ -6,6 +6,7 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
+import type { FeatureWord } from '../qemu/build/processor.ts';
 import type { Pause } from '../qemu/capture/capture.ts';
 import { syncPath } from '../storage/durable.ts';
 import type { Medium } from './media.ts';
@@ -27,6 +28,8 @@ export interface Manifest {
   readonly createdAt: string;
   readonly live: boolean;
   readonly description: string;
+  /** name of the schedule that made it; absent when somebody did by hand */
+  readonly schedule?: string;
   readonly method: 'precopy' | 'background' | 'stopped';
   /** how long the guest stood still; null when it was to stop anyway */
   readonly pauseMs: number | null;
@@ -59,12 +62,29 @@ export interface Manifest {
   /** whether its file systems were at rest; absent in images of before that could be */
   readonly quiesce?: QuiesceReport;
   readonly qemuVersion: string;
+  /** what the guest's processor could do; absent in images of before it was recorded */
+  readonly processor?: readonly FeatureWord[];
   /** every device with state in the memory file: a machine with others is not the one that was saved */
   readonly devices: readonly string[];
   readonly definition: Definition;
   readonly disks: readonly ManifestDisk[];
   /** disks of the machine that the image doesn't hold; absent in images of before they were recorded */
   readonly media?: readonly Medium[];
+  /**
+   * What its files hold (storage/file-sum.ts says how that is computed); made some time after the image, and made anew when layers
+   * are merged. Each disk's layers from the pinned one down to the root, as far as they have one.
+   */
+  readonly checksums?: {
+    readonly format: 1;
+    readonly memory?: { readonly sha256: string; readonly sizeBytes: number };
+    readonly layers: readonly {
+      readonly disk: string;
+      readonly id: string;
+      readonly path: string;
+      readonly sizeBytes: number;
+      readonly sha256: string;
+    }[];
+  };
 }
 
 export const MEMORY_FILE = 'memory';

@@ -72,7 +72,8 @@ export function refuseExcluded(media: readonly Medium[], guest: string): void {
   );
 }
 
-async function checkMedium(host: Host, medium: Medium, signal: AbortSignal): Promise<void> {
+/** @throws StasisError `disk-missing`, `disk-changed`, `cancelled` */
+export async function checkMedium(host: Host, medium: Medium, signal: AbortSignal): Promise<void> {
   const { disk, path, identity, sha256 } = medium;
   const looks = await readIdentity(path);
   const change = identity === null ? undefined : describeChange(identity, looks);

@@ -61,12 +61,14 @@ import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './l
 import { markLost } from './lost.ts';
 import { checkMedia } from './media.ts';
 import { checkImageName } from './names.ts';
+import { refuseProtected } from './protect.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
 
 export interface RestoreArgs {
   readonly name?: string;
-  readonly delete?: boolean;
+  /** `unless-protected`: as a start does, to which the image is a means */
+  readonly delete?: boolean | 'unless-protected';
   readonly paused?: boolean;
   readonly method?: RestoreMethodName;
   /** name of the image that first takes what the guest is now */
@@ -115,6 +117,8 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         throw new StasisError('invalid-state', `guest ${guest.name} already runs`, { guest: guest.name });
       await markLost(host);
       const image = await requireImage(catalog, guest, args.name ?? DEFAULT_IMAGE);
+      if (args.delete === true) refuseProtected(image, guest.name, 'deleted after the restore');
+      const deletes = args.delete === 'unless-protected' ? image.protected === 0 : args.delete === true;
       const manifest = manifestOf(image);
       if (args.saveCurrent !== undefined) {
         checkImageName(args.saveCurrent);
@@ -124,7 +128,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
       const stopped = guest.instance === null;
-      const reused = args.delete === true && stopped ? await reusable(host, guest.uuid, pins) : [];
+      const reused = deletes && stopped ? await reusable(host, guest.uuid, pins) : [];
       const alone = !stopped && (await needsToBeAlone(manifest.definition));
       if (stopped) await refuseWithoutHugePages(guest.name, manifest.definition);
       const over = pins.filter(({ disk }) => !reused.some((pin) => pin.disk === disk));
@@ -132,10 +136,10 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         guest: guest.uuid,
         image: image.id,
         instance: newId(),
-        delete: args.delete ?? false,
+        delete: deletes,
         paused: args.paused ?? manifest.guestWasPaused,
         method: await chooseRestoreMethod(image, memory, args.method),
-        generation: stopped && args.delete === true ? null : randomUUID(),
+        generation: stopped && deletes ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
         heads: await planHeads(host, { definition: manifest.definition, data: host.paths.data }, over),
         reused,

@@ -12,6 +12,7 @@ import { insertCapture } from '../catalog/captures.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid, setCurrentImage } from '../catalog/guests.ts';
 import { findImage, getImageById, insertImage } from '../catalog/images.ts';
+import { settleRun } from '../catalog/schedules.ts';
 import { StasisError } from '../errors.ts';
 import { nodeName, plainNodeName } from '../guests/command-line.ts';
 import { isLayered, isNotCaptured } from '../guests/define.ts';
@@ -37,6 +38,7 @@ import { STREAM_OFFSET } from '../qemu/migration.ts';
 import { captureBlockers } from '../qemu/capture/migration-blockers.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { findTpmProcesses } from '../qemu/process/process-scan.ts';
+import { processorFeatures } from '../qemu/build/processor.ts';
 import { syncPath } from '../storage/durable.ts';
 import {
   captureOf,
@@ -57,6 +59,7 @@ import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, writeManifest, type Manifest } from './manifest.ts';
 import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
+import { refuseProtected } from './protect.ts';
 import { takeScreen } from './screen.ts';
 import { refuseWithoutSpace, saveNeeds } from './space.ts';
 
@@ -68,6 +71,13 @@ export interface SaveArgs {
   readonly method?: LiveMethod;
   readonly maxPauseMs?: number;
   readonly quiesce?: QuiesceWish;
+  /** which schedule wants it, and the time that it is the run of */
+  readonly schedule?: ScheduledBy;
+}
+
+interface ScheduledBy {
+  readonly name: string;
+  readonly dueAt: string;
 }
 
 interface SavePlan extends PlannedDisks {
@@ -86,6 +96,7 @@ interface SavePlan extends PlannedDisks {
   readonly wish: Wish;
   /** the default image that this one takes the place of */
   readonly replaces: string | null;
+  readonly schedule?: ScheduledBy;
 }
 
 export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
@@ -105,6 +116,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
           `guest ${guest.name} already has an image "${name}"; delete it first, or choose another name`,
         );
       }
+      if (existing !== undefined) refuseProtected(existing, guest.name, 'replaced');
       const process = supervisor.get(guest.uuid, guest.name);
       const { qmp } = process;
       const definition = storedDefinition(guest);
@@ -130,6 +142,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         isFrozen: guest.frozen === 1,
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
+        ...(args.schedule === undefined ? {} : { schedule: args.schedule }),
         ...planned,
       };
     },
@@ -161,6 +174,8 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         ? await operation.step('media', () => recordMedia(host, definition, operation.signal))
         : [];
 
+      const processor = await processorFeatures(qmp);
+
       // A background capture holds what was at its beginning, any other what is at its end.
       const screen = () => takeScreen(host, plan.guest, imageDirectory(host, plan), operation);
       const screenBefore = choice?.method === 'background' ? await screen() : undefined;
@@ -174,6 +189,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
       const manifest = {
         ...described,
+        processor,
         media,
         screen: screenBefore ?? screenAfter ?? null,
         quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
@@ -197,11 +213,18 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
           description: plan.description,
           verifiedAt: null,
           restoreMethod: null,
+          schedule: plan.schedule?.name ?? null,
           manifest: JSON.stringify(manifest),
         });
         await recordDisks(transaction, plan, disks);
         await setCurrentImage(transaction, plan.guest, plan.image);
         if (choice !== null) await remember(transaction, plan, choice, captured);
+        if (plan.schedule !== undefined)
+          await settleRun(
+            transaction,
+            { guest: plan.guest, schedule: plan.schedule.name, dueAt: plan.schedule.dueAt },
+            { state: 'done', image: plan.name, message: `saved as ${plan.name}` },
+          );
       });
     },
 
@@ -396,6 +419,7 @@ async function describe(
     createdAt: plan.createdAt,
     live: plan.live,
     description: plan.description,
+    ...(plan.schedule === undefined ? {} : { schedule: plan.schedule.name }),
     method: captured.method,
     pauseMs: captured.pause?.pauseMs ?? null,
     pause: {

@@ -1,7 +1,7 @@
 /** Letting a guest leave Stasis as it came: what it wrote goes back into the disks the user brought. */
 import { rm } from 'node:fs/promises';
 import { deleteGuest, getGuestByUuid, hasGuest, type GuestRecord } from '../catalog/guests.ts';
-import { getImageById, listImages } from '../catalog/images.ts';
+import { getImageById, listImages, type ImageRecord } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
@@ -44,6 +44,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
           },
         );
       }
+      refuseWithProtected(guest, images);
       await refuseWithClones(host, guest);
       await refuseWithReaders(host, guest);
       await checkSeals(host, await headIds(catalog, guest.uuid));
@@ -101,6 +102,17 @@ async function checkBackInRoots({ catalog }: Host, plan: UndefinePlan): Promise<
         `disk ${disk} of ${plan.name} can't be brought back into its own file now: a guest on the same disks is busy`,
       );
   }
+}
+
+/** @throws StasisError `image-protected` naming all that are */
+function refuseWithProtected({ name }: GuestRecord, images: readonly ImageRecord[]): void {
+  const names = images.filter((image) => image.protected === 1).map((image) => image.name);
+  if (names.length === 0) return;
+  throw new StasisError(
+    'image-protected',
+    `guest ${name} has protected images, which would be lost: ${names.join(', ')}; \`stasis unprotect ${name} IMAGE\` each first`,
+    { details: { images: names } },
+  );
 }
 
 /** @throws StasisError `disk-in-use` naming the clones whose disks stand on what would be gone */

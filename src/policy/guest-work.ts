@@ -39,7 +39,8 @@ export async function runOnGuest<Args, Plan>(
   }
 }
 
-async function submitWhenFree<Args, Plan>(
+/** Begins it after whatever holds the guest. @throws the signal's reason, which only ends the waiting */
+export async function submitWhenFree<Args, Plan>(
   engine: OperationEngine,
   procedure: Procedure<Args, Plan>,
   submission: Submission<Args>,

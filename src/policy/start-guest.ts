@@ -86,12 +86,12 @@ async function carryOut(
   const subject = { guest: guest.uuid, guestName: guest.name, image: null };
   if (action === 'start')
     return runOnGuest(engine, bootProcedure(host), { kind: 'start', subject, args: {} }, limits);
-  const args = { delete: true, ifStopped: true };
+  const args = { delete: 'unless-protected', ifStopped: true } as const;
   return runOnGuest(engine, restoreProcedure(host), { kind: 'start', subject, args }, limits);
 }
 
 /** The default image is what the guest is now as long as nothing was written since: its layers are the heads. */
-async function standingOfImage(catalog: Catalog, uuid: string): Promise<Circumstances['image']> {
+export async function standingOfImage(catalog: Catalog, uuid: string): Promise<Circumstances['image']> {
   const image = await findImage(catalog, uuid, DEFAULT_IMAGE);
   if (image === undefined) return 'none';
   const heads = new Map((await headsOf(catalog, uuid)).map(({ disk, layer }) => [disk, layer.id]));

@@ -98,3 +98,27 @@ export function DeleteDialog({ guest, image, children }: { guest: Guest; image: 
     </Question>
   );
 }
+
+export function ProtectDialog({ guest, image }: { guest: Guest; image: Image }) {
+  const { name } = image;
+  const isOn = image.protected;
+  return (
+    <Question
+      title={`${isOn ? 'Unprotect' : 'Protect'} ${name}`}
+      action={isOn ? 'Unprotect' : 'Protect'}
+      dangerous={isOn}
+      done={isOn ? `${name} may be removed again` : `${name} is protected`}
+      submit={() =>
+        isOn
+          ? client.unprotectSaveImage(guest.name, name, { wait: false })
+          : client.protectSaveImage(guest.name, name, { wait: false })
+      }
+    >
+      <p class={isOn ? 'loss' : 'kept'}>
+        {isOn
+          ? 'From then on it can be deleted, by the rules of its guest too.'
+          : 'Nothing removes it until it is unprotected.'}
+      </p>
+    </Question>
+  );
+}

@@ -5,8 +5,8 @@ import type { Guest, GuestOverview, Image } from '../api/schemas.ts';
 import { formatBytes, formatDate, formatDuration, formatGain } from '../units.ts';
 import { Age, Empty, Fields } from './common.tsx';
 import { openDialog } from './dialog.tsx';
-import { CloneDialog, DeleteDialog, RestoreDialog } from './image-dialogs.tsx';
-import { mannerOf } from './image-facts.ts';
+import { CloneDialog, DeleteDialog, ProtectDialog, RestoreDialog } from './image-dialogs.tsx';
+import { mannerOf, soundnessOf } from './image-facts.ts';
 import { layOutTree, type TreeLayout, type TreeRow } from './image-tree.ts';
 import { client, running } from './store.ts';
 
@@ -152,6 +152,7 @@ function ImageRow({ guest, image, isChosen }: { guest: Guest; image: Image; isCh
           {name}
           {current && <span class="tag now">now</span>}
           {state === 'broken' && <span class="tag broken">broken</span>}
+          {image.protected && <span class="tag protected">protected</span>}
           {verifiedAt !== null && (
             <span class="tag verified" title={`verified ${formatDate(verifiedAt)}`}>
               verified
@@ -211,6 +212,13 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
         <button
           type="button"
           disabled={busy}
+          onClick={() => openDialog(<ProtectDialog guest={guest} image={image} />)}
+        >
+          {image.protected ? 'Unprotect…' : 'Protect…'}
+        </button>
+        <button
+          type="button"
+          disabled={busy || image.protected}
           onClick={() => openDialog(<DeleteDialog guest={guest} image={image} children={children} />)}
         >
           Delete…
@@ -220,6 +228,7 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
         of={[
           ['Taken', formatDate(createdAt)],
           ['From', image.parent ?? 'no image'],
+          ['By schedule', image.schedule ?? 'none'],
           ['Stored', formatBytes(image.storedBytes)],
           ['Deleting frees', formatGain(image)],
           ['Memory', formatBytes(image.memoryBytes)],
@@ -228,7 +237,7 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
           ['Pause', pauseOf(image)],
           ['Save took', formatDuration(image.saveMs)],
           ['Restored', `${image.restoredCount} times`],
-          ['Verified', image.verifiedAt === null ? 'not yet' : formatDate(image.verifiedAt)],
+          ['Verified', soundnessOf(image)],
           ['QEMU', `${image.qemuVersion.split(' ')[0] ?? ''}, ${image.machine}`],
         ]}
       />

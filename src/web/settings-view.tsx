@@ -5,6 +5,7 @@ import type { Guest, Policy } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
 import { count, formatBytes } from '../units.ts';
 import { Fields } from './common.tsx';
+import { SchedulesSection } from './schedules-view.tsx';
 import { begin, client } from './store.ts';
 
 export function SettingsView({ guest }: { guest: Guest }) {
@@ -14,6 +15,7 @@ export function SettingsView({ guest }: { guest: Guest }) {
         <h2>When the host boots and shuts down</h2>
         <PolicyForm key={JSON.stringify(guest.policy)} guest={guest} />
       </section>
+      <SchedulesSection guest={guest} />
       <section>
         <h2>Machine</h2>
         <Fields

@@ -45,3 +45,21 @@ test('a policy for guests with none of their own is read as strictly as theirs',
   );
   assert.throws(() => policy('policy: {onBoot: dance}'), /policy\.onBoot: /);
 });
+
+test('checksums and scrubbing are on unless they are turned off, and a time that is none is refused', () => {
+  const { checksums, scrub } = parseSettings('', 'stasis.yaml');
+  assert.deepEqual(checksums, { afterSeconds: 30, bytesPerSecond: 200 * 1024 ** 2 });
+  assert.deepEqual(scrub, {
+    schedule: { expression: '0 3 * * 0', timeZone: undefined },
+    bytesPerSecond: 50 * 1024 ** 2,
+  });
+  const off = parseSettings('checksums: false\nscrub: false', 'stasis.yaml');
+  assert.deepEqual([off.checksums, off.scrub], [null, null]);
+  const own = parseSettings('scrub: {schedule: "30 2 1 * *", timeZone: Europe/Berlin}', 'stasis.yaml').scrub;
+  assert.deepEqual(own?.schedule, { expression: '30 2 1 * *', timeZone: 'Europe/Berlin' });
+  assert.throws(() => parseSettings('scrub: {schedule: weekly}', 'stasis.yaml'), /scrub\.schedule: .*weekly/);
+  assert.throws(
+    () => parseSettings('scrub: {shedule: "0 3 * * *"}', 'stasis.yaml'),
+    /did you mean "schedule"/,
+  );
+});

@@ -1,146 +1,153 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { createInterface } from 'node:readline';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { StasisError } from '../../src/errors.ts';
-import { listVolumes } from '../../src/storage/lvm-volumes.ts';
 import { Lab } from '../support/lab.ts';
+import { BOTH_VOLUMES, GROUP, volumes } from '../support/lvm-ground.ts';
+import { changeContent, checkHousekeeping, contentOf, type Content } from '../support/rules.ts';
 
-// Run by lvm.test.ts inside the guest with LVM.
+// Run by lvm.test.ts inside the guest with LVM: a guest writes to a thin and a plain volume, and witnesses what it finds.
 
-const GROUP = 'guests';
+const run = promisify(execFile);
 const GUEST = 'web1';
-const AT = 16 * 1024 ** 2;
-/** Emulated, a snapshot takes a while: without a limit of its own the disks would get overlays. */
-const MAX_PAUSE_MS = 60_000;
-const DISKS = [
-  { name: 'thin', path: `/dev/${GROUP}/web1-thin`, format: 'raw' },
-  { name: 'plain', path: `/dev/${GROUP}/web1-plain`, format: 'raw', snapshotSize: '16MiB' },
-] as const;
-const USERS = ['pool', 'web1-plain', 'web1-thin'];
+const MAIN = join(import.meta.dirname, '../../src/main.js');
+const USERS = ['pool', 'web1-0', 'web1-1'];
 
-const call = (tool: string, ...args: string[]) =>
-  execFileSync(tool, args, { encoding: 'utf8', stdio: 'pipe' });
-/** All volumes: the user's by their names, ours by `head`, `copy` or `snap`. */
-const volumes = async () =>
-  (await listVolumes(GROUP)).map(({ name }) => /^stasis-([a-z]+)-/.exec(name)?.[1] ?? name).toSorted();
+describe('a guest on a thin and a plain volume', () => {
+  let lab: Lab;
+  const expected = new Map<string, Content>();
 
-let lab: Lab;
-
-before(async () => {
-  call('vgcreate', '-qq', GROUP, '/dev/vdc', '/dev/vdd');
-  call('lvcreate', '-qq', '-L', '512M', '-T', `${GROUP}/pool`);
-  call('lvcreate', '-qq', '-V', '64M', '-n', 'web1-thin', '-T', `${GROUP}/pool`);
-  call('lvcreate', '-qq', '-y', '-L', '64M', '-n', 'web1-plain', GROUP);
-  lab = await Lab.create();
-  await lab.client.defineGuest({
-    ...{ name: GUEST, memory: '32MiB', accelerator: 'tcg', cpu: 'qemu64', serial: false, disks: DISKS },
+  before(async () => {
+    lab = await Lab.on(BOTH_VOLUMES);
+    await using witness = await lab.running(GUEST, { system: 'bare' });
+    await witness.fill(1, 1);
   });
-  await lab.client.start(GUEST);
-});
+  after(() => lab[Symbol.asyncDispose]());
 
-after(async () => {
-  await lab[Symbol.asyncDispose]();
-  call('vgremove', '-qq', '-y', GROUP);
-});
+  const saveLive = (name: string) =>
+    lab.client.createSaveImage(GUEST, { name, live: true, maxPauseMs: BOTH_VOLUMES.maxPauseMs });
 
-async function headOf(disk: string): Promise<string> {
-  const { disks } = await lab.client.getGuest(GUEST);
-  return disks.find(({ name }) => name === disk)?.head ?? '';
-}
-
-/** In the place of the guest, which has all its disks' devices open. */
-async function write(disk: string, word: string, bytes = 4096): Promise<void> {
-  await using file = await open(await headOf(disk), 'r+');
-  await file.write(Buffer.alloc(bytes, word), 0, bytes, AT);
-  await file.sync();
-}
-
-/** Also through an overlay. qemu-img counts the blocks that it skips. */
-async function read(disk: string): Promise<string> {
-  const head = await headOf(disk);
-  const copy = join(lab.home, 'block');
-  const format = head.endsWith('.qcow2') ? 'qcow2' : 'raw';
-  const blocks = ['bs=4096', `skip=${AT / 4096}`, `count=${AT / 4096 + 1}`];
-  call('qemu-img', 'dd', '-U', '-f', format, '-O', 'raw', ...blocks, `if=${head}`, `of=${copy}`);
-  const [word = ''] = (await readFile(copy, 'latin1')).split('|');
-  return word;
-}
-
-const save = (name: string) =>
-  lab.client.createSaveImage(GUEST, { name, live: true, maxPauseMs: MAX_PAUSE_MS });
-
-test('volumes get their driver by themselves', async () => {
-  const { disks } = await lab.client.getGuest(GUEST);
-  assert.deepEqual(
-    disks.map(({ driver }) => driver),
-    ['lvm', 'lvm'],
-  );
-});
-
-test('a live save takes snapshots', async (t) => {
-  await save('a');
-  assert.deepEqual(await volumes(), ['copy', ...USERS, 'snap'].toSorted());
-  const [image] = await lab.client.listSaveImages(GUEST);
-  t.diagnostic(
-    `figure: pause with snapshots of two volumes, emulated: ${Math.round(image?.pauseMs ?? 0)} ms`,
-  );
-});
-
-test('an image whose snapshot overflowed is broken, and not restored', async () => {
-  await write('plain', 'x', 24 * 1024 ** 2);
-  await assert.rejects(
-    lab.client.restoreSaveImage(GUEST, 'a'),
-    (error: unknown) =>
-      error instanceof StasisError && error.code === 'disk-changed' && /too small/.test(error.message),
-  );
-  assert.deepEqual(
-    (await lab.client.listSaveImages(GUEST)).map(({ name, state }) => [name, state]),
-    [['a', 'broken']],
-  );
-  assert.equal((await lab.client.getGuest(GUEST)).state, 'running');
-  await lab.client.deleteSaveImage(GUEST, 'a');
-  assert.deepEqual(await volumes(), USERS);
-});
-
-test('a daemon that dies in a save leaves no volume behind', async () => {
-  await lab.endDaemon('SIGTERM');
-  await lab.startDaemon({ STASIS_FAILPOINT: 'save/capture:after=kill' });
-  await assert.rejects(save('lost'));
-  await lab.daemonEnded();
-  assert.deepEqual(await volumes(), ['copy', ...USERS, 'snap'].toSorted());
-  await lab.startDaemon();
-  assert.deepEqual(await lab.client.listSaveImages(GUEST), []);
-  assert.deepEqual(await volumes(), USERS);
-});
-
-test('each image is restored as it was: a thin disk from a snapshot, a plain one from an overlay', async () => {
-  for (const disk of ['thin', 'plain']) await write(disk, 'b|');
-  await save('b');
-  for (const disk of ['thin', 'plain']) await write(disk, 'later|');
-  await lab.client.restoreSaveImage(GUEST, 'b');
-  assert.deepEqual([await read('thin'), await read('plain')], ['b', 'b']);
-  assert.deepEqual(await volumes(), ['copy', 'head', ...USERS, 'snap'].toSorted());
-  await write('thin', 'c|');
-  await save('c');
-  await write('thin', 'last|');
-  await lab.client.restoreSaveImage(GUEST, 'b');
-  assert.equal(await read('thin'), 'b');
-  await lab.client.restoreSaveImage(GUEST, 'c');
-  assert.equal(await read('thin'), 'c');
-});
-
-test('in the end the volumes of the user hold what was written, and no other is left', async () => {
-  await write('thin', 'final|');
-  await lab.client.stop(GUEST);
-  await lab.client.undefineGuest(GUEST, { deleteImages: true });
-  assert.deepEqual(await volumes(), USERS);
-  const words = [];
-  for (const { path } of DISKS) {
-    await using file = await open(path, 'r');
-    const { buffer } = await file.read(Buffer.alloc(8), 0, 8, AT);
-    words.push(buffer.toString('latin1').split('|')[0]);
+  async function save(name: string): Promise<void> {
+    expected.set(name, await changeContent(lab, GUEST, expected.size + 10));
+    await saveLive(name);
   }
-  assert.deepEqual(words, ['final', 'b']);
+
+  async function restoreAndCheck(name: string, asNewGuest?: string): Promise<void> {
+    await lab.client.restoreSaveImage(GUEST, name, asNewGuest === undefined ? {} : { asNewGuest });
+    const content = await contentOf(lab, asNewGuest ?? GUEST);
+    assert.deepEqual(content, expected.get(name), `${name} holds what it was`);
+  }
+
+  test('volumes get their driver by themselves', async () => {
+    const { disks } = await lab.client.getGuest(GUEST);
+    assert.deepEqual(
+      disks.map(({ driver }) => driver),
+      ['lvm', 'lvm'],
+    );
+  });
+
+  test('a live save takes snapshots', async (t) => {
+    await save('a');
+    assert.deepEqual(await volumes(), ['copy', ...USERS, 'snap'].toSorted());
+    const [image] = await lab.client.listSaveImages(GUEST);
+    t.diagnostic(
+      `figure: pause with snapshots of two volumes, emulated: ${Math.round(image?.pauseMs ?? 0)} ms`,
+    );
+  });
+
+  test('an image whose snapshot overflowed is broken, and not restored', async () => {
+    {
+      await using witness = await lab.witness(GUEST);
+      await witness.write('vdb', 32, 24, 7);
+    }
+    const present = await contentOf(lab, GUEST);
+    await assert.rejects(
+      lab.client.restoreSaveImage(GUEST, 'a'),
+      (error: unknown) =>
+        error instanceof StasisError &&
+        error.code === 'disk-changed' &&
+        /overflow|too small/.test(error.message),
+    );
+    assert.deepEqual(
+      (await lab.client.listSaveImages(GUEST)).map(({ name, state }) => [name, state]),
+      [['a', 'broken']],
+    );
+    assert.deepEqual(await contentOf(lab, GUEST), present, 'the guest noticed nothing');
+    await lab.client.deleteSaveImage(GUEST, 'a');
+    assert.deepEqual(await volumes(), USERS);
+  });
+
+  test('each image is restored as it was, memory and disks of one instant, also beside the guest', async () => {
+    await save('b');
+    await changeContent(lab, GUEST, 60);
+    await restoreAndCheck('b');
+    assert.deepEqual(await volumes(), ['copy', 'head', ...USERS, 'snap'].toSorted());
+    await save('c');
+    const present = await changeContent(lab, GUEST, 61);
+    await restoreAndCheck('b', 'copy');
+    assert.deepEqual(await contentOf(lab, GUEST), present, 'the guest noticed nothing');
+    await lab.client.stop('copy');
+    await lab.client.undefineGuest('copy');
+    await checkHousekeeping(lab, GUEST);
+    await restoreAndCheck('c');
+  });
+
+  test('disks of images are exported, and shown as files, while the guest goes on', async () => {
+    const { disks = [] } = (await lab.client.listSaveImages(GUEST)).find(({ name }) => name === 'c') ?? {};
+    await changeContent(lab, GUEST, 62);
+    for (const [index, { name, layer, format }] of disks.entries()) {
+      const [flat, shown, copy] = ['flat', 'shown', 'copy'].map((file) => join(lab.home, `${file}${index}`));
+      assert.ok(flat && shown && copy);
+      const exported = await lab.cli(['export', GUEST, 'c', flat, '--disk', name, '--format', 'raw']);
+      assert.equal(exported.status, 0, exported.stderr);
+      await run('qemu-img', ['compare', '-q', '-U', '-f', 'raw', '-F', format, flat, layer]);
+      await assert.rejects(
+        run('qemu-img', ['compare', '-q', '-U', '-f', 'raw', flat, `/dev/${GROUP}/web1-${index}`]),
+        'the guest has written since',
+      );
+      await showing(['mount', GUEST, 'c', '--disk', name, '--fuse', shown], () => copyFile(shown, copy));
+      await run('cmp', [flat, copy]);
+    }
+    assert.deepEqual(await lab.diskServers(), []);
+  });
+
+  /** Does something while a command of `stasis` shows a disk. */
+  async function showing(args: readonly string[], work: () => Promise<void>): Promise<void> {
+    const mount = spawn(process.execPath, [MAIN, ...args], {
+      env: { ...process.env, STASIS_HOME: lab.home },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const ended = once(mount, 'exit');
+    try {
+      for await (const line of createInterface(mount.stdout)) if (line.includes('^C ends it')) break;
+      await work();
+    } finally {
+      mount.kill('SIGINT');
+      await ended;
+    }
+    assert.equal(mount.exitCode, 0);
+  }
+
+  test('in the end the volumes of the user hold what was written, and no other is left', async () => {
+    const final = await changeContent(lab, GUEST, 70);
+    await lab.client.stop(GUEST);
+    await lab.client.undefineGuest(GUEST, { deleteImages: true });
+    assert.deepEqual(await volumes(), USERS);
+    await lab.defineOn('again', volumesOf('web1'), { system: 'bare' });
+    await lab.client.start('again');
+    await using witness = await lab.witness('again');
+    assert.equal((await witness.read('vda', 16, 2)).checksum, final.disk);
+    assert.equal((await witness.status()).mismatches, 0);
+  });
 });
+
+function volumesOf(guest: string): Parameters<Lab['defineOn']>[1] {
+  return ['0', '1'].map((index) => ({
+    ...{ name: `disk${index}`, path: `/dev/${GROUP}/${guest}-${index}`, format: 'raw', driver: 'overlay' },
+  }));
+}

@@ -3,13 +3,16 @@
  * guest asks) and on their disk (which the firmware reads at a start).
  */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { copyFile, readdir, readFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { findFirmware } from '../../src/qemu/build/firmware.ts';
-import { Lab } from '../support/lab.ts';
+import { Lab, testBoot } from '../support/lab.ts';
 
+const run = promisify(execFile);
 const GUEST = 'web1';
 
 test('variables are captured, restored and cloned with the rest, and gone with the guest', async () => {
@@ -66,6 +69,57 @@ test("secure boot's firmware, on the user's own variables, which stay when the g
   assert.ok(existsSync(vars), "the user's own file");
   assert.ok(!(await readFile(vars)).equals(await readFile(template.path)), 'with what the guest wrote');
 });
+
+test('with enrolled keys a program that nobody signed is refused, in a clone as well', async () => {
+  await using lab = await Lab.create();
+  const disk = join(lab.home, 'boot.qcow2');
+  await makeBootDisk(lab, disk);
+  await lab.client.defineGuest({
+    ...{ name: GUEST, memory: '256MiB', accelerator: 'tcg', firmware: { type: 'uefi', secureBoot: true } },
+    disks: [{ name: 'disk0', path: disk, format: 'qcow2' }],
+  });
+  await lab.client.start(GUEST);
+  await sees(lab, GUEST, REFUSED);
+  await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
+  await lab.client.stop(GUEST);
+  await lab.client.restoreSaveImage(GUEST, 'a', { asNewGuest: 'clone' });
+  // Its keys are in the variables of the image; its machine, which has refused already, is at a menu.
+  await lab.client.stop('clone');
+  await lab.client.start('clone', { fresh: true });
+  await sees(lab, 'clone', REFUSED);
+});
+
+const REFUSED = /failed to load Boot\w+ .*: (Access Denied|Security Violation)/;
+
+/** A disk whose EFI program is the test guest's kernel, without the signature that it comes with. */
+async function makeBootDisk(lab: Lab, disk: string): Promise<void> {
+  const programs = join(lab.home, 'esp/EFI/BOOT');
+  await mkdir(programs, { recursive: true });
+  const kernel = await readFile(testBoot().kernel);
+  // "PE Format", Optional Header Data Directories: the fifth of a PE32+ image is the certificate table.
+  kernel.fill(0, certificateTable(kernel), certificateTable(kernel) + 8);
+  await writeFile(join(programs, 'BOOTX64.EFI'), kernel);
+  // QEMU shows a directory as a FAT file system.
+  await run('qemu-img', ['convert', '-O', 'qcow2', `fat:${join(lab.home, 'esp')}`, disk]);
+}
+
+const certificateTable = (image: Buffer) => image.readUInt32LE(0x3c) + 24 + 112 + 4 * 8;
+
+/** Waits until the firmware has said that on the serial line, and fails when the program runs instead. */
+async function sees(lab: Lab, guest: string, wanted: RegExp): Promise<void> {
+  const line = await lab.client.openConsole(guest);
+  try {
+    let said = '';
+    for await (const part of line) {
+      said += String(part);
+      assert.doesNotMatch(said, /EFI stub/, 'it runs');
+      if (wanted.test(said)) return;
+    }
+    assert.fail(`the console ended after: ${said}`);
+  } finally {
+    line.destroy();
+  }
+}
 
 test('firmware that is not there, or not for that machine, is refused with what to install', async () => {
   await using lab = await Lab.create();

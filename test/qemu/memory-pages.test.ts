@@ -118,7 +118,13 @@ async function write(
   }
   await put('device state', offset);
   const size = offset + 'device state'.length;
-  const state = { deviceStateOffset: offset, devicesEnd: size, deviceStateEnd: size, devices: [] };
+  const state = {
+    deviceStateOffset: offset,
+    devicesEnd: size,
+    deviceStateEnd: size,
+    devices: [],
+    states: [],
+  };
   return { path, memory: { machineType: 'any', ramSection: 1, blocks, ...state } };
 }
 

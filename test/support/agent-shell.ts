@@ -28,14 +28,17 @@ export class AgentShell implements AsyncDisposable {
     });
   }
 
-  /** @param pid of the guest's QEMU */
-  static async open(pid: number): Promise<AgentShell> {
+  /**
+   * @param pid of the guest's QEMU
+   * @param timeoutMs until the agent answers for the first time: what it is asked waits for it while its system boots
+   */
+  static async open(pid: number, timeoutMs = TIMEOUT_MS): Promise<AgentShell> {
     const socket = createConnection(`/proc/${pid}/cwd/agent.sock`);
     await once(socket, 'connect');
     const shell = new AgentShell(socket);
     try {
       socket.write(Buffer.from([SENTINEL]));
-      await shell.#ask('guest-sync-delimited', { id: pid });
+      await shell.#ask('guest-sync-delimited', { id: pid }, timeoutMs);
       return shell;
     } catch (error) {
       await shell[Symbol.asyncDispose]();
@@ -60,13 +63,17 @@ export class AgentShell implements AsyncDisposable {
     }
   }
 
-  async #ask<T>(execute: string, args: Readonly<Record<string, unknown>>): Promise<T> {
+  async #ask<T>(
+    execute: string,
+    args: Readonly<Record<string, unknown>>,
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#take = (reply) => {
       if (reply.kind === 'return') resolve(reply.value);
       else reject(new Error(`the guest agent refused ${execute}: ${reply.desc}`));
     };
-    const timer = setTimeout(() => reject(new Error(`no answer to ${execute}`)), TIMEOUT_MS);
+    const timer = setTimeout(() => reject(new Error(`no answer to ${execute}`)), timeoutMs);
     try {
       this.#socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion

@@ -1,5 +1,6 @@
 /** Documents of the wire with everything in them that a test doesn't care about. */
 import type { Guest, Image } from '../../src/api/schemas.ts';
+import { NO_RULES } from '../../src/guests/retention.ts';
 
 export function aGuest(fields: Partial<Guest> = {}): Guest {
   return {
@@ -21,6 +22,8 @@ export function aGuest(fields: Partial<Guest> = {}): Guest {
       timeLimitSeconds: 300,
       fallback: 'none',
     },
+    schedules: [],
+    retention: NO_RULES,
     labels: [],
     machine: 'pc-q35-10.0',
     cpu: 'host-model',
@@ -56,6 +59,10 @@ export function anImage(fields: Partial<Image> = {}): Image {
     parent: null,
     disks: [],
     verifiedAt: null,
+    verified: { checksumsAt: null, bootAt: null, evidence: [] },
+    damage: null,
+    protected: false,
+    schedule: null,
     current: false,
     saveMs: 1400,
     guestWasPaused: false,

@@ -7,12 +7,13 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Operation } from '../../src/client/index.ts';
+import type { Operation, SaveOptions } from '../../src/client/index.ts';
 import { GROUNDS, type GroundKind } from './grounds.ts';
-import { Lab } from './lab.ts';
+import { Lab, type LabGuest } from './lab.ts';
 import { checkHousekeeping, checkImages, changeContent, contentOf, type Content } from './rules.ts';
 
 const GUEST = 'web1';
+const AREA_MIB = 2;
 type Action = 'kill' | 'guest' | 'error';
 
 export interface Scenario {
@@ -34,14 +35,27 @@ export interface Scenario {
 class Bench {
   readonly lab: Lab;
   readonly expected = new Map<string, Content>();
+  readonly #maxPauseMs: number | undefined;
   #seed = 100;
 
-  constructor(lab: Lab) {
+  private constructor(lab: Lab, { maxPauseMs }: GroundKind) {
     this.lab = lab;
+    this.#maxPauseMs = maxPauseMs;
   }
 
-  async saveLive(name: string): Promise<void> {
-    await this.lab.client.createSaveImage(GUEST, { name, live: true });
+  static async open(kind: GroundKind, guest: LabGuest): Promise<Bench> {
+    const bench = new Bench(await Lab.on(kind), kind);
+    {
+      await using witness = await bench.lab.running(GUEST, { extra: { graphics: 'vnc' }, ...guest });
+      await witness.fill(1, AREA_MIB);
+    }
+    await bench.plantBase();
+    return bench;
+  }
+
+  async saveLive(name: string, options: SaveOptions = {}): Promise<void> {
+    const maxPause = this.#maxPauseMs === undefined ? {} : { maxPauseMs: this.#maxPauseMs };
+    await this.lab.client.createSaveImage(GUEST, { name, live: true, ...maxPause, ...options });
   }
 
   change(): Promise<Content> {
@@ -59,7 +73,7 @@ class Bench {
   async refill(): Promise<void> {
     await this.lab.client.start(GUEST);
     await using witness = await this.lab.witness(GUEST);
-    await witness.fill(1, 8);
+    await witness.fill(1, AREA_MIB);
   }
 
   async plantBase(): Promise<void> {
@@ -86,7 +100,7 @@ export const SCENARIOS: readonly Scenario[] = [
     name: 'live save',
     procedure: 'save',
     prepare: async (bench) => void bench.expected.set('new', await bench.change()),
-    run: ({ lab }) => lab.client.createSaveImage(GUEST, { name: 'new', live: true }),
+    run: (bench) => bench.saveLive('new'),
     inPause: ['pause:before-switch', 'pause:after-switch'],
     actions: ['kill', 'guest', 'error'],
   },
@@ -98,7 +112,7 @@ export const SCENARIOS: readonly Scenario[] = [
       await bench.lab.client.restoreSaveImage(GUEST, 'base', { method: 'eager' });
       bench.expected.set('new', await bench.change());
     },
-    run: ({ lab }) => lab.client.createSaveImage(GUEST, { name: 'new', live: true, method: 'background' }),
+    run: (bench) => bench.saveLive('new', { method: 'background' }),
     inPause: ['pause:before-switch', 'pause:after-switch'],
     actions: ['kill', 'guest', 'error'],
     steps: ['capture', 'verify'],
@@ -195,23 +209,23 @@ export const SCENARIOS: readonly Scenario[] = [
   },
 ];
 
-/** Declares the tests of a scenario, on disks of a kind. */
-export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]): void {
+/** Declares the tests of a scenario, on disks of a kind. @param guest the one that is saved, when it isn't the usual one */
+export function walkFailpoints(
+  scenario: Scenario,
+  kind: GroundKind = GROUNDS[0],
+  guest: LabGuest = {},
+): void {
   describe(`${scenario.name}, ${kind.name}`, { skip: kind.skip }, () => {
     let bench: Bench;
     let steps: readonly string[];
 
     before(async () => {
-      const lab = await Lab.on(kind);
-      bench = new Bench(lab);
-      await using witness = await lab.running(GUEST, { extra: { graphics: 'vnc' } });
-      await witness.fill(1, 8);
-      await bench.plantBase();
+      bench = await Bench.open(kind, guest);
       await scenario.prepare(bench);
       await scenario.run(bench);
-      const names = new Set((await lastOf(lab, scenario)).steps.map((step) => step.name));
+      const names = new Set((await lastOf(bench.lab, scenario)).steps.map((step) => step.name));
       steps = [...names].filter((name) => scenario.steps?.includes(name) ?? true);
-      await checkImages(lab, GUEST, bench.expected);
+      await checkImages(bench.lab, GUEST, bench.expected);
     });
     after(() => bench.lab[Symbol.asyncDispose]());
 
@@ -226,6 +240,29 @@ export function walkFailpoints(scenario: Scenario, kind: GroundKind = GROUNDS[0]
           );
         }
       });
+    }
+  });
+}
+
+/** Declares a test of single failpoints, with one guest for all: where it takes long until one runs. @param points each as `load:before` */
+export function walkSome(
+  name: string,
+  points: readonly (readonly [scenario: string, point: string, action: Action])[],
+  kind: GroundKind,
+  guest: LabGuest,
+): void {
+  describe(name, () => {
+    let bench: Bench;
+    before(async () => {
+      bench = await Bench.open(kind, guest);
+    });
+    after(() => bench.lab[Symbol.asyncDispose]());
+
+    for (const [scenarioName, point, action] of points) {
+      const scenario = SCENARIOS.find((candidate) => candidate.name === scenarioName);
+      assert.ok(scenario, scenarioName);
+      test(`${scenarioName}: ${action} at ${point}`, () =>
+        walk(bench, scenario, `${scenario.procedure}/${point}=${action}`, action));
     }
   });
 }

@@ -103,6 +103,7 @@ export function operation(fields: Partial<Operation> = {}): Operation {
     kind: 'save',
     guest: 'web1',
     image: 'img',
+    schedule: null,
     state: 'running',
     phase: 'memory',
     bytesDone: 0,

@@ -17,11 +17,15 @@ export interface TestDisk {
   readonly format: 'qcow2' | 'raw';
   /** when it is not to be detected */
   readonly driver?: DriverName;
+  /** of a plain logical volume */
+  readonly snapshotSize?: string;
 }
 
 export interface Ground extends AsyncDisposable {
   /** a new, empty disk */
   makeDisk(name: string, sizeMiB: number): Promise<TestDisk>;
+  /** all that Stasis has on it now, where that is no file */
+  layers?(): Promise<readonly string[]>;
 }
 
 export interface GroundKind {
@@ -31,6 +35,8 @@ export interface GroundKind {
   readonly second?: DriverName;
   /** why it can't be had here */
   readonly skip: string | false;
+  /** what a live save must be allowed there */
+  readonly maxPauseMs?: number;
   open(): Promise<Ground>;
 }
 

@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
@@ -18,7 +18,7 @@ import type { Ground, GroundKind, TestDisk } from './grounds.ts';
 import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
-const MAIN = join(ROOT, 'src/main.ts');
+const MAIN = join(ROOT, `src/main${extname(import.meta.filename)}`);
 /** Tests run the sources; what is measured is the program as it is built. */
 const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
 const run = promisify(execFile);
@@ -43,7 +43,11 @@ export function testBoot(cmdline = ''): { kernel: string; initrd: string; cmdlin
   };
 }
 
+/** How a definition boots the guest without an operating system (bare-guest/). */
+const BARE_BOOT = { kernel: join(ROOT, '.cache/test-guest/bare') };
+
 export interface LabGuest {
+  readonly system?: 'linux' | 'bare';
   readonly disks?: number;
   readonly memory?: string;
   readonly cmdline?: string;
@@ -180,6 +184,11 @@ export class Lab implements AsyncDisposable {
     }
   }
 
+  /** What the lab's ground has of Stasis's that is no file. */
+  async layersOnGround(): Promise<readonly string[]> {
+    return (await this.#ground?.layers?.()) ?? [];
+  }
+
   /** Makes disks of 64 MiB, on the lab's ground, and defines the test guest on them. */
   async define(name: string, guest: LabGuest = {}): Promise<void> {
     const { disks = 2, format = 'qcow2' } = guest;
@@ -203,9 +212,14 @@ export class Lab implements AsyncDisposable {
   async defineOn(
     name: string,
     disks: readonly (TestDisk & { readonly name: string })[],
-    { memory = '128MiB', cmdline = '', extra = {} }: LabGuest = {},
+    {
+      system = 'linux',
+      memory = system === 'bare' ? '16MiB' : '128MiB',
+      cmdline = '',
+      extra = {},
+    }: LabGuest = {},
   ): Promise<void> {
-    const boot = testBoot(cmdline);
+    const boot = system === 'bare' ? BARE_BOOT : testBoot(cmdline);
     await this.client.defineGuest({ name, memory, accelerator: 'tcg', boot, disks, ...extra });
   }
 

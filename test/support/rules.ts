@@ -77,7 +77,7 @@ export async function checkHousekeeping(lab: Lab, guest: string): Promise<void> 
   ]) {
     for (const file of await chain(top)) used.add(file);
   }
-  const layers = [];
+  const layers = [...(await lab.layersOnGround())];
   for (const place of new Set([
     join(directory, 'layers'),
     ...disks.map(({ path }) => besideDisk(path, uuid)),

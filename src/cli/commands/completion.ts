@@ -47,6 +47,11 @@ async function complete(words: string[]): Promise<void> {
           for (const image of images)
             suggest(image.name, `${howTaken(image)}, ${formatBytes(image.storedBytes)}`);
         };
+      } else if (argument.name === 'schedule') {
+        argument.handler = (suggest) => {
+          for (const { name, schedules } of guests)
+            if (words.includes(name)) for (const schedule of schedules) suggest(schedule.name, schedule.cron);
+        };
       }
     }
   }

@@ -1,7 +1,8 @@
 /** Guests as Stasis knows them: define, undefine, guests, show, policy. */
-import { InvalidArgumentError, Option, type Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { FALLBACKS, ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
 import type { Guest, Policy } from '../../api/schemas.ts';
+import { wholeNumber } from '../arguments.ts';
 import { renderFields } from '../fields.ts';
 import { describeDefined, renderGuest } from '../guest-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
@@ -231,9 +232,4 @@ function renderPolicy(current: Policy): string[] {
     ['time limit', `${current.timeLimitSeconds} s`],
     ['fallback', current.fallback],
   ]);
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It is no whole number.');
-  return Number(text);
 }

@@ -1,10 +1,17 @@
 /** What goes on in the daemon and on the host: host, ops, events, doctor, daemon. */
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import type { Doctor, Event, HostStatus, Operation } from '../../api/schemas.ts';
 import { StasisError } from '../../errors.ts';
 import { duration, positiveNumber } from '../arguments.ts';
+import { registerCheck } from './host-check.ts';
 import { renderFields } from '../fields.ts';
-import { bootFields, readinessFields, renderGuestOutcomes, renderSaveAllPlan } from '../host-view.ts';
+import {
+  bootFields,
+  readinessFields,
+  renderGuestOutcomes,
+  renderSaveAllPlan,
+  scrubField,
+} from '../host-view.ts';
 import { mutate, noWaitOption, watched, type MutationOptions } from '../mutation.ts';
 import { renderOperation } from '../operation-view.ts';
 import type { Output } from '../output.ts';
@@ -12,6 +19,8 @@ import { openSession, type Session } from '../session.ts';
 import { paint, styleOfState } from '../style.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
 import { fitText, printable } from '../text-width.ts';
+import { addUnitCommands } from './host-units.ts';
+import type { Scope } from '../../systemd/manager.ts';
 import { count, formatAge, formatBytes, formatDate } from '../units.ts';
 
 export function register(program: Command): void {
@@ -35,6 +44,8 @@ export function register(program: Command): void {
     )
     .option('--dry-run', 'only show what would be done with which guest, how long it would take, and why')
     .addOption(noWaitOption())
+    // For the unit of the guests: see src/systemd/units.ts.
+    .addOption(new Option('--for-shutdown <scope>').choices(['system', 'user']).hideHelp())
     .addHelpText(
       'after',
       '\nExamples:\n  $ stasis host save-all --budget 90s --dry-run\n  $ stasis host save-all --budget 90s',
@@ -49,6 +60,9 @@ export function register(program: Command): void {
     .addOption(noWaitOption())
     .addHelpText('after', '\nExample:\n  $ stasis host restore-all')
     .action(restoreAll);
+  addUnitCommands(host);
+
+  registerCheck(host);
 
   program
     .command('ops')
@@ -111,18 +125,26 @@ function renderStatus(status: HostStatus): string[] {
     ['free', formatBytes(status.freeBytes)],
     ...readinessFields(status.readiness),
     ...bootFields(status),
+    scrubField(status),
   ]);
 }
 
 interface SaveAllOptions extends MutationOptions {
   readonly budget?: number;
   readonly dryRun?: true;
+  readonly forShutdown?: Scope;
 }
 
 async function saveAll(options: SaveAllOptions, command: Command): Promise<void> {
   const session = await openSession(command);
   const { client, output } = session;
   const request = { budgetSeconds: options.budget };
+  if (options.forShutdown !== undefined) {
+    // It brings the C library along, which no other command has a use for.
+    const { endGuestsForShutdown } = await import('../host-shutdown.ts');
+    await endGuestsForShutdown(client, output, { ...request, scope: options.forShutdown });
+    return;
+  }
   if (options.dryRun === true) {
     const plan = await client.planSaveAll(request);
     output.print(plan, () => renderSaveAllPlan(plan, output.width));

@@ -11,7 +11,7 @@ import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { renderPrediction } from '../prediction-view.ts';
 import { openSession, type Session } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
-import { howTaken, renderTree } from '../tree.ts';
+import { howTaken, markedName, renderTree } from '../tree.ts';
 import { formatAge, formatBytes, formatGain } from '../units.ts';
 
 export function register(program: Command): void {
@@ -157,6 +157,7 @@ const IMAGE_COLUMNS: readonly Column[] = [
   { title: 'STORED', align: 'right' },
   { title: 'FREES', align: 'right' },
   { title: 'HOW', spare: true },
+  { title: 'VERIFIED', spare: true },
   { title: 'DESCRIPTION', flexible: true, spare: true },
 ];
 
@@ -184,15 +185,23 @@ async function listImages(
 function imageRow(image: Image): Cell[] {
   return [
     image.guest,
-    image.current ? { text: image.name, style: 'bold' } : image.name,
+    { text: markedName(image), style: image.current ? 'bold' : [] },
     formatAge(image.createdAt),
     formatBytes(image.memoryBytes),
     formatBytes(image.diskBytes),
     formatBytes(image.storedBytes),
     formatGain(image),
     howTaken(image),
+    soundness(image),
     { text: image.description, style: 'dim' },
   ];
+}
+
+/** When it was last found sound, and whether it was tried out then or before. */
+function soundness({ state, verifiedAt, verified }: Image): Cell {
+  if (state === 'broken') return { text: 'broken', style: 'red' };
+  if (verifiedAt === null) return '';
+  return `${formatAge(verifiedAt)}${verified.bootAt === null ? '' : ', booted'}`;
 }
 
 async function info(guest: string, name: string, _options: object, command: Command): Promise<void> {

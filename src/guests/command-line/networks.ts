@@ -9,6 +9,9 @@ export function networkArgs(network: NetworkDefinition, index: number, place: Pl
     user: { type: 'user', id },
     bridge: { type: 'bridge', id, br: network.bridge },
     tap: { type: 'tap', id, ifname: network.tap, script: 'no', downscript: 'no' },
+    // The other end of a `user` network has state of its own in the stream, and must be there when that is loaded.
+    'cut-user': { type: 'user', id, restrict: true },
+    'lone-tap': { type: 'tap', id, ifname: `trial${index}`, script: 'no', downscript: 'no' },
   }[network.type];
   return [
     '-netdev',

@@ -41,7 +41,8 @@ type NetworkInput = Static<typeof NetworkInput>;
 type Details = { readonly [Key in keyof typeof details]?: NetworkInput[Key] };
 
 export interface NetworkDefinition extends Details {
-  readonly type: 'user' | 'bridge' | 'tap';
+  /** the last two are for machines that are only tried out: nothing beyond QEMU can be reached, or a tap device that is alone */
+  readonly type: 'user' | 'bridge' | 'tap' | 'cut-user' | 'lone-tap';
   readonly mac: string;
   readonly bridge?: string;
   readonly tap?: string;

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { StasisError } from '../../errors.ts';
-import { ENDING_WITH_US } from '../ending-with-us.ts';
+import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import { throwIfAborted } from '../wait.ts';
 
 /** JSON of a deep chain or a fragmented map stays far below. */

@@ -44,10 +44,8 @@ export async function findQemu(env: NodeJS.ProcessEnv = process.env): Promise<Qe
   if (found === undefined) {
     throw new StasisError('qemu-missing', `${wanted ?? EMULATOR} was not found. ${WHERE_TO_GET_IT}`);
   }
-  const imageTool = (await executable(join(dirname(found), IMAGE_TOOL))) ?? (await findTool(IMAGE_TOOL, env));
-  const path = await realpath(found);
-  const [output, { mtimeMs }] = await Promise.all([versionOutput(path), stat(path)]);
-  const { version, versionText } = parseQemuVersion(output);
+  const binary = await describeQemu(found, env);
+  const { path, version, versionText } = binary;
   if (isBelow(version, MINIMUM)) {
     throw new StasisError(
       'qemu-too-old',
@@ -55,6 +53,20 @@ export async function findQemu(env: NodeJS.ProcessEnv = process.env): Promise<Qe
       { details: { path, version: versionText, minimum: `${MINIMUM.major}.${MINIMUM.minor}` } },
     );
   }
+  return binary;
+}
+
+/**
+ * A QEMU of any version, by its path.
+ * @throws StasisError `qemu-missing` when it is none, or can't be executed
+ */
+export async function describeQemu(found: string, env: NodeJS.ProcessEnv = process.env): Promise<QemuBinary> {
+  if ((await executable(found)) === undefined)
+    throw new StasisError('qemu-missing', `${found} is not there, or can't be executed`);
+  const imageTool = (await executable(join(dirname(found), IMAGE_TOOL))) ?? (await findTool(IMAGE_TOOL, env));
+  const path = await realpath(found);
+  const [output, { mtimeMs }] = await Promise.all([versionOutput(path), stat(path)]);
+  const { version, versionText } = parseQemuVersion(output);
   return { path, imageToolPath: imageTool, version, versionText, modifiedMs: mtimeMs };
 }
 

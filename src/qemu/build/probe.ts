@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Duplex } from 'node:stream';
 import type { QemuBinary } from './binary.ts';
-import { ENDING_WITH_US } from '../ending-with-us.ts';
+import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import { QmpClient } from '../qmp/client.ts';
 
 const WITHOUT_MACHINE = ['-machine', 'none', '-S', '-nodefaults', '-no-user-config', '-display', 'none'];

@@ -11,6 +11,17 @@ import {
   STREAM_VERSION,
 } from './migration-stream.ts';
 
+/** A device's state as QEMU describes it at the end of the stream. */
+export interface DeviceState {
+  /** as in `devices` */
+  readonly name: string;
+  /** what QEMU calls the format that it is written in, and its version */
+  readonly format: string;
+  readonly version: number;
+  /** names of the optional parts that were written */
+  readonly subsections: readonly string[];
+}
+
 /**
  * The file of a mapped-ram capture: QEMU's migration stream (all numbers big-endian), in which every page of memory
  * has a fixed place. After QEMU's `migration/savevm.c`, `migration/ram.c`, `docs/devel/migration/mapped-ram.rst`:
@@ -43,6 +54,8 @@ export interface MemoryFile {
   readonly deviceStateEnd: number;
   /** The devices whose state is in the file, in its order, by QEMU's names: `0000:00:02.0/virtio-blk`. */
   readonly devices: readonly string[];
+  /** … and what their states are like */
+  readonly states: readonly DeviceState[];
 }
 
 export interface MemoryBlock {
@@ -82,9 +95,13 @@ export async function readMemoryFile(path: string, offset: number): Promise<Memo
   const machineType = await readConfiguration(reader);
   const { id: ramSection, blocks } = await readRamSections(reader);
   const deviceStateOffset = reader.position;
-  const { devices, devicesEnd } = await readDeviceNames(reader);
+  const { states, devicesEnd } = await readDeviceStates(reader);
   const deviceStateEnd = reader.sizeBytes;
-  return { machineType, ramSection, blocks, deviceStateOffset, devicesEnd, deviceStateEnd, devices };
+  const devices = states.map(({ name }) => name);
+  return {
+    ...{ machineType, ramSection, blocks, deviceStateOffset, devicesEnd, deviceStateEnd },
+    ...{ devices, states },
+  };
 }
 
 export interface ExpectedMemory {
@@ -307,12 +324,12 @@ async function skipCommand(reader: FileReader): Promise<void> {
 }
 
 /**
- * The names in the JSON description. Its beginning can't be found by walking, since what precedes it is opaque: it
+ * The states in the JSON description. Its beginning can't be found by walking, since what precedes it is opaque: it
  * is where "0x00 0x06, length" says exactly that the rest of the file is its text.
  */
-async function readDeviceNames(
+async function readDeviceStates(
   reader: FileReader,
-): Promise<{ readonly devices: readonly string[]; readonly devicesEnd: number }> {
+): Promise<{ readonly states: readonly DeviceState[]; readonly devicesEnd: number }> {
   const begin = reader.position;
   const lengthBytes = reader.sizeBytes - reader.position;
   if (lengthBytes > MAX_DEVICE_STATE_BYTES) throw reader.damaged(`${lengthBytes} bytes of device state`);
@@ -324,20 +341,35 @@ async function readDeviceNames(
     if (text > state.length || state.readUInt32BE(at + 2) !== state.length - text) continue;
     candidates += 1;
     if (candidates > MAX_DESCRIPTION_CANDIDATES) break;
-    const devices = deviceNamesOf(state.toString('utf8', text));
-    if (devices !== undefined) return { devices, devicesEnd: begin + at };
+    const states = deviceStatesOf(state.toString('utf8', text));
+    if (states !== undefined) return { states, devicesEnd: begin + at };
   }
   throw reader.damaged('its device state does not end as it should');
 }
 
-function deviceNamesOf(json: string): readonly string[] | undefined {
+function deviceStatesOf(json: string): readonly DeviceState[] | undefined {
   const description = parseJson(json);
   if (!hasMember(description, 'devices') || !Array.isArray(description.devices)) return undefined;
   const devices: readonly unknown[] = description.devices;
-  const names = devices.flatMap((device) =>
-    hasMember(device, 'name') && typeof device.name === 'string' ? [device.name] : [],
+  const states = devices.flatMap((device) =>
+    hasMember(device, 'name') && typeof device.name === 'string' ? [stateOf(device, device.name)] : [],
   );
-  return names.length === devices.length ? names : undefined;
+  return states.length === devices.length ? states : undefined;
+}
+
+function stateOf(device: object, name: string): DeviceState {
+  const format = hasMember(device, 'vmsd_name') ? device.vmsd_name : name;
+  const version = hasMember(device, 'version') ? device.version : 0;
+  const subsections: readonly unknown[] =
+    hasMember(device, 'subsections') && Array.isArray(device.subsections) ? device.subsections : [];
+  return {
+    name,
+    format: typeof format === 'string' ? format : name,
+    version: typeof version === 'number' ? version : 0,
+    subsections: subsections.flatMap((one) =>
+      hasMember(one, 'vmsd_name') && typeof one.vmsd_name === 'string' ? [one.vmsd_name] : [],
+    ),
+  };
 }
 
 function parseJson(text: string): unknown {

@@ -12,6 +12,7 @@ const libc = koffi.load('libc.so.6');
 const lseek = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
 const fallocate = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');
 
+const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const FALLOC_FL_KEEP_SIZE = 1;
@@ -65,10 +66,18 @@ export async function punchHoles(
   return punchedBytes;
 }
 
+/** How long a file or a block device is, for which fstat(2) says 0. @throws StasisError `storage-failed` */
+export function sizeOf(file: FileHandle): number {
+  const size = Number(lseek(file.fd, 0, SEEK_END));
+  if (size < 0) throw systemError('lseek');
+  return size;
+}
+
 function seek(file: FileHandle, offset: number, whence: number): number | undefined {
   const found = Number(lseek(file.fd, offset, whence));
   if (found >= 0) return found;
   if (errorName() === 'ENXIO') return undefined; // nothing but a hole up to the end
+  if (errorName() === 'EINVAL') return whence === SEEK_DATA ? offset : undefined; // a block device: it knows of no holes
   throw systemError('lseek');
 }
 

@@ -28,6 +28,8 @@ export interface LaunchOptions extends WaitOptions {
   readonly args: readonly string[];
   /** Made if missing (mode 0700). Becomes QEMU's working directory; holds its socket, pid file and log. */
   readonly runDirectory: string;
+  /** A program, with its arguments, that becomes QEMU after it has changed what QEMU sees of the world. */
+  readonly startedBy?: readonly string[];
 }
 
 /** How a QEMU ended. Both `null` when it wasn't our child: then nobody can tell us. */
@@ -56,12 +58,12 @@ export interface QemuProcess extends AsyncDisposable {
  *   `qemu-missing`, `timeout` (30 s unless told otherwise), `cancelled`
  */
 export async function launchQemu(options: LaunchOptions): Promise<QemuProcess> {
-  const { binary, args, runDirectory, signal, timeoutMs = LAUNCH_TIMEOUT_MS } = options;
+  const { binary, args, runDirectory, signal, timeoutMs = LAUNCH_TIMEOUT_MS, startedBy = [] } = options;
   throwIfAborted(signal, 'starting QEMU');
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   await Promise.all([QMP_SOCKET, PID_FILE].map((name) => rm(join(runDirectory, name), { force: true })));
 
-  const { child, exited } = await spawnDetached(binary, args, runDirectory);
+  const { child, exited } = await spawnDetached([...startedBy, binary], args, runDirectory);
   const connecting = new AbortController();
   try {
     const failed = failOnExit(binary, exited, runDirectory);
@@ -177,13 +179,13 @@ interface Spawned {
 }
 
 async function spawnDetached(
-  binary: string,
+  [program = '', ...before]: readonly string[],
   args: readonly string[],
   runDirectory: string,
 ): Promise<Spawned> {
   await using log = await open(join(runDirectory, LOG_FILE), 'w', 0o600);
   const qmpArgs = ['-qmp', `unix:${QMP_SOCKET},server=on,wait=off`];
-  const child = spawn(binary, [...args, ...PID_FILE_ARGS, ...qmpArgs], {
+  const child = spawn(program, [...before, ...args, ...PID_FILE_ARGS, ...qmpArgs], {
     cwd: runDirectory,
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
@@ -194,7 +196,10 @@ async function spawnDetached(
   try {
     await once(child, 'spawn');
   } catch (error) {
-    throw new StasisError('qemu-missing', `cannot execute ${binary}`, { cause: error, details: { binary } });
+    throw new StasisError('qemu-missing', `cannot execute ${program}`, {
+      cause: error,
+      details: { program },
+    });
   }
   return { child, exited };
 }

@@ -254,8 +254,7 @@ export interface Commands {
     { readonly typename: string },
     readonly { readonly name: string; readonly type: string }[]
   >;
-  /** Only for properties that are strings. */
-  'qom-get': Command<{ readonly path: string; readonly property: string }, string>;
+  'qom-get': Command<{ readonly path: string; readonly property: string }, unknown>;
 
   stop: Command<undefined, Nothing>;
   cont: Command<undefined, Nothing>;
@@ -275,6 +274,12 @@ export interface Commands {
   >;
   /** Writes what the first display shows to a file. */
   screendump: Command<{ readonly filename: string; readonly format: 'ppm' }, Nothing>;
+  'query-cpus-fast': Command<
+    undefined,
+    readonly { readonly 'cpu-index': number; readonly 'thread-id': number; readonly 'qom-path': string }[]
+  >;
+  /** What a person would type; the answer is text for one. */
+  'human-monitor-command': Command<{ readonly 'command-line': string }, string>;
   pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, Nothing>;
 
   'query-block': Command<undefined, readonly BlockInfo[]>;

@@ -46,7 +46,8 @@ export async function memoryFileOf(qmp: QmpClient): Promise<string | undefined> 
   const backends = await qmp.execute('qom-list', { path: '/objects' });
   if (!backends.some(({ name, type }) => name === 'pc.ram' && type === 'child<memory-backend-file>'))
     return undefined;
-  return qmp.execute('qom-get', { path: '/objects/pc.ram', property: 'mem-path' });
+  const path = await qmp.execute('qom-get', { path: '/objects/pc.ram', property: 'mem-path' });
+  return typeof path === 'string' ? path : undefined;
 }
 
 function machineArgs({ file, memory }: SavedMemory): readonly string[] {
