@@ -155,8 +155,8 @@ export class RemoteAccess implements AsyncDisposable {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
     });
-    server.listen({ host, port: Number(port), exclusive: true });
     try {
+      server.listen({ host, port: Number(port), exclusive: true });
       await once(server, 'listening');
     } catch (error) {
       throw new StasisError('invalid-request', `can't listen on ${wanted.listen}: ${messageOf(error)}`, {

@@ -14,10 +14,9 @@ const run = promisify(execFile);
 /** Programs that the compiler finds the packages of this checkout for. */
 async function programs(texts: readonly string[]) {
   const directory = await mkdtemp(join(ROOT, '.cache/sdk-'));
-  const source = join(ROOT, 'src/client/index.ts');
   const files = texts.map((_, index) => join(directory, `example-${index}.ts`));
   for (const [index, text] of texts.entries())
-    await writeFile(files[index] ?? '', text.replaceAll("from 'stasis'", `from '${source}'`));
+    await writeFile(files[index] ?? '', text.replaceAll("from 'stasis'", `from '../../src/client/index.ts'`));
   const config = { extends: join(ROOT, 'tsconfig.json'), include: ['*.ts'], exclude: [] };
   await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(config));
   return { directory, files, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
