@@ -8,7 +8,7 @@ import { parseWire } from './wire.ts';
 
 export interface EventFilter {
   readonly guest?: string | undefined;
-  /** only events with a greater id; without it whatever the daemon still has */
+  /** only events with a greater id; 0: whatever the daemon still has; without it only what is still to come */
   readonly since?: number | undefined;
 }
 

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import type { Socket } from 'node:net';
 import { createSecureContext } from 'node:tls';
@@ -155,8 +155,8 @@ export class RemoteAccess implements AsyncDisposable {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
     });
-    server.listen({ host, port: Number(port), exclusive: true });
     try {
+      server.listen({ host, port: Number(port), exclusive: true });
       await once(server, 'listening');
     } catch (error) {
       throw new StasisError('invalid-request', `can't listen on ${wanted.listen}: ${messageOf(error)}`, {
@@ -252,6 +252,9 @@ const SEPARATOR = 'key:\n';
 /** @throws StasisError `invalid-request` */
 function checkIdentity({ certificate, key }: Identity): void {
   try {
+    // An empty text would be no certificate to a secure context, and not a wrong one.
+    if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key)))
+      throw new Error('the key is that of another certificate');
     createSecureContext({ cert: certificate, key, minVersion: 'TLSv1.3' });
   } catch (error) {
     throw new StasisError('invalid-request', `certificate and key don't fit: ${messageOf(error)}`, {

@@ -16,7 +16,7 @@ import { fromStored } from '../../src/stored.ts';
 import { Lab, testBoot } from '../support/lab.ts';
 
 const SEED = Number(process.env['STASIS_SEED'] ?? 20_261);
-const REQUESTS = Number(process.env['STASIS_REQUESTS'] ?? 200);
+const REQUESTS = Number(process.env['STASIS_REQUESTS'] ?? 120);
 /** Something of the host failed, and it is told as that. */
 const TOLD_FAILURES = Object.entries(ERRORS).filter(([code, { http }]) => http >= 500 && code !== 'internal');
 

@@ -123,6 +123,7 @@ test('a request that is sent again is answered with its operation', async (t) =>
       await other.setPolicy('web1', { order: 9 }, options),
     ];
     assert.notEqual(ours.id, theirs.id);
+    await client.followOperation(theirs.id);
     const gone = { idempotencyKey: 'undefine' };
     await other.undefineGuest('web1', {}, gone);
     await other.undefineGuest('web1', {}, gone);

@@ -1,0 +1,11 @@
+/**
+ * Stasis for pages: the same calls as under Node, by `fetch`. The page comes from where the API is answered, which is `stasis web`.
+ *
+ * @module
+ */
+export { PageClient } from './page-client.ts';
+export type { AuditFilter, EventFilter, News } from './event-stream.ts';
+export type { CallOptions, NotWaiting, Outcome, RestoreOptions, SaveOptions, Waiting } from './requests.ts';
+export { DEFAULT_IMAGE } from '../api/constants.ts';
+export type { Event, Guest, GuestOverview, Image, Operation, Overview, Policy } from '../api/schemas.ts';
+export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';
