@@ -10,20 +10,7 @@
  * broken ones, and the newest image that verified, or if none ever did the newest that is ready.
  */
 import type { Retention } from '../api/schedules.ts';
-
-export interface RetainedImage {
-  readonly id: string;
-  readonly name: string;
-  /** ISO */
-  readonly createdAt: string;
-  readonly schedule: string | null;
-  readonly isDefault: boolean;
-  readonly isProtected: boolean;
-  readonly isReady: boolean;
-  readonly verifiedAt: string | null;
-  /** what the guest's images would occupy less without it */
-  readonly ownBytes: number;
-}
+import type { WeighedImage } from '../images/usage.ts';
 
 export interface Verdict<Image> {
   readonly image: Image;
@@ -49,7 +36,7 @@ export interface Judgement<Image> {
  * @param usedBytes what all images of the guest occupy now
  * @param newcomer what the quotas must have room for
  */
-export function judge<Image extends RetainedImage>(
+export function judge<Image extends WeighedImage>(
   images: readonly Image[],
   rules: Retention,
   usedBytes: number,
@@ -68,7 +55,7 @@ export function judge<Image extends RetainedImage>(
 }
 
 /** Those that stay for want of a rule give way to a quota, the oldest first; never the newest. */
-function holdQuotas<Image extends RetainedImage>(
+function holdQuotas<Image extends WeighedImage>(
   verdicts: readonly Verdict<Image>[],
   { quotaBytes, quotaImages }: Retention,
   usedBytes: number,
@@ -108,8 +95,8 @@ function hasRules(rules: Retention): boolean {
 
 /** Why an image stays whatever the rules say. */
 function untouchable(
-  image: RetainedImage,
-  newestFirst: readonly RetainedImage[],
+  image: WeighedImage,
+  newestFirst: readonly WeighedImage[],
   { all }: Retention,
 ): string[] {
   const reasons: string[] = [];
@@ -142,7 +129,7 @@ const PERIODS: readonly Period[] = [
   { rule: 'keepYearly', word: 'yearly', of: ({ day }) => day.slice(0, 4) },
 ];
 
-function keptByRules<Image extends RetainedImage>(
+function keptByRules<Image extends WeighedImage>(
   newestFirst: readonly Image[],
   rules: Retention,
 ): Map<Image, string[]> {

@@ -4,10 +4,11 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Retention } from '../../src/api/schedules.ts';
 import { NO_RULES } from '../../src/guests/retention.ts';
-import { judge, type RetainedImage } from '../../src/policy/retention.ts';
+import type { WeighedImage } from '../../src/images/usage.ts';
+import { judge } from '../../src/policy/retention.ts';
 
 const GIB = 1024 ** 3;
-const image = (createdAt: string, fields: Partial<RetainedImage> = {}): RetainedImage => ({
+const image = (createdAt: string, fields: Partial<WeighedImage> = {}): WeighedImage => ({
   id: createdAt,
   name: createdAt,
   createdAt,
@@ -20,8 +21,8 @@ const image = (createdAt: string, fields: Partial<RetainedImage> = {}): Retained
   ...fields,
 });
 const rules = (fields: Partial<Retention>): Retention => ({ ...NO_RULES, timeZone: 'UTC', ...fields });
-const sumOf = (images: readonly RetainedImage[]) => images.reduce((sum, { ownBytes }) => sum + ownBytes, 0);
-const kept = (images: readonly RetainedImage[], given: Partial<Retention>) =>
+const sumOf = (images: readonly WeighedImage[]) => images.reduce((sum, { ownBytes }) => sum + ownBytes, 0);
+const kept = (images: readonly WeighedImage[], given: Partial<Retention>) =>
   judge(images, rules(given), sumOf(images))
     .verdicts.filter(({ keep }) => keep)
     .map(({ image: { name } }) => name);
