@@ -7,6 +7,8 @@ const RoleName = Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] });
 
 /** `host:port`, `[::1]:port` */
 const LISTEN_PATTERN = '^(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9.-]+):[0-9]{1,5}$';
+/** A name or an address; nothing that means something else within the name of a certificate (RFC 4514). */
+const HOST_PATTERN = '^[A-Za-z0-9*:._-]+$';
 const PEM_CHARS = 65_536;
 
 export const RemoteStatus = Type.Object(
@@ -26,7 +28,7 @@ export type RemoteStatus = Static<typeof RemoteStatus>;
 export const RemoteRequest = Type.Object(
   {
     listen: Type.String({ pattern: LISTEN_PATTERN }),
-    names: Type.Array(Type.String({ minLength: 1, maxLength: 253 }), { minItems: 1, maxItems: 32 }),
+    names: Type.Array(Type.String({ pattern: HOST_PATTERN, maxLength: 253 }), { minItems: 1, maxItems: 32 }),
     given: Type.Optional(
       Type.Object(
         { certificate: Type.String({ maxLength: PEM_CHARS }), key: Type.String({ maxLength: PEM_CHARS }) },
