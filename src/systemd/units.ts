@@ -32,6 +32,8 @@ export interface UnitFile {
   readonly text: string;
 }
 
+/** Until it asks for more itself, which it does as soon as its program is loaded: that alone takes long on a host that is still busy booting. */
+const START_SECONDS = 300;
 /** The event loop waits for the disk at each commit; it is stuck when it doesn't turn for so long. */
 const WATCHDOG_SECONDS = 120;
 /** For a daemon that has to be started for it, and for pulling the last plugs. */
@@ -94,6 +96,7 @@ function daemonUnit(options: UnitOptions): string {
         'Type=notify',
         `ExecStart=${commandLine([program, 'daemon', ...args])}`,
         ...environmentLines(options),
+        `TimeoutStartSec=${START_SECONDS}`,
         `WatchdogSec=${WATCHDOG_SECONDS}`,
         'Restart=on-failure',
         'RestartSec=1',

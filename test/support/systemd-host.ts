@@ -118,7 +118,7 @@ export class SystemdHost implements AsyncDisposable {
     await this.systemctl('restart', 'stasis.service');
     await this.systemctl('kill', '--kill-whom=main', '--signal=STOP', 'stasis.service');
     const show = ['show', '--property=NRestarts', '--value', 'stasis.service'];
-    while ((await this.systemctl(...show)) !== '1') await delay(POLL_MS);
+    while (Number(await this.systemctl(...show)) < 1) await delay(POLL_MS);
   }
 
   /** Resolves once the host's policies for its boot have been carried out. */
