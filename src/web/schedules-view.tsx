@@ -2,10 +2,10 @@
 import { useState } from 'preact/hooks';
 import type { Guest } from '../api/schemas.ts';
 import type { Retention, Schedule } from '../api/schedules.ts';
-import { StasisError } from '../errors.ts';
 import { formatBytes, formatDate } from '../units.ts';
+import { ChangeForm, NumberField, useChange } from './change-form.tsx';
 import { openDialog, Question, TextField } from './dialog.tsx';
-import { begin, client } from './store.ts';
+import { client } from './store.ts';
 
 export function SchedulesSection({ guest }: { guest: Guest }) {
   return (
@@ -48,14 +48,12 @@ function ScheduleTable({ guest }: { guest: Guest }) {
 
 function ScheduleRow({ guest, schedule }: { guest: Guest; schedule: Schedule }) {
   const { name, cron, timeZone, paused, nextRunAt, lastRun } = schedule;
-  const [refusal, setRefusal] = useState<string>();
-  const toggle = () => {
-    setRefusal(undefined);
-    begin(
+  const { change, refusal } = useChange();
+  const toggle = () =>
+    change(
       `Schedule ${name} is ${paused ? 'resumed' : 'paused'}`,
       client.changeSchedule(guest.name, name, { paused: !paused }, { wait: false }),
-    ).catch((error: unknown) => setRefusal(StasisError.from(error).message));
-  };
+    );
   return (
     <tr>
       <th scope="row">{name}</th>
@@ -82,11 +80,7 @@ function ScheduleRow({ guest, schedule }: { guest: Guest; schedule: Schedule }) 
             Remove…
           </button>
         </span>
-        {refusal !== undefined && (
-          <p class="failure" role="alert">
-            {refusal}
-          </p>
-        )}
+        {refusal}
       </td>
     </tr>
   );
@@ -154,51 +148,31 @@ const RULES = [
 /** Rules as numbers; what is rarer is shown, and set by the command line. */
 function RetentionForm({ guest }: { guest: Guest }) {
   const [changes, setChanges] = useState<Partial<Retention>>({});
-  const [refusal, setRefusal] = useState<string>();
   const rules = { ...guest.retention, ...changes };
   const isSame = JSON.stringify(rules) === JSON.stringify(guest.retention);
-  const save = () => {
-    setRefusal(undefined);
-    begin(
-      `The rules of ${guest.name} are changed`,
-      client.setRetention(guest.name, changes, { wait: false }),
-    ).catch((error: unknown) => setRefusal(StasisError.from(error).message));
-  };
   return (
-    <form
+    <ChangeForm
       class="policy retention"
-      onSubmit={(event) => {
-        event.preventDefault();
-        save();
-      }}
+      action="Save rules"
+      unchanged={isSame}
+      done={`The rules of ${guest.name} are changed`}
+      submit={() => client.setRetention(guest.name, changes, { wait: false })}
     >
       {RULES.map(([rule, label]) => (
-        <label class="field" key={rule}>
-          {label}
-          <input
-            type="number"
-            min={0}
-            max={100_000}
-            required
-            value={rules[rule]}
-            onInput={(event) => setChanges({ ...changes, [rule]: event.currentTarget.valueAsNumber })}
-          />
-        </label>
+        <NumberField
+          key={rule}
+          label={label}
+          value={rules[rule]}
+          max={100_000}
+          onInput={(count) => setChanges({ ...changes, [rule]: count })}
+        />
       ))}
       <p class="muted wide">
         0: no such rule; without any all images stay. Those made by hand{' '}
         {rules.all ? 'go by the rules too' : 'stay in any case'}, and so do the protected ones and the newest
         that verified{quotaOf(rules)}.
       </p>
-      <button type="submit" class="primary" disabled={isSame}>
-        Save rules
-      </button>
-      {refusal !== undefined && (
-        <p class="failure" role="alert">
-          {refusal}
-        </p>
-      )}
-    </form>
+    </ChangeForm>
   );
 }
 

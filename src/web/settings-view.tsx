@@ -2,11 +2,11 @@
 import { useState } from 'preact/hooks';
 import { FALLBACKS, ON_BOOT, ON_SHUTDOWN } from '../api/constants.ts';
 import type { Guest, Policy } from '../api/schemas.ts';
-import { StasisError } from '../errors.ts';
 import { count, formatBytes } from '../units.ts';
+import { ChangeForm, NumberField } from './change-form.tsx';
 import { Fields } from './common.tsx';
 import { SchedulesSection } from './schedules-view.tsx';
-import { begin, client } from './store.ts';
+import { client } from './store.ts';
 
 export function SettingsView({ guest }: { guest: Guest }) {
   return (
@@ -65,24 +65,16 @@ export function SettingsView({ guest }: { guest: Guest }) {
 function PolicyForm({ guest }: { guest: Guest }) {
   // What is left alone isn't sent: where a guest has no word of its own, the host's settings go on to hold.
   const [changes, setChanges] = useState<Partial<Policy>>({});
-  const [refusal, setRefusal] = useState<string>();
   const policy: Policy = { ...guest.policy, ...changes };
   const change = (part: Partial<Policy>) => setChanges({ ...changes, ...part });
   const unchanged = JSON.stringify(policy) === JSON.stringify(guest.policy);
-  const save = () => {
-    setRefusal(undefined);
-    begin(
-      `The policy of ${guest.name} is changed`,
-      client.setPolicy(guest.name, changes, { wait: false }),
-    ).catch((error: unknown) => setRefusal(StasisError.from(error).message));
-  };
   return (
-    <form
+    <ChangeForm
       class="policy"
-      onSubmit={(event) => {
-        event.preventDefault();
-        save();
-      }}
+      action="Save policy"
+      unchanged={unchanged}
+      done={`The policy of ${guest.name} is changed`}
+      submit={() => client.setPolicy(guest.name, changes, { wait: false })}
     >
       <Choice label="On boot" value={policy.onBoot} of={ON_BOOT} onChange={(onBoot) => change({ onBoot })} />
       <Choice
@@ -111,15 +103,7 @@ function PolicyForm({ guest }: { guest: Guest }) {
         of={FALLBACKS}
         onChange={(fallback) => change({ fallback })}
       />
-      <button type="submit" class="primary" disabled={unchanged}>
-        Save policy
-      </button>
-      {refusal !== undefined && (
-        <p class="failure" role="alert">
-          {refusal}
-        </p>
-      )}
-    </form>
+    </ChangeForm>
   );
 }
 
@@ -145,28 +129,6 @@ function Choice<T extends string>(props: {
           </option>
         ))}
       </select>
-    </label>
-  );
-}
-
-function NumberField(props: {
-  label: string;
-  value: number;
-  min?: number;
-  max: number;
-  onInput: (value: number) => void;
-}) {
-  return (
-    <label class="field">
-      {props.label}
-      <input
-        type="number"
-        min={props.min ?? 0}
-        max={props.max}
-        required
-        value={props.value}
-        onInput={(event) => props.onInput(event.currentTarget.valueAsNumber)}
-      />
     </label>
   );
 }
