@@ -30,12 +30,14 @@ export async function findGuest(catalog: Catalog, name: string): Promise<GuestRe
 /** @throws StasisError `guest-not-found` */
 export async function getGuest(catalog: Catalog, name: string): Promise<GuestRecord> {
   const guest = await findGuest(catalog, name);
-  if (guest === undefined) {
-    throw new StasisError('guest-not-found', `there is no guest "${name}"; \`stasis guests\` lists them`, {
-      guest: name,
-    });
-  }
+  if (guest === undefined) throw guestNotFound(name);
   return guest;
+}
+
+export function guestNotFound(name: string): StasisError {
+  return new StasisError('guest-not-found', `there is no guest "${name}"; \`stasis guests\` lists them`, {
+    guest: name,
+  });
 }
 
 export async function getGuestByUuid(catalog: Catalog, uuid: string): Promise<GuestRecord> {

@@ -1,5 +1,6 @@
 /** Operations as records: the journal that recovery reads. */
 import type { Selectable } from 'kysely';
+import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { OperationTable } from './schema.ts';
 
@@ -53,6 +54,10 @@ export async function findRequested(
 
 function dayBefore(now: Date): string {
   return new Date(now.getTime() - REQUESTS_KNOWN_MS).toISOString();
+}
+
+export function operationNotFound(id: string): StasisError {
+  return new StasisError('operation-not-found', `there is no operation ${id}; \`stasis ops\` lists them`);
 }
 
 /** Newest first. */

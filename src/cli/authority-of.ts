@@ -1,4 +1,5 @@
 /** Which authority vouches for a server, before it is believed: for somebody to compare its fingerprint. */
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
 import { fingerprintOf } from '../fingerprint.ts';
@@ -16,7 +17,7 @@ export async function authorityOf(url: URL, fingerprint: string): Promise<string
   const wanted = fingerprint.replaceAll(':', '').toLowerCase();
   const chain = await chainOf(url);
   const found = chain.find((raw) => fingerprintOf(raw) === wanted);
-  if (found !== undefined) return pem(found);
+  if (found !== undefined) return new X509Certificate(found).toString();
   throw new StasisError(
     'unauthorized',
     `what answers at ${url.origin} has no certificate with that fingerprint: it is not that daemon, or the fingerprint is another one's`,
@@ -48,9 +49,4 @@ function certificatesFrom(leaf: DetailedPeerCertificate): Buffer[] {
     found.push(one.raw);
   }
   return found;
-}
-
-function pem(raw: Buffer): string {
-  const lines = raw.toString('base64').match(/.{1,64}/g) ?? [];
-  return ['-----BEGIN CERTIFICATE-----', ...lines, '-----END CERTIFICATE-----', ''].join('\n');
 }

@@ -1,7 +1,7 @@
 /** Before anything of a request's body is read: is it from somebody who may call this, and about a guest that they see? */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { findGuest } from '../catalog/guests.ts';
-import { findOperation } from '../catalog/operations.ts';
+import { findGuest, guestNotFound, type GuestRecord } from '../catalog/guests.ts';
+import { findOperation, operationNotFound } from '../catalog/operations.ts';
 import { StasisError } from '../errors.ts';
 import { ruleOf, type Rule } from './access.ts';
 import type { ViewContext } from './views.ts';
@@ -27,6 +27,7 @@ export function admitByRules(server: FastifyInstance, context: ViewContext): voi
   });
 }
 
+/** What isn't seen is told of as what isn't there is. */
 async function requireSight(context: ViewContext, request: FastifyRequest, { about }: Rule): Promise<void> {
   const sight = await context.gate.sightOf(request.raw);
   if (sight.isWhole) return;
@@ -35,32 +36,25 @@ async function requireSight(context: ViewContext, request: FastifyRequest, { abo
     throw new StasisError('forbidden', 'this concerns all guests, and this credential is for some of them');
   // What took the guest out of sight may be this very request, sent before.
   if (about === 'guest' && !(await sight.ofName(guest)) && !(await context.repeats.isRepeat(request)))
-    throw noGuest(guest);
+    throw guestNotFound(guest);
   if (about === 'operation') {
     const operation = await findOperation(context.host.catalog, id);
-    if (operation !== undefined && !(await sight.ofOperation(operation)))
-      throw new StasisError('operation-not-found', `there is no operation ${id}; \`stasis ops\` lists them`);
+    if (operation !== undefined && !(await sight.ofOperation(operation))) throw operationNotFound(id);
   }
 }
 
-/** A guest's channel is asked for: the same for what is no route. @throws StasisError */
+/** A guest's channel is asked for: the same for what is no route. @returns the guest. @throws StasisError */
 export async function admitChannel(
   context: ViewContext,
   request: FastifyRequest['raw'],
   { role }: Rule,
   guest: string,
-): Promise<void> {
+): Promise<GuestRecord> {
   await context.gate.admit(request, role);
   const sight = await context.gate.sightOf(request);
   const record = await findGuest(context.host.catalog, guest);
-  if (record === undefined || !sight.of(record)) throw noGuest(guest);
-}
-
-/** What isn't seen is told of as what isn't there is. */
-function noGuest(guest: string): StasisError {
-  return new StasisError('guest-not-found', `there is no guest "${guest}"; \`stasis guests\` lists them`, {
-    guest,
-  });
+  if (record === undefined || !sight.of(record)) throw guestNotFound(guest);
+  return record;
 }
 
 function paramsOf({ params }: FastifyRequest): { guest?: string; id?: string } {

@@ -3,7 +3,7 @@
  * own; the file that says where to listen is written last and removed first, so it is on or off, and never half of it.
  */
 import { once } from 'node:events';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
@@ -16,7 +16,7 @@ import type { Identity } from '../access/authority.ts';
 import { fingerprintOf } from '../fingerprint.ts';
 import type { RemoteRequest, RemoteStatus } from '../api/remote.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
-import { syncFile } from '../storage/durable.ts';
+import { writeDurably } from '../storage/durable.ts';
 import { fromStored } from '../stored.ts';
 
 const DAY_MS = 86_400_000;
@@ -238,11 +238,8 @@ export class RemoteAccess implements AsyncDisposable {
     }
   }
 
-  async #put(name: string, text: string): Promise<void> {
-    const path = join(this.#directory, name);
-    await writeFile(`${path}.new`, text, { mode: 0o600 });
-    await rename(`${path}.new`, path);
-    await syncFile(path);
+  #put(name: string, text: string): Promise<void> {
+    return writeDurably(join(this.#directory, name), text);
   }
 }
 

@@ -4,8 +4,7 @@
  */
 import type { FastifyReply } from 'fastify';
 import type { Operation, OperationKind } from '../api/schemas.ts';
-import { findOperation, type OperationRecord } from '../catalog/operations.ts';
-import { StasisError } from '../errors.ts';
+import { findOperation, operationNotFound, type OperationRecord } from '../catalog/operations.ts';
 import type { Subject } from '../operations/procedure.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { getGuest } from '../catalog/guests.ts';
@@ -61,8 +60,7 @@ export async function currentView(context: ViewContext, id: string): Promise<Ope
   const live = context.engine.live(id);
   if (live !== undefined && live.record.state === 'running') return operationSummary(live.record, live);
   const record = live?.record ?? (await findOperation(context.host.catalog, id));
-  if (record === undefined)
-    throw new StasisError('operation-not-found', `there is no operation ${id}; \`stasis ops\` lists them`);
+  if (record === undefined) throw operationNotFound(id);
   return operationView(context, record, live);
 }
 

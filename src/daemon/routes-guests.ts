@@ -13,7 +13,7 @@ import {
   ShutdownRequest,
   StartRequest,
 } from '../api/schemas.ts';
-import { getGuest, listGuests } from '../catalog/guests.ts';
+import { getGuest } from '../catalog/guests.ts';
 import { findImage, type ImageRecord } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
@@ -56,10 +56,7 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
     { schema: { summary: 'All guests', response: { 200: Type.Array(GuestRef), default: Failure } } },
     async (request) => {
       const sight = await context.gate.sightOf(request.raw);
-      return guestViews(
-        context,
-        (await listGuests(catalog)).filter((guest) => sight.of(guest)),
-      );
+      return guestViews(context, await sight.guests());
     },
   );
 

@@ -4,11 +4,12 @@ import Type from 'typebox';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Image, SavePrediction } from '../api/schemas.ts';
 import { PredictionQuery, Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
-import { getGuest, listGuests } from '../catalog/guests.ts';
+import { getGuest } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import { cloneProcedure } from '../images/clone.ts';
-import { deleteProcedure, requireImage } from '../images/delete.ts';
+import { deleteProcedure } from '../images/delete.ts';
+import { requireImage } from '../images/names.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { predictSave } from '../images/choose-capture.ts';
 import { saveProcedure } from '../images/save.ts';
@@ -33,7 +34,7 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request) => {
       const sight = await context.gate.sightOf(request.raw);
-      const guests = (await listGuests(catalog)).filter((guest) => sight.of(guest));
+      const guests = await sight.guests();
       const shown = new Set(guests.map(({ uuid }) => uuid));
       const images = (await listImages(catalog)).filter(({ guest }) => shown.has(guest));
       return imageViews(context, guests, images);

@@ -2,7 +2,7 @@
 import type { GuestOverview, Operation, Overview } from '../api/schemas.ts';
 import { Ref } from '../api/schemas.ts';
 import { lastEventId } from '../catalog/events.ts';
-import { getGuest, listGuests } from '../catalog/guests.ts';
+import { getGuest } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { listOperations } from '../catalog/operations.ts';
 import { Failure, GuestParams, type Routes } from './routes-guests.ts';
@@ -27,7 +27,7 @@ export function overviewRoutes(routes: Routes, context: ViewContext): void {
       const sight = await context.gate.sightOf(request.raw);
       // First: what changes while the rest is read is told by the events after it.
       const lastEvent = await lastEventId(catalog);
-      const guests = (await listGuests(catalog)).filter((guest) => sight.of(guest));
+      const guests = await sight.guests();
       const running = await seen(engine.running(), ({ record }) => sight.ofOperation(record));
       return {
         lastEvent,

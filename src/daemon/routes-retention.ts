@@ -2,7 +2,7 @@
 import Type from 'typebox';
 import { RetentionChange, type RetentionPlan } from '../api/schedules.ts';
 import { Ref } from '../api/schemas.ts';
-import { getGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
+import { getGuest, type GuestRecord } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { protectProcedure } from '../images/protect.ts';
 import { outlook, pruneProcedure } from '../policy/prune.ts';
@@ -27,7 +27,7 @@ export function retentionRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request) => {
       const sight = await context.gate.sightOf(request.raw);
-      const guests = (await listGuests(host.catalog)).filter((guest) => sight.of(guest));
+      const guests = await sight.guests();
       return Promise.all(guests.map((guest) => retentionPlan(context, guest)));
     },
   );

@@ -51,7 +51,7 @@ const SettingsFile = Type.Object(
             Type.Union([Type.Integer({ minimum: 2, maximum: 10_000 }), Type.Literal(false)]),
           ),
           compactAfterSeconds: Type.Optional(Type.Number({ minimum: 0, maximum: 86_400 })),
-          compactBytesPerSecond: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 1 })])),
+          compactBytesPerSecond: Type.Optional(Rate),
         },
         strict,
       ),

@@ -1,6 +1,6 @@
 /** What somebody may know of: guests that they don't see are not there for them, nor is what happens to those. */
 import { sees, type Principal } from '../access/principal.ts';
-import { findGuest, type GuestRecord } from '../catalog/guests.ts';
+import { findGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
 import { storedDefinition } from '../guests/definition.ts';
@@ -19,6 +19,11 @@ export class Sight {
   /** All guests, and the host with them. */
   get isWhole(): boolean {
     return this.#principal.labels === null;
+  }
+
+  /** All that are there for them, in order of their names. */
+  async guests(): Promise<GuestRecord[]> {
+    return (await listGuests(this.#catalog)).filter((guest) => this.of(guest));
   }
 
   of(guest: GuestRecord): boolean {

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { createWebSocketStream, WebSocketServer } from 'ws';
-import { getGuest, type GuestRecord } from '../catalog/guests.ts';
+import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { recordChannel } from './audit-calls.ts';
 import { CHANNEL_RULE } from './access.ts';
@@ -64,8 +64,8 @@ async function openChannel(
   const tell = (outcome: string) =>
     recordChannel(context, request, { guest: guest.slice(0, 200), channel: channel ?? '', outcome });
   try {
-    await admitChannel(context, request, CHANNEL_RULE, guest);
-    const join = await joinerOf(context, lines, await getGuest(context.host.catalog, guest), channel);
+    const record = await admitChannel(context, request, CHANNEL_RULE, guest);
+    const join = await joinerOf(context, lines, record, channel);
     await tell('done');
     return { protocol, join };
   } catch (error) {

@@ -31,7 +31,7 @@ import type { Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore/restore.ts';
 import type { PlannedLayer } from '../storage/driver.ts';
 import { putRight } from './afterwards.ts';
-import { requireImage } from './delete.ts';
+import { requireImage } from './names.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { markLost } from './lost.ts';
 import { checkMedia, refuseExcluded } from './media.ts';

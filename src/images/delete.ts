@@ -7,40 +7,23 @@ import { getGuestByUuid } from '../catalog/guests.ts';
 import {
   adoptChildren,
   deleteImage,
-  findImage,
   findImageById,
   updateImage,
   type ImageRecord,
 } from '../catalog/images.ts';
 import { deletePins } from '../catalog/layers.ts';
-import { StasisError } from '../errors.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
 import { collect } from './collect.ts';
 import { MEMORY_FILE } from './manifest.ts';
+import { requireImage } from './names.ts';
 import { refuseProtected } from './protect.ts';
 
 interface DeletePlan {
   readonly guest: string;
   readonly image: string;
   readonly name: string;
-}
-
-/** @throws StasisError `image-not-found` */
-export async function requireImage(
-  catalog: Catalog,
-  guest: { uuid: string; name: string },
-  name: string,
-): Promise<ImageRecord> {
-  const image = await findImage(catalog, guest.uuid, name);
-  if (image !== undefined) return image;
-  const what = name === DEFAULT_IMAGE ? 'no default image' : `no image "${name}"`;
-  throw new StasisError(
-    'image-not-found',
-    `guest ${guest.name} has ${what}; \`stasis images ${guest.name}\` lists its images`,
-    { guest: guest.name, image: name },
-  );
 }
 
 /** The image no longer counts: it is not listed and holds no layer. Part of a commit. */

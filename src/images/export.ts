@@ -12,7 +12,7 @@ import type { ReaderRecord } from '../guests/disk-readers.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
-import { requireImage } from './delete.ts';
+import { requireImage } from './names.ts';
 
 export interface ExportArgs {
   readonly name?: string;

@@ -4,7 +4,6 @@
  * What it must not do meanwhile is end, reset, panic, or get an error from a disk.
  */
 import { createHash } from 'node:crypto';
-import { readFile, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,6 +16,7 @@ import type { QemuProcess } from '../qemu/process/process.ts';
 import { placesOfCpus, runtimesOfCpus, type CpuPlace } from '../qemu/vcpus.ts';
 import { waitFor } from '../qemu/wait.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { dumpScreen } from './screen.ts';
 
 /** What is taken for proof. */
 export interface Proof {
@@ -210,15 +210,9 @@ function stuckCpus(looks: readonly (readonly CpuPlace[])[], cpus: number): numbe
 }
 
 async function screenOf({ qmp, runDirectory }: QemuProcess): Promise<string> {
-  const filename = join(runDirectory, 'trial.ppm');
-  try {
-    await qmp.execute('screendump', { filename, format: 'ppm' });
-    return createHash('sha256')
-      .update(await readFile(filename))
-      .digest('hex');
-  } finally {
-    await rm(filename, { force: true });
-  }
+  return createHash('sha256')
+    .update(await dumpScreen(qmp, runDirectory))
+    .digest('hex');
 }
 
 /**

@@ -2,13 +2,12 @@
  * What an image says of itself. The same document stands in the catalog and beside the memory file, so that an
  * image can be understood from its directory alone.
  */
-import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
 import type { FeatureWord } from '../qemu/build/processor.ts';
 import type { Pause } from '../qemu/capture/capture.ts';
-import { syncPath } from '../storage/durable.ts';
+import { syncPath, writeDurably } from '../storage/durable.ts';
 import type { Medium } from './media.ts';
 
 export interface ManifestDisk {
@@ -92,14 +91,6 @@ const MANIFEST_FILE = 'manifest.json';
 
 /** Writes the manifest so that after a power cut it is there whole or not at all. */
 export async function writeManifest(directory: string, manifest: Manifest): Promise<void> {
-  const path = join(directory, MANIFEST_FILE);
-  const draft = `${path}.draft`;
-  {
-    await using file = await open(draft, 'w', 0o600);
-    await file.writeFile(JSON.stringify(manifest, null, 2));
-    await file.sync();
-  }
-  await rename(draft, path);
-  await syncPath(directory);
+  await writeDurably(join(directory, MANIFEST_FILE), JSON.stringify(manifest, null, 2));
   await syncPath(dirname(directory));
 }

@@ -1,10 +1,11 @@
 /** Protected images: nothing removes them, whoever asks, until somebody says that they may go. */
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import { getGuestByUuid } from '../catalog/guests.ts';
-import { findImage, setProtected, type ImageRecord } from '../catalog/images.ts';
+import { setProtected, type ImageRecord } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import type { Host } from '../guests/host.ts';
 import type { Procedure } from '../operations/procedure.ts';
+import { requireImage } from './names.ts';
 
 export interface ProtectArgs {
   readonly name?: string;
@@ -33,13 +34,7 @@ export function protectProcedure({ catalog }: Host): Procedure<ProtectArgs, Prot
     cancellable: false,
     async plan({ name = DEFAULT_IMAGE, protect }, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);
-      const image = await findImage(catalog, guest.uuid, name);
-      if (image === undefined)
-        throw new StasisError(
-          'image-not-found',
-          `guest ${guest.name} has no image "${name}"; \`stasis images ${guest.name}\` lists its images`,
-          { guest: guest.name, image: name },
-        );
+      const image = await requireImage(catalog, guest, name);
       return { image: image.id, name, protect };
     },
     async run({ image, name, protect }, operation) {

@@ -7,6 +7,7 @@ import { storedDefinition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import type { QmpClient } from '../qemu/qmp/client.ts';
+import type { WaitOptions } from '../qemu/wait.ts';
 import type { Manifest } from './manifest.ts';
 import { pngOf, readPpm } from './png.ts';
 
@@ -38,15 +39,24 @@ export async function takeScreen(
 }
 
 async function storeScreen(qmp: QmpClient, directory: string): Promise<NonNullable<Manifest['screen']>> {
+  const picture = readPpm(await dumpScreen(qmp, directory, { timeoutMs: TIMEOUT_MS }));
+  const png = await pngOf(picture);
+  await using file = await open(join(directory, SCREEN_FILE), 'w', 0o600);
+  await file.writeFile(png);
+  await file.sync();
+  return { name: SCREEN_FILE, width: picture.width, height: picture.height, storedBytes: png.length };
+}
+
+/** What the first display shows now, as PPM. @param directory that QEMU may write to, for a moment */
+export async function dumpScreen(
+  qmp: QmpClient,
+  directory: string,
+  options: WaitOptions = {},
+): Promise<Buffer> {
   const raw = join(directory, RAW_FILE);
   try {
-    await qmp.execute('screendump', { filename: raw, format: 'ppm' }, { timeoutMs: TIMEOUT_MS });
-    const picture = readPpm(await readFile(raw));
-    const png = await pngOf(picture);
-    await using file = await open(join(directory, SCREEN_FILE), 'w', 0o600);
-    await file.writeFile(png);
-    await file.sync();
-    return { name: SCREEN_FILE, width: picture.width, height: picture.height, storedBytes: png.length };
+    await qmp.execute('screendump', { filename: raw, format: 'ppm' }, options);
+    return await readFile(raw);
   } finally {
     await rm(raw, { force: true }); // QEMU leaves it also when it fails
   }

@@ -19,7 +19,7 @@ import { differences } from '../storage/file-sum.ts';
 import { sumFile } from '../storage/file-sum-process.ts';
 import { describeChange, type FileIdentity } from '../storage/identity.ts';
 import { fromStored } from '../stored.ts';
-import { requireImage } from './delete.ts';
+import { requireImage } from './names.ts';
 import { filesOf, isFixed, recordedSum, recordSum, refreshManifest, type ImageFile } from './image-files.ts';
 import { manifestOf } from './load.ts';
 import { markLost } from './lost.ts';

@@ -9,6 +9,7 @@ import type { AuditInput } from '../catalog/audit.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   findOperation,
+  operationNotFound,
   insertOperation,
   markCommitted,
   trimOperations,
@@ -181,11 +182,7 @@ export class OperationEngine {
     const running = this.#running.get(id);
     if (running === undefined) {
       const record = await findOperation(this.#options.catalog, id);
-      if (record === undefined)
-        throw new StasisError(
-          'operation-not-found',
-          `there is no operation ${id}; \`stasis ops\` lists them`,
-        );
+      if (record === undefined) throw operationNotFound(id);
       throw new StasisError(
         'invalid-state',
         `operation ${id} (${record.kind} ${record.guestName}) has ended: ${record.state}`,

@@ -1,11 +1,23 @@
 /** What survives a power cut. */
-import { open } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Makes what was written to a file, or named in a directory, durable. */
 export async function syncPath(path: string): Promise<void> {
   await using file = await open(path, 'r');
   await file.sync();
+}
+
+/** Writes a small file so that after a power cut it is there whole, as it was before, or not at all. For its owner alone. */
+export async function writeDurably(path: string, text: string): Promise<void> {
+  const draft = `${path}.draft`;
+  {
+    await using file = await open(draft, 'w', 0o600);
+    await file.writeFile(text);
+    await file.sync();
+  }
+  await rename(draft, path);
+  await syncPath(dirname(path));
 }
 
 /** Makes a file's content and its name durable. */
