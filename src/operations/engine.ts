@@ -202,23 +202,32 @@ export class OperationEngine {
     return this.listen(ALL, listener);
   }
 
-  /** Resolves when an operation has ended and holds its guest no more; at once when it isn't under way. @throws the signal's reason */
+  /**
+   * Resolves when an operation has ended and holds its guest no more, or came to nothing while it was planned; at once when
+   * there is none. @throws the signal's reason
+   */
   async whenEnded(id: string, signal?: AbortSignal): Promise<void> {
-    const ended = Promise.withResolvers<void>();
-    const abort = () => ended.reject(signal?.reason);
-    const look = () => {
-      if (!this.#running.has(id)) ended.resolve();
-    };
-    const unlisten = this.listen(id, look);
+    signal?.throwIfAborted();
+    const operation = this.#find(id);
+    if (operation === undefined) return;
+    const aborted = Promise.withResolvers<never>();
+    const abort = () => aborted.reject(signal?.reason);
     signal?.addEventListener('abort', abort, { once: true });
     try {
-      signal?.throwIfAborted();
-      look();
-      await ended.promise;
+      await Promise.race([operation.over, aborted.promise]);
     } finally {
-      unlisten();
       signal?.removeEventListener('abort', abort);
     }
+  }
+
+  /** Also one that is only being planned: it is not told of yet, but it holds its guest. */
+  #find(id: string): RunningOperation | undefined {
+    return (
+      this.#running.get(id) ??
+      [...this.#holders.values(), ...[...this.#readers.values()].flatMap((readers) => [...readers])].find(
+        (operation) => operation.id === id,
+      )
+    );
   }
 
   /** Calls back when an operation has ended and its guest is free. */
@@ -409,6 +418,11 @@ class RunningOperation implements LiveOperation, OperationHandle {
   }
   get givesWay(): boolean {
     return this.#procedure.givesWay === true && this.cancellable;
+  }
+
+  /** Resolves, never rejects, when it has let go of its guest. */
+  get over(): Promise<void> {
+    return this.#over.promise;
   }
 
   /** Resolves when it has let go of its guest. */
