@@ -1,6 +1,6 @@
 /** A few short histories with faults (test/support/campaign/history.ts). The campaign is `npm run campaign`. */
 import { test } from 'node:test';
-import { live } from '../support/campaign/history.ts';
+import { live, told } from '../support/campaign/history.ts';
 import { GROUNDS } from '../support/grounds.ts';
 
 const STEPS = 8;
@@ -17,8 +17,7 @@ for (const { seed, ground } of [
     async (context) => {
       await live({
         ...{ seed, steps: STEPS, ground, signal: context.signal },
-        onStep: ({ action, fault, outcome, state }) =>
-          context.diagnostic(`${action}, with ${fault}: ${outcome}, ${state}`),
+        onStep: (step) => context.diagnostic(told(step)),
       });
     },
   );

@@ -6,17 +6,18 @@ import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { BrokenRule, live } from '../support/campaign/history.ts';
+import { BrokenRule, live, told, type Step } from '../support/campaign/history.ts';
 import { Tally } from '../support/campaign/tally.ts';
 import { GROUNDS, kindsNamed, type GroundKind } from '../support/grounds.ts';
 
-const HELP = `npm run campaign -- [--seed N] [--histories M] [--steps S] [--ground KIND]
+const HELP = `npm run campaign -- [--seed N] [--histories M] [--steps S] [--ground KIND] [--verbose]
 
   --seed N       the first history's; those after it count on (1)
   --histories M  how many (20)
   --steps S      operations in each (12)
   --ground KIND  what the guest's disks are on; without it they are in the home, with which they lose their power:
                  ${GROUNDS.map(({ name }) => name).join(', ')}
+  --verbose      tells each step
 `;
 
 const { values } = parseArgs({
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     histories: { type: 'string', default: '20' },
     steps: { type: 'string', default: '12' },
     ground: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
@@ -40,11 +42,16 @@ async function campaign(): Promise<void> {
     process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
   const tally = new Tally();
   const began = performance.now();
+  const onStep = (step: Step) => {
+    tally.add(step);
+    if (values.verbose) process.stdout.write(`  ${told(step)}\n`);
+  };
   let lived = 0;
   let broken = 0;
   for (let seed = first; seed < first + count && !stop.signal.aborted; seed += 1) {
+    if (values.verbose) process.stdout.write(`seed ${seed}\n`);
     try {
-      await live({ seed, steps, ground, signal: stop.signal, onStep: (step) => tally.add(step) });
+      await live({ seed, steps, ground, signal: stop.signal, onStep });
     } catch (error) {
       if (stop.signal.aborted) break;
       broken += 1;

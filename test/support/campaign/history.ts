@@ -36,13 +36,18 @@ export interface Step {
   readonly state: string;
 }
 
+/** In one line. */
+export function told({ action, fault, outcome, state }: Step): string {
+  return `${action}, with ${fault}: ${outcome}, ${state}`;
+}
+
 /** What happened that must not. */
 export class BrokenRule extends Error {
   override readonly name = 'BrokenRule';
   readonly daemonLog: string;
 
   constructor(history: readonly Step[], what: string, daemonLog: string, cause: unknown) {
-    const steps = history.map((step) => `  ${step.action} | ${step.fault} | ${step.outcome} | ${step.state}`);
+    const steps = history.map((step) => `  after ${told(step)}`);
     super([`${what}: ${messageOf(cause)}`, ...steps].join('\n'), { cause });
     if (cause instanceof Error && cause.stack !== undefined) this.stack = `${this.message}\n${cause.stack}`;
     this.daemonLog = daemonLog;
@@ -170,11 +175,12 @@ class History {
     if ((await witness.status()).areaMiB === 0) await witness.fill(this.#made, AREA_MIB);
   }
 
-  async #let({ act, image, makes, ends }: Action, fault: Fault): Promise<string> {
+  async #let(action: Action, fault: Fault): Promise<string> {
+    const { image, makes, ends } = action;
     if (image !== undefined && makes !== undefined) this.#ledger.mayBecome(image, makes);
     if (image !== undefined && (ends !== undefined || makes !== undefined)) this.#ledger.mayGo(image);
     const deed = () =>
-      act().then(
+      action.act().then(
         () => 'done',
         (error: unknown) => outcomeOf(error),
       );

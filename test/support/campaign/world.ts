@@ -85,7 +85,7 @@ export class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await using _disk = this.disk;
+    await using _ = this.disk;
     await this.lab[Symbol.asyncDispose]();
     await rm(this.#directory, { recursive: true, force: true });
   }
