@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { sql } from 'kysely';
 import pino from 'pino';
 import { openCatalog, type CatalogDatabase } from '../../src/catalog/database.ts';
-import { findOperation } from '../../src/catalog/operations.ts';
+import { findOperation, listOperations } from '../../src/catalog/operations.ts';
 import { StasisError } from '../../src/errors.ts';
 import { AuditTrail } from '../../src/operations/audit-trail.ts';
 import { OperationEngine } from '../../src/operations/engine.ts';
@@ -23,9 +23,9 @@ const SUBMISSION = {
 } as const;
 const NEVER = new AbortController().signal;
 
-async function openEngine(): Promise<
-  AsyncDisposable & { readonly engine: OperationEngine; readonly catalog: CatalogDatabase }
-> {
+async function openEngine(
+  retryMs?: number,
+): Promise<AsyncDisposable & { readonly engine: OperationEngine; readonly catalog: CatalogDatabase }> {
   const home = await mkdtemp(join(tmpdir(), 'stasis-engine-'));
   const catalog = await openCatalog(join(home, 'catalog.sqlite'));
   const log = pino({ level: 'silent' });
@@ -34,11 +34,13 @@ async function openEngine(): Promise<
     events: new EventLog(catalog),
     audit: new AuditTrail(catalog),
     log,
+    ...(retryMs === undefined ? {} : { retryMs }),
   });
   return {
     engine,
     catalog,
     async [Symbol.asyncDispose]() {
+      engine[Symbol.dispose]();
       await catalog.destroy();
       await rm(home, { recursive: true });
     },
@@ -162,4 +164,34 @@ test('what is settled before the next operation holds its guest as that one does
     await lab.engine.submit(planned(Promise.resolve()), OF_GUEST)
   ).settled;
   assert.deepEqual(held, [true, true]);
+});
+
+test('what could not be undone is tried again by itself', async () => {
+  await using lab = await openEngine(1);
+  const ends = Promise.withResolvers<void>();
+  let attempts = 0;
+  const procedure = failing(() => {
+    attempts += 1;
+    if (attempts === 3) lab.engine.onEnded(() => ends.resolve());
+    return attempts < 3 ? Promise.reject(new StasisError('no-space', 'no space left')) : Promise.resolve();
+  });
+  lab.engine.register(procedure);
+  const { id, settled } = await lab.engine.submit(procedure, OF_GUEST);
+  await assert.rejects(settled, { code: 'storage-failed' });
+  await ends.promise;
+  assert.equal((await findOperation(lab.catalog, id))?.settled, 1);
+});
+
+test('an operation that is recorded, and whose beginning can not be told, has failed', async () => {
+  await using lab = await openEngine();
+  const procedure = planned(Promise.resolve());
+  lab.engine.register(procedure);
+  await sql`create trigger full before insert on events begin select raise(abort, 'no more events'); end`.execute(
+    lab.catalog,
+  );
+  await assert.rejects(lab.engine.submit(procedure, OF_GUEST), { code: 'internal' });
+  assert.ok(lab.engine.isIdle && lab.engine.holderOf('a-guest') === undefined);
+  await sql`drop trigger full`.execute(lab.catalog);
+  const [operation] = await listOperations(lab.catalog, 1);
+  assert.deepEqual([operation?.state, operation?.settled], ['failed', 1]);
 });
