@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Principal } from './remote.ts';
 import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
@@ -474,11 +475,17 @@ export const HostStatus = Type.Object(
 );
 export type HostStatus = Static<typeof HostStatus>;
 
+/** Whatever page is shown, it goes on by the events, and knows who looks at it. */
+const FOR_PAGES = {
+  lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+  principal: Ref<Principal>('Principal'),
+};
+
 export const Overview = Type.Object(
   {
     guests: Type.Array(Ref<Guest>('Guest')),
     operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
-    lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+    ...FOR_PAGES,
   },
   { $id: 'Overview' },
 );
@@ -491,7 +498,7 @@ export const GuestOverview = Type.Object(
     operations: Type.Array(Ref<Operation>('Operation'), {
       description: 'those under way, then the newest',
     }),
-    lastEvent: Type.Integer(),
+    ...FOR_PAGES,
   },
   { $id: 'GuestOverview' },
 );
@@ -508,6 +515,25 @@ const DoctorCheck = Type.Object({
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 export type Doctor = Static<typeof Doctor>;
+
+export const HostOverview = Type.Object(
+  { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
+  { $id: 'HostOverview' },
+);
+export type HostOverview = Static<typeof HostOverview>;
+
+export const EventsOverview = Type.Object(
+  {
+    events: Type.Array(Ref<Event>('Event'), { description: 'the newest, oldest of them first' }),
+    audit: Nullable(
+      Type.Array(Ref<AuditEntry>('AuditEntry')),
+      'the same; null for who may not read the audit trail',
+    ),
+    ...FOR_PAGES,
+  },
+  { $id: 'EventsOverview' },
+);
+export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(
   {

@@ -7,10 +7,12 @@ import type {
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheck,
   HostCheckRequest,
+  HostOverview,
   HostStatus,
   Image,
   Operation,
@@ -403,6 +405,16 @@ export abstract class Client {
   /** A guest with its images and operations: one round trip. */
   guestOverview(guest: string, options: CallOptions = {}): Promise<GuestOverview> {
     return this.#get(`${guestPath(guest)}/overview`, options);
+  }
+
+  /** The host and what it can do: one round trip. */
+  hostOverview(options: CallOptions = {}): Promise<HostOverview> {
+    return this.#get('/v1/host/overview', options);
+  }
+
+  /** The newest events, and who did what: one round trip. */
+  eventsOverview(options: CallOptions = {}): Promise<EventsOverview> {
+    return this.#get('/v1/events/overview', options);
   }
 
   hostStatus(options: CallOptions = {}): Promise<HostStatus> {

@@ -3,6 +3,7 @@ import type { ComponentChildren } from 'preact';
 import { useState } from 'preact/hooks';
 import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
+import { RoleButton } from './common.tsx';
 import { begin } from './store.ts';
 
 /** @returns how to begin a change, and what to show of its refusal */
@@ -46,9 +47,9 @@ export function ChangeForm({ class: style, action, unchanged, done, submit, chil
       }}
     >
       {children}
-      <button type="submit" class="primary" disabled={unchanged}>
+      <RoleButton type="submit" class="primary" disabled={unchanged}>
         {action}
-      </button>
+      </RoleButton>
       {refusal}
     </form>
   );
