@@ -485,6 +485,7 @@ export const Overview = Type.Object(
   {
     guests: Type.Array(Ref<Guest>('Guest')),
     operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
+    images: Type.Optional(Type.Array(Ref<Image>('Image'), { description: 'if they are asked for' })),
     ...FOR_PAGES,
   },
   { $id: 'Overview' },

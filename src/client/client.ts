@@ -381,6 +381,11 @@ export abstract class Client {
     });
   }
 
+  /** The same, and waits for its end: resolves with it, however it ended. */
+  undoOperation(id: string, options: Waiting = {}): Promise<Operation> {
+    return this.#run({ method: 'DELETE', path: operationPath(id), signal: options.signal }, options);
+  }
+
   listEvents(filter: { guest?: string; limit?: number } = {}, options: CallOptions = {}): Promise<Event[]> {
     return this.#get(`/v1/events${queryOf(filter)}`, options);
   }
@@ -397,9 +402,9 @@ export abstract class Client {
 
   // The host ----------------------------------------------------------------------------------------------------
 
-  /** All guests and what is under way on them: one round trip. */
-  overview(options: CallOptions = {}): Promise<Overview> {
-    return this.#get('/v1/overview', options);
+  /** All guests and what is under way on them, and all images too if that is asked for: one round trip. */
+  overview(request: { readonly images?: boolean } = {}, options: CallOptions = {}): Promise<Overview> {
+    return this.#get(`/v1/overview${queryOf({ ...request })}`, options);
   }
 
   /** A guest with its images and operations: one round trip. */

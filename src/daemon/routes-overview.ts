@@ -4,6 +4,7 @@ import type { Principal } from '../api/remote.ts';
 import type { EventsOverview, GuestOverview, HostOverview, Operation, Overview } from '../api/schemas.ts';
 import { Ref } from '../api/schemas.ts';
 import type { FastifyRequest } from 'fastify';
+import Type from 'typebox';
 import { lastAudit } from '../catalog/audit.ts';
 import { lastEventId, lastEvents } from '../catalog/events.ts';
 import { getGuest } from '../catalog/guests.ts';
@@ -15,11 +16,23 @@ import { auditView } from './routes-audit.ts';
 import { hostStatus } from './routes-host.ts';
 import { Failure, GuestParams, type Routes } from './routes-guests.ts';
 import { seen } from './sight.ts';
-import { guestViews, imageViews, operationSummary, type DaemonContext, type ViewContext } from './views.ts';
+import {
+  guestViews,
+  imagesOf,
+  imageViews,
+  operationSummary,
+  type DaemonContext,
+  type ViewContext,
+} from './views.ts';
 
 const LISTED_OPERATIONS = 50;
 const LISTED_EVENTS = 200;
 const LISTED_AUDIT = 50;
+
+const OverviewQuery = Type.Object(
+  { images: Type.Optional(Type.String({ enum: ['true', 'false'], description: 'all images too' })) },
+  { additionalProperties: false },
+);
 
 export function overviewRoutes(routes: Routes, context: DaemonContext): void {
   const { host, engine, gate } = context;
@@ -36,6 +49,7 @@ export function overviewRoutes(routes: Routes, context: DaemonContext): void {
     {
       schema: {
         summary: 'All guests, and the operations under way',
+        querystring: OverviewQuery,
         response: { 200: Ref<Overview>('Overview'), default: Failure },
       },
     },
@@ -47,6 +61,7 @@ export function overviewRoutes(routes: Routes, context: DaemonContext): void {
       return {
         ...page,
         guests: await guestViews(context, guests),
+        ...(request.query.images === 'true' ? { images: await imagesOf(context, guests) } : {}),
         operations: running.map((live) => operationSummary(live.record, live)),
       };
     },

@@ -112,6 +112,7 @@ describe('the page over HTTPS', () => {
       ['POST /v1/session', 'unauthorized', null, false],
       ['POST /v1/session', 'done', 'olga', true],
       ['POST /v1/guests/:guest/images', 'accepted', 'olga', true],
+      ['save', 'done', 'olga', true],
       ['open console', 'done', 'olga', true],
       ['open console', 'done', 'olga', true],
       ['DELETE /v1/session', 'done', 'olga', true],
