@@ -3,6 +3,7 @@ import { StasisError, messageOf } from '../errors.ts';
 import { Client, guestPath } from './client.ts';
 import type { Exchange, Reply, Transport } from './exchange.ts';
 
+/** A daemon's client in a page. */
 export class PageClient extends Client {
   readonly #base: URL;
 
