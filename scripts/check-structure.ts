@@ -18,6 +18,7 @@ const LEAVES = [
   'stored',
   'units',
   'version',
+  'yaml',
 ];
 
 /** A folder, and what it may import beside itself and the leaves. */

@@ -56,11 +56,13 @@ export const ERRORS = {
   internal: { http: 500, exit: 1 },
 } as const satisfies Record<string, { http: number; exit: 1 | 2 | 3 | 4 }>;
 
+/** What went wrong, for programs; the README's table says more. */
 export type ErrorCode = keyof typeof ERRORS;
 
 /** What a user may need to know beside the message: numbers, paths, the nearest known key, the cure. */
 export type ErrorDetails = Readonly<Record<string, unknown>>;
 
+/** What an error is about, beside its message. */
 export interface ErrorContext {
   readonly guest?: string | undefined;
   readonly image?: string | undefined;
@@ -77,6 +79,7 @@ export interface ErrorBody {
   details?: Record<string, unknown>;
 }
 
+/** Every failure that a caller can see, of the daemon's and of the client's. */
 export class StasisError extends Error {
   override readonly name = 'StasisError';
   readonly code: ErrorCode;
@@ -111,6 +114,7 @@ export class StasisError extends Error {
     });
   }
 
+  /** As it travels. */
   toJSON(): ErrorBody {
     return {
       code: this.code,
@@ -121,6 +125,7 @@ export class StasisError extends Error {
     };
   }
 
+  /** One that has travelled. A code that this version doesn't know becomes `internal`. */
   static fromJSON(body: ErrorBody): StasisError {
     return new StasisError(Object.hasOwn(ERRORS, body.code) ? body.code : 'internal', body.message, body);
   }

@@ -26,6 +26,7 @@ const Literals = <const T extends readonly string[]>(...values: T) =>
 export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 
 export const GuestState = Literals(...GUEST_STATES);
+/** What a guest is doing. */
 export type GuestState = Static<typeof GuestState>;
 
 export const Policy = Type.Object(
@@ -51,6 +52,7 @@ export const Policy = Type.Object(
   },
   { additionalProperties: false, $id: 'Policy' },
 );
+/** What is done to a guest when its host starts and stops. */
 export type Policy = Static<typeof Policy>;
 
 export const GuestDisk = Type.Object({
@@ -64,6 +66,7 @@ export const GuestDisk = Type.Object({
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
+/** A disk of a guest, and how it is captured. */
 export type GuestDisk = Static<typeof GuestDisk>;
 
 export const Guest = Type.Object(
@@ -95,9 +98,11 @@ export const Guest = Type.Object(
   },
   { $id: 'Guest' },
 );
+/** A guest as it is now. */
 export type Guest = Static<typeof Guest>;
 
 export const ImageState = Literals('creating', 'ready', 'deleting', 'broken');
+/** Only what is `ready` is promised to restore. */
 export type ImageState = Static<typeof ImageState>;
 const CaptureMethodName = Literals('precopy', 'background', 'stopped');
 const LiveMethodName = Literals(...LIVE_METHODS);
@@ -196,6 +201,7 @@ export const Image = Type.Object(
   },
   { $id: 'Image' },
 );
+/** A save image: memory, device state and all disks of a guest at one instant. */
 export type Image = Static<typeof Image>;
 
 const DiskLayer = Type.Object({
@@ -229,6 +235,7 @@ export const DiskTree = Type.Object(
   },
   { $id: 'DiskTree' },
 );
+/** The layers of a disk, and which images hold them. */
 export type DiskTree = Static<typeof DiskTree>;
 
 export const DiskExport = Type.Object(
@@ -247,6 +254,7 @@ export const DiskExport = Type.Object(
       'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
   },
 );
+/** A disk of an image that is being served, read-only. */
 export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
@@ -291,8 +299,10 @@ export const OperationKind = Literals(
   'save-all',
   'restore-all',
 );
+/** What an operation does. */
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
+/** How far an operation is. */
 export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
@@ -342,6 +352,7 @@ export const Operation = Type.Object(
   },
   { $id: 'Operation' },
 );
+/** A durable piece of work, under way or ended: progress, outcome, warnings. */
 export type Operation = Static<typeof Operation>;
 
 export const Event = Type.Object(
@@ -360,6 +371,7 @@ export const Event = Type.Object(
   },
   { $id: 'Event' },
 );
+/** Something that happened to a guest, an image or the host. */
 export type Event = Static<typeof Event>;
 
 export const AuditEntry = Type.Object(
@@ -395,6 +407,7 @@ export const AuditEntry = Type.Object(
   },
   { $id: 'AuditEntry' },
 );
+/** Who asked for what, and how it went. */
 export type AuditEntry = Static<typeof AuditEntry>;
 
 export const AuditVerdict = Type.Object(
@@ -411,6 +424,7 @@ export const AuditVerdict = Type.Object(
   },
   { $id: 'AuditVerdict' },
 );
+/** Whether the audit trail is as it was written. */
 export type AuditVerdict = Static<typeof AuditVerdict>;
 
 export const Readiness = Type.Object(
@@ -421,6 +435,7 @@ export const Readiness = Type.Object(
   },
   { $id: 'Readiness' },
 );
+/** Whether the daemon can do its work. */
 export type Readiness = Static<typeof Readiness>;
 
 const ScrubStatus = Type.Object({
@@ -473,6 +488,7 @@ export const HostStatus = Type.Object(
   },
   { $id: 'HostStatus' },
 );
+/** The daemon, and what it did at the last start and stop of its host. */
 export type HostStatus = Static<typeof HostStatus>;
 
 /** Whatever page is shown, it goes on by the events, and knows who looks at it. */
@@ -490,6 +506,7 @@ export const Overview = Type.Object(
   },
   { $id: 'Overview' },
 );
+/** What a page about all guests shows, in one answer. */
 export type Overview = Static<typeof Overview>;
 
 export const GuestOverview = Type.Object(
@@ -503,6 +520,7 @@ export const GuestOverview = Type.Object(
   },
   { $id: 'GuestOverview' },
 );
+/** What a page about one guest shows, in one answer. */
 export type GuestOverview = Static<typeof GuestOverview>;
 
 const DoctorCheck = Type.Object({
@@ -515,6 +533,7 @@ const DoctorCheck = Type.Object({
   ),
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
+/** What this host can do, what it can not, and how to enable it. */
 export type Doctor = Static<typeof Doctor>;
 
 export const HostOverview = Type.Object(
@@ -555,6 +574,7 @@ export const SaveAllPlan = Type.Object(
   },
   { $id: 'SaveAllPlan' },
 );
+/** What a shutdown of the host would do to each guest, and how long that would take. */
 export type SaveAllPlan = Static<typeof SaveAllPlan>;
 
 export const HostCheck = Type.Object(
@@ -573,6 +593,7 @@ export const HostCheck = Type.Object(
   },
   { $id: 'HostCheck' },
 );
+/** Which images could be restored, and which guests started, by a QEMU. */
 export type HostCheck = Static<typeof HostCheck>;
 
 // Requests ------------------------------------------------------------------------------------------------------
@@ -604,6 +625,7 @@ export const SaveRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is taken. */
 export type SaveRequest = Static<typeof SaveRequest>;
 
 /** Numbers in a query string are text. */
@@ -647,6 +669,7 @@ export const SavePrediction = Type.Object(
   },
   { $id: 'SavePrediction' },
 );
+/** What a live save would be like: the pause of each way to capture the memory, and the one that would be taken. */
 export type SavePrediction = Static<typeof SavePrediction>;
 
 export const CompactRequest = Type.Object(
@@ -685,6 +708,7 @@ export const VerifyRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is looked at. */
 export type VerifyRequest = Static<typeof VerifyRequest>;
 
 export const ExportRequest = Type.Object(
@@ -708,6 +732,7 @@ export const RestoreRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when a guest is put back. */
 export type RestoreRequest = Static<typeof RestoreRequest>;
 
 export const StartRequest = Type.Object(
@@ -746,4 +771,5 @@ export const HostCheckRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when a host is looked at. */
 export type HostCheckRequest = Static<typeof HostCheckRequest>;

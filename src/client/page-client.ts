@@ -5,6 +5,7 @@ import { StasisError, messageOf } from '../errors.ts';
 import { Client, guestPath } from './client.ts';
 import { readText, send, sendForJson, type Exchange, type Reply, type Transport } from './exchange.ts';
 
+/** A daemon's client in a page. */
 export class PageClient extends Client {
   readonly #base: URL;
   readonly #transport: Transport;

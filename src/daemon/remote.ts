@@ -252,7 +252,7 @@ export class RemoteAccess implements AsyncDisposable {
 const SEPARATOR = 'key:\n';
 
 /** @throws StasisError `invalid-request` */
-function checkIdentity({ certificate, key }: Identity): void {
+export function checkIdentity({ certificate, key }: Identity): void {
   try {
     // An empty text would be no certificate to a secure context, and not a wrong one.
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key)))

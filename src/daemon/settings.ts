@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
-import { LineCounter, parseDocument } from 'yaml';
 import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
+import { parseYaml } from '../yaml.ts';
 import { nextTime, type CronTime } from '../policy/cron.ts';
 
 const strict = { additionalProperties: false } as const;
@@ -113,7 +113,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const settings = checked(parseYaml(text, file), file);
+  const settings = checked(parseYaml(text, file, 'invalid-request') ?? {}, file);
   const {
     disks = {},
     policy = {},
@@ -160,15 +160,6 @@ function scrubSettings(
     throw invalid(`${file}: scrub.schedule: ${messageOf(error)}`);
   }
   return { schedule, bytesPerSecond: parseSize(bytesPerSecond, `${file}: scrub.bytesPerSecond`) };
-}
-
-function parseYaml(text: string, file: string): unknown {
-  const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: false });
-  const [error] = document.errors;
-  if (error === undefined) return document.toJS() ?? {};
-  const { line, col } = lineCounter.linePos(error.pos[0]);
-  throw invalid(`${file}:${line}:${col}: ${error.message}`);
 }
 
 function checked(input: unknown, file: string): SettingsFile {
