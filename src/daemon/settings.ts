@@ -8,7 +8,7 @@ import { LineCounter, parseDocument } from 'yaml';
 import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
-import { nextTime, type CronTime } from '../policy/cron.ts';
+import { timetable, type CronTime } from '../timetable.ts';
 
 const strict = { additionalProperties: false } as const;
 
@@ -150,12 +150,12 @@ function checksumSettings(
 
 /** Sundays, in the night. */
 function scrubSettings(
-  { schedule: expression = '0 3 * * 0', timeZone, bytesPerSecond = 50 * MIB }: Section<'scrub'>,
+  { schedule: cron = '0 3 * * 0', timeZone, bytesPerSecond = 50 * MIB }: Section<'scrub'>,
   file: string,
 ): Settings['scrub'] {
-  const schedule = { expression, timeZone };
+  const schedule = { cron, timeZone: timeZone ?? null };
   try {
-    nextTime(schedule, Date.now());
+    timetable(schedule);
   } catch (error) {
     throw invalid(`${file}: scrub.schedule: ${messageOf(error)}`);
   }
