@@ -16,14 +16,14 @@ import {
 } from './support/calendar.ts';
 
 const iso = (ms: number) => new Date(ms).toISOString();
-const next = (cron: string, timeZone: string, after: string) =>
+const nextOf = (cron: string, timeZone: string, after: string) =>
   iso(timetable({ cron, timeZone }).next(Date.parse(after)) ?? 0);
 
 test('a time is due after the moment that is asked from, in its own zone', () => {
-  assert.equal(next('0 3 * * 0', 'UTC', '2026-11-24T20:00:00Z'), '2026-11-29T03:00:00.000Z');
-  assert.equal(next('0 3 * * 0', 'UTC', '2026-11-29T03:00:00Z'), '2026-12-06T03:00:00.000Z');
-  assert.equal(next('30 4 * * *', 'Europe/Berlin', '2026-07-01T00:00:00Z'), '2026-07-01T02:30:00.000Z');
-  assert.equal(next('30 4 * * *', 'Europe/Berlin', '2026-12-01T00:00:00Z'), '2026-12-01T03:30:00.000Z');
+  assert.equal(nextOf('0 3 * * 0', 'UTC', '2026-11-24T20:00:00Z'), '2026-11-29T03:00:00.000Z');
+  assert.equal(nextOf('0 3 * * 0', 'UTC', '2026-11-29T03:00:00Z'), '2026-12-06T03:00:00.000Z');
+  assert.equal(nextOf('30 4 * * *', 'Europe/Berlin', '2026-07-01T00:00:00Z'), '2026-07-01T02:30:00.000Z');
+  assert.equal(nextOf('30 4 * * *', 'Europe/Berlin', '2026-12-01T00:00:00Z'), '2026-12-01T03:30:00.000Z');
 });
 
 test('what is no time is refused with words; one that never comes is none', () => {
