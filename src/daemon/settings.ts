@@ -31,6 +31,13 @@ const Scrub = Type.Object(
   strict,
 );
 
+const QemuSetting = Type.Object(
+  {
+    builds: Type.Record(Type.String({ pattern: NAME_PATTERN }), Type.String({ pattern: '^/' }), strict),
+  },
+  strict,
+);
+
 const AccessRight = {
   role: Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] }),
   labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { minItems: 1 })),
@@ -62,6 +69,7 @@ const SettingsFile = Type.Object(
     schedules: Type.Optional(
       Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
     ),
+    qemu: Type.Optional(QemuSetting),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
     access: Type.Optional(Type.Array(AccessSetting)),
   },
@@ -86,6 +94,10 @@ export interface Settings {
   readonly schedules: {
     /** so many saves of schedules at once */
     readonly parallel: number;
+  };
+  readonly qemu: {
+    /** programs beside the usual QEMU, by the names that definitions know them by */
+    readonly builds: Readonly<Record<string, string>>;
   };
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
@@ -120,6 +132,7 @@ export function parseSettings(text: string, file: string): Settings {
     schedules = {},
     checksums = {},
     scrub = {},
+    qemu = { builds: {} },
     minFree = GIB,
     access = [],
   } = settings;
@@ -134,6 +147,7 @@ export function parseSettings(text: string, file: string): Settings {
     checksums: checksums === false ? null : checksumSettings(checksums, file),
     scrub: scrub === false ? null : scrubSettings(scrub, file),
     schedules: { parallel: schedules.parallel ?? 2 },
+    qemu,
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
   };
@@ -197,6 +211,7 @@ function knownKeys(path: string): string[] {
     '/schedules': schedules,
     '/checksums': Checksums,
     '/scrub': Scrub,
+    '/qemu': QemuSetting,
   };
   const section = Object.entries(sections).find(([name]) => name === path)?.[1] ?? SettingsFile;
   return Object.keys(section.properties);
