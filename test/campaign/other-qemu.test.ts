@@ -100,6 +100,7 @@ async function compare(context: TestContext, maker: QemuBinary, target: QemuBina
   checkAgreement(said, verdictsOf(await lab.client.checkHost()));
 
   await lab.endDaemon('SIGTERM');
+  await mkdir(lab.paths.config, { recursive: true });
   await writeFile(join(lab.paths.config, 'stasis.yaml'), `qemu: {builds: {maker: ${maker.path}}}\n`);
   await lab.startDaemon({ STASIS_QEMU: target.path });
   for (const [guest, memory] of made) {
