@@ -16,6 +16,7 @@ const LEAVES = [
   'paths',
   'socket-path',
   'stored',
+  'timetable',
   'units',
   'version',
   'yaml',

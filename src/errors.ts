@@ -42,6 +42,7 @@ export const ERRORS = {
   'disk-missing': { http: 422, exit: 4 },
   'qemu-missing': { http: 422, exit: 4 },
   'qemu-too-old': { http: 422, exit: 4 },
+  'qemu-mismatch': { http: 422, exit: 4 },
   // failed
   cancelled: { http: 409, exit: 1 },
   timeout: { http: 504, exit: 1 },

@@ -88,6 +88,10 @@ export const Guest = Type.Object(
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
+    qemu: Type.Object({
+      build: Nullable(Type.String({ description: "one of the host's QEMUs by name; null: the usual one" })),
+      version: Nullable(Type.String({ description: 'of the process that it is now' })),
+    }),
     pid: Nullable(Type.Integer()),
     operation: Nullable(Type.String({ description: 'operation under way on this guest' })),
     createdAt: Type.String(),
@@ -277,6 +281,7 @@ export const OperationKind = Literals(
   'undefine',
   'policy',
   'labels',
+  'qemu',
   'start',
   'shutdown',
   'stop',
@@ -585,6 +590,7 @@ export const HostCheck = Type.Object(
         guest: Type.String(),
         image: Nullable(Type.String(), 'null: whether the guest could be started from its disks'),
         madeBy: Nullable(Type.String(), 'version of the QEMU that the image was made with'),
+        qemu: Type.String({ description: 'version of the QEMU that it is about' }),
         verdict: Literals('yes', 'warning', 'no'),
         reasons: Type.Array(Type.String(), { description: 'why it could not' }),
         remarks: Type.Array(Type.String(), { description: 'what should be known though it could' }),
@@ -747,6 +753,10 @@ export const LabelsRequest = Type.Object(
   { labels: Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 }) },
   { additionalProperties: false },
 );
+export const QemuRequest = Type.Object(
+  { build: Nullable(Type.String({ pattern: NAME_PATTERN }), 'null: the usual one') },
+  { additionalProperties: false },
+);
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });
 export const SaveAllRequest = Type.Object(
   {
@@ -764,7 +774,10 @@ export const SaveAllRequest = Type.Object(
 export const HostCheckRequest = Type.Object(
   {
     binary: Type.Optional(
-      Type.String({ pattern: '^/', description: "another QEMU's path; none: the daemon's own" }),
+      Type.String({ pattern: '^/', description: "another QEMU's path; none: what runs each guest" }),
+    ),
+    build: Type.Optional(
+      Type.String({ pattern: NAME_PATTERN, description: 'the same, by its name in the settings' }),
     ),
     guest: Type.Optional(Type.String({ description: 'none: all' })),
     image: Type.Optional(Type.String({ description: 'none: all, and the guest itself' })),

@@ -326,6 +326,22 @@ export abstract class Client {
     return this.#mutate({ method: 'PUT', path, body: { labels } }, guestOf, options);
   }
 
+  /**
+   * Has a guest run by another QEMU of the host from its next start or restore on.
+   * @param build its name in the host's settings; null: the usual one
+   */
+  setQemu<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    build: string | null,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'PUT', path: `${guestPath(guest)}/qemu`, body: { build } },
+      guestOf,
+      options,
+    );
+  }
+
   // Disks -------------------------------------------------------------------------------------------------------
 
   /** Every disk of a guest with all its layers and what holds each: one round trip. */
@@ -507,7 +523,7 @@ export abstract class Client {
   /**
    * Which images could be restored, and which guests started, by this QEMU or another, and why not.
    *
-   * @param request `binary`: path of another QEMU on the daemon's host
+   * @param request `binary`: path of another QEMU on the daemon's host; `build`: its name in the settings
    */
   checkHost(request: Loose<HostCheckRequest> = {}, options: CallOptions = {}): Promise<HostCheck> {
     const exchange: Exchange = {

@@ -26,6 +26,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'DELETE /v1/guests/:guest': { role: 'admin', about: 'guest' },
   'PUT /v1/guests/:guest/policy': { role: 'operator', about: 'guest' },
   'PUT /v1/guests/:guest/labels': { role: 'admin', about: 'guest' },
+  'PUT /v1/guests/:guest/qemu': { role: 'admin', about: 'guest' },
   'POST /v1/guests/:guest/start': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/shutdown': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/stop': { role: 'operator', about: 'guest' },

@@ -12,6 +12,7 @@ import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
+import { qemuProcedure } from '../guests/build.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
@@ -55,6 +56,7 @@ import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
+import { QemuBuilds } from '../qemu/build/builds.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { BackgroundSums } from './checksumming.ts';
@@ -118,7 +120,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const imageTool = new ImageTool(qemu.imageToolPath);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run }),
   );
   const readers = stack.use(
     new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
@@ -127,6 +129,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     catalog,
     paths,
     qemu,
+    builds: new QemuBuilds(qemu, settings.qemu.builds),
     imageTool,
     drivers,
     supervisor,
@@ -228,6 +231,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
   engine.register(labelsProcedure());
+  engine.register(qemuProcedure(host));
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));

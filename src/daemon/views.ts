@@ -101,6 +101,10 @@ export async function guestViews(
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,
+      qemu: {
+        build: definition.qemu.build ?? null,
+        version: host.supervisor.find(record.uuid)?.qmp.versionText ?? null,
+      },
       pid: host.supervisor.find(record.uuid)?.pid ?? null,
       operation: operation?.id ?? null,
       createdAt: record.createdAt,

@@ -66,7 +66,9 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         const disks = await machineDisks(catalog, heads, plan.heads);
         const definition = storedDefinition(guest);
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
-        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm);
+        const { path } = await host.builds.get(definition.qemu.build);
+        const machine = { binary: path, args: commandLine(definition, disks), tpmDirectory: tpm };
+        await supervisor.launch(plan.instance, machine, operation.signal);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);

@@ -51,7 +51,17 @@ export interface SupervisorOptions {
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
+}
+
+/** What a process is to be. */
+export interface Machine {
+  /** the emulator's path */
   readonly binary: string;
+  readonly args: readonly string[];
+  /** where the state of its TPM is, when it has one */
+  readonly tpmDirectory?: string | undefined;
+  /** in a network namespace of its own */
+  readonly isIsolated?: boolean;
 }
 
 /** Run states of QEMU in which the guest can't go on by itself, in words. */
@@ -114,23 +124,16 @@ export class Supervisor {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
 
-  /**
-   * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
-   * @param tpmDirectory where the state of its TPM is, when it has one
-   * @param options.isIsolated in a network namespace of its own
-   */
+  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
   async launch(
     instance: string,
-    args: readonly string[],
+    { binary, args, tpmDirectory, isIsolated = false }: Machine,
     signal: AbortSignal,
-    tpmDirectory?: string,
-    options: { readonly isIsolated?: boolean } = {},
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
     if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
-    const startedBy = options.isIsolated === true ? isolated() : [];
-    const { binary } = this.#options;
+    const startedBy = isIsolated ? isolated() : [];
     const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
     this.#candidates.set(instance, process);
     return process;
