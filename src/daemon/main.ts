@@ -52,7 +52,9 @@ import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
-import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { Mirror } from '../recovery/mirror.ts';
+import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
@@ -111,8 +113,11 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
+  const catalog = await openCatalog(catalogFile(paths));
   stack.defer(() => catalog.destroy());
+  await refuseOutdated(catalog, paths.data);
+  const failpoints = new Failpoints(process.env);
+  const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const qemu = await findQemu();
   const events = new EventLog(catalog);
   const imageTool = new ImageTool(qemu.imageToolPath);
@@ -131,6 +136,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     drivers,
     supervisor,
     readers,
+    records,
     events,
     log: logger,
     policy: settings.policy,
@@ -141,7 +147,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     events,
     audit,
     log: logger,
-    failpoints: new Failpoints(process.env),
+    failpoints,
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);

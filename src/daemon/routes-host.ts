@@ -5,6 +5,7 @@ import type { Doctor, HostStatus, Outcome, SaveAllPlan } from '../api/schemas.ts
 import { Ref, SaveAllRequest } from '../api/schemas.ts';
 import { countGuests } from '../catalog/guests.ts';
 import { lastBoot, lastShutdown, type HostBootRecord } from '../catalog/host-boots.ts';
+import { countUnwritten } from '../catalog/records.ts';
 import { lastScrub } from '../catalog/scrubs.ts';
 import { storedBytes } from '../catalog/statistics.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
@@ -49,6 +50,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
         storedBytes: memoryBytes + layerBytes,
         freeBytes: bavail * bsize,
         residentBytes: process.memoryUsage.rss(),
+        unwrittenRecords: await countUnwritten(host.catalog),
         readiness: await context.health.readiness(),
         ...(await bootAndShutdown(context)),
         scrub: await scrubView(context),
