@@ -20,7 +20,8 @@ export async function whyOutdated(catalog: CatalogDatabase, data: string): Promi
   const root = join(data, 'guests');
   const names = await namesIn(root);
   const versions = await recordVersions(catalog, 'guest');
-  if (names.length > 0 && (await isNew(catalog))) return `it is empty, but there are guests in ${root}`;
+  if (names.length > 0 && versions.size === 0 && (await isNew(catalog)))
+    return `it is empty, but there are guests in ${root}`;
   for (const uuid of names) {
     const read = await readGuestFile(join(root, uuid));
     if ('whyNot' in read) continue; // an operation left the directory, or its record is damaged: nothing to compare with

@@ -35,7 +35,7 @@ test('a tree of images, their guest while it runs, and what was decided about th
     expected.set(name, await changeContent(lab, 'web1', seed));
     await client.createSaveImage('web1', { name, live: true });
   };
-  await using witness = await lab.running('web1', { memory: '96MiB' });
+  await using witness = await lab.running('web1', { system: 'bare' });
   await witness.fill(3, 4);
   for (const name of ['a', 'b']) await save(name);
   await client.restoreSaveImage('web1', 'a');
