@@ -36,6 +36,7 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
+  recovery: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu', 'storage'],
   daemon: [
     'access',
     'api',
@@ -46,13 +47,14 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'page',
     'policy',
     'qemu',
+    'recovery',
     'storage',
     'systemd',
   ],
   client: ['api', 'qemu'],
   gateway: ['api', 'client', 'page'],
   web: ['access', 'api', 'client'],
-  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'systemd'],
+  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'recovery', 'systemd'],
   main: ['daemon', 'cli'],
 };
 

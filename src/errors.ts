@@ -52,6 +52,7 @@ export const ERRORS = {
   'restore-failed': { http: 502, exit: 1 },
   'image-damaged': { http: 422, exit: 1 },
   'storage-failed': { http: 500, exit: 1 },
+  'catalog-damaged': { http: 500, exit: 1 },
   interrupted: { http: 500, exit: 1 },
   'daemon-unreachable': { http: 503, exit: 1 },
   internal: { http: 500, exit: 1 },
@@ -160,6 +161,7 @@ export class StasisError extends Error {
     if (errno !== undefined && ['EACCES', 'EPERM', 'EROFS', 'EIO', 'EMFILE', 'ENFILE'].includes(errno)) {
       return new StasisError('storage-failed', messageOf(error), { cause: error });
     }
+    if (isSqliteDamage(error)) return catalogDamaged(messageOf(error), { cause: error });
     return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
   }
 
@@ -183,6 +185,20 @@ export class StasisError extends Error {
       ? reason
       : new StasisError('cancelled', 'cancelled', { cause: error });
   }
+}
+
+/** What SQLite says of a file that it can't make sense of: SQLITE_CORRUPT and SQLITE_NOTADB. */
+function isSqliteDamage(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && [11, 26].includes(Number(error.errcode) & 0xff);
+}
+
+/** @param finding what is wrong, to be read after "the catalog can't be used" */
+export function catalogDamaged(finding: string, context: ErrorContext = {}): StasisError {
+  return new StasisError(
+    'catalog-damaged',
+    `the catalog can't be used: ${finding}. \`stasis catalog rebuild\` makes it again from what stands beside the images; without a daemon on it, try \`--dry-run\` first`,
+    context,
+  );
 }
 
 /** The message of any thrown value. */

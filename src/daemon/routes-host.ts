@@ -5,6 +5,7 @@ import type { Doctor, HostStatus, Outcome, SaveAllPlan } from '../api/schemas.ts
 import { Ref, SaveAllRequest } from '../api/schemas.ts';
 import { countGuests } from '../catalog/guests.ts';
 import { lastBoot, lastShutdown, type HostBootRecord } from '../catalog/host-boots.ts';
+import { countUnwritten } from '../catalog/records.ts';
 import { lastScrub } from '../catalog/scrubs.ts';
 import { storedBytes } from '../catalog/statistics.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
@@ -122,6 +123,7 @@ export async function hostStatus(context: DaemonContext): Promise<HostStatus> {
     storedBytes: memoryBytes + layerBytes,
     freeBytes: bavail * bsize,
     residentBytes: process.memoryUsage.rss(),
+    unwrittenRecords: await countUnwritten(host.catalog),
     readiness: await context.health.readiness(),
     ...(await bootAndShutdown(context)),
     scrub: await scrubView(context),

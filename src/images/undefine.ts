@@ -74,6 +74,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       await operation.step('forget-guest', async () => {
         const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
         await leaveDisks(host, { definition, data: host.paths.data });
+        await host.records.flush();
         await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);
