@@ -12,6 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
+import { GUEST_FILE } from '../../src/recovery/record-files.ts';
 import { findDiskServer } from '../../src/qemu/block/disk-server.ts';
 import { findQemuProcesses, waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import type { Ground, GroundKind, TestDisk } from './grounds.ts';
@@ -255,13 +256,18 @@ export class Lab implements AsyncDisposable {
     return witness;
   }
 
-  /** Every file under the home that is a layer or a memory file. */
+  /** Resolves when what stands beside layers and images says what the catalog says. */
+  async recordsWritten(): Promise<void> {
+    while ((await this.client.hostStatus()).unwrittenRecords > 0) await delay(5);
+  }
+
+  /** Every file under the home that is a layer or an image's. */
   async files(): Promise<string[]> {
     const guests = join(this.paths.data, 'guests');
     if (!existsSync(guests)) return []; // made with the first layer or image
     const entries = await readdir(guests, { recursive: true, withFileTypes: true });
     return entries
-      .filter((entry) => entry.isFile())
+      .filter((entry) => entry.isFile() && !entry.name.startsWith(GUEST_FILE))
       .map((entry) => join(entry.parentPath, entry.name))
       .toSorted();
   }
