@@ -163,10 +163,10 @@ describe('the page over HTTPS', () => {
     await page.reload();
     await page.locator('table.audit').waitFor();
     await again;
-    const stream = 'GET /v1/events';
+    const [stream, guest] = ['GET /v1/events', 'GET /v1/guests/web1/overview'];
     assert.deepEqual(asked, [
       ...['POST /v1/session', 'GET /v1/overview', stream],
-      ...['GET /v1/guests/web1/overview', 'GET /v1/host/overview', 'GET /v1/events/overview'],
+      ...[guest, guest, guest, 'GET /v1/host/overview', 'GET /v1/events/overview'],
       ...['GET /v1/events/overview', stream],
     ]);
     await page.context().close();
