@@ -32,6 +32,7 @@ const COMMANDS: readonly Row[] = [
   { command: 'policy web1' },
   { command: 'policy web1 --order 5' },
   { command: 'qemu web1' },
+  { command: 'qemu web1 --usual' },
   { command: 'start web1' },
   { command: 'pause web1' },
   { command: 'resume web1' },
