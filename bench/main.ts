@@ -19,6 +19,7 @@ import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
 import { measureStalls } from './measure/stalls.ts';
 import { measureStopped } from './measure/stopped.ts';
+import { measureVerify } from './measure/verify.ts';
 import { Bare } from './peers/bare.ts';
 import { Libvirt } from './peers/libvirt.ts';
 import type { Peer } from './peers/peer.ts';
@@ -31,7 +32,22 @@ const DOCS = join(ROOT, 'docs/bench');
 const STALLS_DIRTY_MBPS = 200;
 /** All of its images are kept, so this guest is a small one. */
 const CHAIN_MEMORY_MIB = 128;
-const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped', 'lazy', 'chain'] as const;
+/** Larger, so that its checksums take longer than what is measured beside them. */
+const VERIFY_MEMORY_MIB = 1024;
+const FIGURES = [
+  'pause',
+  'stalls',
+  'spawn',
+  'clones',
+  'restore',
+  'stopped',
+  'lazy',
+  'verify',
+  'chain',
+] as const;
+
+/** With guests of a size of their own, and no peers. */
+const ON_THEIR_OWN: readonly string[] = ['verify', 'chain'];
 
 const { values: options } = parseArgs({
   options: {
@@ -79,9 +95,13 @@ async function measure(): Promise<Results> {
   if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
   const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    if (FIGURES.some((figure) => figure !== 'chain' && wanted.has(figure)))
+    if (FIGURES.some((figure) => !ON_THEIR_OWN.includes(figure) && wanted.has(figure)))
       for (const memoryMiB of memories)
         await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    if (wanted.has('verify')) {
+      say('checksums');
+      await measureVerify(directory, { memoryMiB: VERIFY_MEMORY_MIB }, rounds, figures, interruption.signal);
+    }
     if (wanted.has('chain')) {
       say('a chain of live saves');
       const marks = options.quick ? [1, 10] : [1, 10, 50, 100];
