@@ -15,6 +15,7 @@ import { measureClones } from './measure/clones.ts';
 import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
 import { measureLazy } from './measure/lazy.ts';
 import { measurePause } from './measure/pause.ts';
+import { measureQuiesce } from './measure/quiesce.ts';
 import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
 import { measureStalls } from './measure/stalls.ts';
@@ -32,6 +33,7 @@ const DOCS = join(ROOT, 'docs/bench');
 const STALLS_DIRTY_MBPS = 200;
 /** All of its images are kept, so this guest is a small one. */
 const CHAIN_MEMORY_MIB = 128;
+const QUIESCE_MEMORY_MIB = 512;
 /** Larger, so that its checksums take longer than what is measured beside them. */
 const VERIFY_MEMORY_MIB = 1024;
 const FIGURES = [
@@ -42,12 +44,12 @@ const FIGURES = [
   'restore',
   'stopped',
   'lazy',
-  'verify',
   'chain',
+  'quiesce',
+  'verify',
 ] as const;
-
-/** With guests of a size of their own, and no peers. */
-const ON_THEIR_OWN: readonly string[] = ['verify', 'chain'];
+/** Those that are measured on guests of their own. */
+const APART: readonly string[] = ['chain', 'quiesce', 'verify'];
 
 const { values: options } = parseArgs({
   options: {
@@ -95,7 +97,7 @@ async function measure(): Promise<Results> {
   if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
   const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    if (FIGURES.some((figure) => !ON_THEIR_OWN.includes(figure) && wanted.has(figure)))
+    if (FIGURES.some((figure) => !APART.includes(figure) && wanted.has(figure)))
       for (const memoryMiB of memories)
         await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
     if (wanted.has('verify')) {
@@ -106,6 +108,16 @@ async function measure(): Promise<Results> {
       say('a chain of live saves');
       const marks = options.quick ? [1, 10] : [1, 10, 50, 100];
       await measureChain(directory, { memoryMiB: CHAIN_MEMORY_MIB }, marks, figures, interruption.signal);
+    }
+    if (wanted.has('quiesce')) {
+      say('live saves with frozen file systems');
+      await measureQuiesce(
+        directory,
+        { memoryMiB: QUIESCE_MEMORY_MIB },
+        4 * rounds,
+        figures,
+        interruption.signal,
+      );
     }
     return {
       measuredAt: new Date().toISOString(),

@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Principal } from './remote.ts';
 import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
@@ -25,6 +26,7 @@ const Literals = <const T extends readonly string[]>(...values: T) =>
 export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 
 export const GuestState = Literals(...GUEST_STATES);
+/** What a guest is doing. */
 export type GuestState = Static<typeof GuestState>;
 
 export const Policy = Type.Object(
@@ -50,6 +52,7 @@ export const Policy = Type.Object(
   },
   { additionalProperties: false, $id: 'Policy' },
 );
+/** What is done to a guest when its host starts and stops. */
 export type Policy = Static<typeof Policy>;
 
 export const GuestDisk = Type.Object({
@@ -63,6 +66,7 @@ export const GuestDisk = Type.Object({
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
+/** A disk of a guest, and how it is captured. */
 export type GuestDisk = Static<typeof GuestDisk>;
 
 export const Guest = Type.Object(
@@ -98,9 +102,11 @@ export const Guest = Type.Object(
   },
   { $id: 'Guest' },
 );
+/** A guest as it is now. */
 export type Guest = Static<typeof Guest>;
 
 export const ImageState = Literals('creating', 'ready', 'deleting', 'broken');
+/** Only what is `ready` is promised to restore. */
 export type ImageState = Static<typeof ImageState>;
 const CaptureMethodName = Literals('precopy', 'background', 'stopped');
 const LiveMethodName = Literals(...LIVE_METHODS);
@@ -199,6 +205,7 @@ export const Image = Type.Object(
   },
   { $id: 'Image' },
 );
+/** A save image: memory, device state and all disks of a guest at one instant. */
 export type Image = Static<typeof Image>;
 
 const DiskLayer = Type.Object({
@@ -232,6 +239,7 @@ export const DiskTree = Type.Object(
   },
   { $id: 'DiskTree' },
 );
+/** The layers of a disk, and which images hold them. */
 export type DiskTree = Static<typeof DiskTree>;
 
 export const DiskExport = Type.Object(
@@ -250,6 +258,7 @@ export const DiskExport = Type.Object(
       'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
   },
 );
+/** A disk of an image that is being served, read-only. */
 export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
@@ -295,8 +304,10 @@ export const OperationKind = Literals(
   'save-all',
   'restore-all',
 );
+/** What an operation does. */
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
+/** How far an operation is. */
 export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
@@ -346,6 +357,7 @@ export const Operation = Type.Object(
   },
   { $id: 'Operation' },
 );
+/** A durable piece of work, under way or ended: progress, outcome, warnings. */
 export type Operation = Static<typeof Operation>;
 
 export const Event = Type.Object(
@@ -364,6 +376,7 @@ export const Event = Type.Object(
   },
   { $id: 'Event' },
 );
+/** Something that happened to a guest, an image or the host. */
 export type Event = Static<typeof Event>;
 
 export const AuditEntry = Type.Object(
@@ -399,6 +412,7 @@ export const AuditEntry = Type.Object(
   },
   { $id: 'AuditEntry' },
 );
+/** Who asked for what, and how it went. */
 export type AuditEntry = Static<typeof AuditEntry>;
 
 export const AuditVerdict = Type.Object(
@@ -415,6 +429,7 @@ export const AuditVerdict = Type.Object(
   },
   { $id: 'AuditVerdict' },
 );
+/** Whether the audit trail is as it was written. */
 export type AuditVerdict = Static<typeof AuditVerdict>;
 
 export const Readiness = Type.Object(
@@ -425,6 +440,7 @@ export const Readiness = Type.Object(
   },
   { $id: 'Readiness' },
 );
+/** Whether the daemon can do its work. */
 export type Readiness = Static<typeof Readiness>;
 
 const ScrubStatus = Type.Object({
@@ -453,6 +469,9 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    unwrittenRecords: Type.Integer({
+      description: 'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+    }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
       {
@@ -477,16 +496,25 @@ export const HostStatus = Type.Object(
   },
   { $id: 'HostStatus' },
 );
+/** The daemon, and what it did at the last start and stop of its host. */
 export type HostStatus = Static<typeof HostStatus>;
+
+/** Whatever page is shown, it goes on by the events, and knows who looks at it. */
+const FOR_PAGES = {
+  lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+  principal: Ref<Principal>('Principal'),
+};
 
 export const Overview = Type.Object(
   {
     guests: Type.Array(Ref<Guest>('Guest')),
     operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
-    lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+    images: Type.Optional(Type.Array(Ref<Image>('Image'), { description: 'if they are asked for' })),
+    ...FOR_PAGES,
   },
   { $id: 'Overview' },
 );
+/** What a page about all guests shows, in one answer. */
 export type Overview = Static<typeof Overview>;
 
 export const GuestOverview = Type.Object(
@@ -496,10 +524,11 @@ export const GuestOverview = Type.Object(
     operations: Type.Array(Ref<Operation>('Operation'), {
       description: 'those under way, then the newest',
     }),
-    lastEvent: Type.Integer(),
+    ...FOR_PAGES,
   },
   { $id: 'GuestOverview' },
 );
+/** What a page about one guest shows, in one answer. */
 export type GuestOverview = Static<typeof GuestOverview>;
 
 const DoctorCheck = Type.Object({
@@ -512,7 +541,27 @@ const DoctorCheck = Type.Object({
   ),
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
+/** What this host can do, what it can not, and how to enable it. */
 export type Doctor = Static<typeof Doctor>;
+
+export const HostOverview = Type.Object(
+  { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
+  { $id: 'HostOverview' },
+);
+export type HostOverview = Static<typeof HostOverview>;
+
+export const EventsOverview = Type.Object(
+  {
+    events: Type.Array(Ref<Event>('Event'), { description: 'the newest, oldest of them first' }),
+    audit: Nullable(
+      Type.Array(Ref<AuditEntry>('AuditEntry')),
+      'the same; null for who may not read the audit trail',
+    ),
+    ...FOR_PAGES,
+  },
+  { $id: 'EventsOverview' },
+);
+export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(
   {
@@ -533,6 +582,7 @@ export const SaveAllPlan = Type.Object(
   },
   { $id: 'SaveAllPlan' },
 );
+/** What a shutdown of the host would do to each guest, and how long that would take. */
 export type SaveAllPlan = Static<typeof SaveAllPlan>;
 
 export const HostCheck = Type.Object(
@@ -552,6 +602,7 @@ export const HostCheck = Type.Object(
   },
   { $id: 'HostCheck' },
 );
+/** Which images could be restored, and which guests started, by a QEMU. */
 export type HostCheck = Static<typeof HostCheck>;
 
 // Requests ------------------------------------------------------------------------------------------------------
@@ -583,6 +634,7 @@ export const SaveRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is taken. */
 export type SaveRequest = Static<typeof SaveRequest>;
 
 /** Numbers in a query string are text. */
@@ -626,6 +678,7 @@ export const SavePrediction = Type.Object(
   },
   { $id: 'SavePrediction' },
 );
+/** What a live save would be like: the pause of each way to capture the memory, and the one that would be taken. */
 export type SavePrediction = Static<typeof SavePrediction>;
 
 export const CompactRequest = Type.Object(
@@ -664,6 +717,7 @@ export const VerifyRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is looked at. */
 export type VerifyRequest = Static<typeof VerifyRequest>;
 
 export const ExportRequest = Type.Object(
@@ -687,6 +741,7 @@ export const RestoreRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when a guest is put back. */
 export type RestoreRequest = Static<typeof RestoreRequest>;
 
 export const StartRequest = Type.Object(
@@ -732,4 +787,5 @@ export const HostCheckRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when a host is looked at. */
 export type HostCheckRequest = Static<typeof HostCheckRequest>;

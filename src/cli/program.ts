@@ -60,6 +60,11 @@ const GROUPS: readonly Group[] = [
   },
   {
     heading: 'The host and its daemon:',
+    commands: ['catalog'],
+    load: () => import('./commands/catalog.ts'),
+  },
+  {
+    heading: 'The host and its daemon:',
     commands: ['web'],
     load: () => import('./commands/web.ts'),
   },

@@ -53,7 +53,9 @@ import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
-import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { Mirror } from '../recovery/mirror.ts';
+import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { QemuBuilds } from '../qemu/build/builds.ts';
@@ -113,8 +115,11 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
+  const catalog = await openCatalog(catalogFile(paths));
   stack.defer(() => catalog.destroy());
+  await refuseOutdated(catalog, paths.data);
+  const failpoints = new Failpoints(process.env);
+  const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const qemu = await findQemu();
   const events = new EventLog(catalog);
   const imageTool = new ImageTool(qemu.imageToolPath);
@@ -134,6 +139,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     drivers,
     supervisor,
     readers,
+    records,
     events,
     log: logger,
     policy: settings.policy,
@@ -144,7 +150,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     events,
     audit,
     log: logger,
-    failpoints: new Failpoints(process.env),
+    failpoints,
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
-import { LineCounter, parseDocument } from 'yaml';
 import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
 import { timetable, type CronTime } from '../timetable.ts';
+import { parseYaml } from '../yaml.ts';
 
 const strict = { additionalProperties: false } as const;
 
@@ -125,7 +125,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const settings = checked(parseYaml(text, file), file);
+  const settings = checked(parseYaml(text, file, 'invalid-request') ?? {}, file);
   const {
     disks = {},
     policy = {},
@@ -174,15 +174,6 @@ function scrubSettings(
     throw invalid(`${file}: scrub.schedule: ${messageOf(error)}`);
   }
   return { schedule, bytesPerSecond: parseSize(bytesPerSecond, `${file}: scrub.bytesPerSecond`) };
-}
-
-function parseYaml(text: string, file: string): unknown {
-  const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: false });
-  const [error] = document.errors;
-  if (error === undefined) return document.toJS() ?? {};
-  const { line, col } = lineCounter.linePos(error.pos[0]);
-  throw invalid(`${file}:${line}:${col}: ${error.message}`);
 }
 
 function checked(input: unknown, file: string): SettingsFile {

@@ -18,6 +18,7 @@ import {
   planHeads,
   removeLayers,
   seal,
+  settleLayers,
   unseal,
   type DiskLayerId,
 } from './disks.ts';
@@ -68,7 +69,10 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
         const { path } = await host.builds.get(definition.qemu.build);
         const machine = { binary: path, args: commandLine(definition, disks), tpmDirectory: tpm };
-        await supervisor.launch(plan.instance, machine, operation.signal);
+        await Promise.all([
+          supervisor.launch(plan.instance, machine, operation.signal),
+          settleLayers(host, plan.heads),
+        ]);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);

@@ -11,6 +11,15 @@ import type { DiskReaders } from './disk-readers.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
 
+/** What is written beside layers and images, for when the catalog is lost: recovery/mirror.ts. */
+export interface Records {
+  /**
+   * Resolves when it says all that is committed, durable: before a file is changed of which it would say something wrong then.
+   * @throws StasisError `no-space`, `storage-failed`
+   */
+  flush(): Promise<void>;
+}
+
 export interface Host {
   readonly catalog: CatalogDatabase;
   readonly paths: Paths;
@@ -22,6 +31,7 @@ export interface Host {
   readonly drivers: Drivers;
   readonly supervisor: Supervisor;
   readonly readers: DiskReaders;
+  readonly records: Records;
   readonly events: EventLog;
   readonly log: Log;
   /** of guests with none of their own, as the host's settings say */

@@ -24,7 +24,7 @@ import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { startTpm } from '../qemu/tpm.ts';
-import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
+import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 
@@ -191,10 +191,11 @@ export class Supervisor {
 
   /**
    * Ends a guest's process and records that it has none. Repeatable.
-   * @param crash why it ended, when nobody asked for it
+   * @param cause why it ended, when nobody asked for it
    */
-  async end(uuid: string, crash: string | null = null): Promise<void> {
+  async end(uuid: string, cause: string | null = null): Promise<void> {
     const record = await getGuestByUuid(this.#options.catalog, uuid);
+    const crash = cause === null ? null : await this.#withLastWords(cause, record.instance);
     await this.giveUp(uuid);
     if (record.instance !== null) await this.discard(record.instance);
     await clearInstance(this.#options.catalog, uuid, crash);
@@ -216,6 +217,12 @@ export class Supervisor {
       guest: record.name,
       message,
     });
+  }
+
+  /** QEMU tells in its log, and nowhere else, why it gave up or who sent it a signal; the log goes with its run directory. */
+  async #withLastWords(cause: string, instance: string | null): Promise<string> {
+    const said = instance === null ? undefined : await lastWords(this.instanceDirectory(instance));
+    return said === undefined ? cause : `${cause}. The last that QEMU said: ${said}`;
   }
 
   /** Resolves when the guest's process has ended and been recorded; at once when it has none. */

@@ -24,6 +24,7 @@ import {
   makeLayers,
   planHeads,
   removeLayers,
+  settleLayers,
 } from '../guests/disks.ts';
 import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
@@ -97,7 +98,10 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       await operation.step('lay-heads', () => makeLayers(host, heads, operation.signal));
       await operation.step('load', async () => {
         const disks = await machineDisks(catalog, [], heads);
-        await loadMachine(host, image, { instance, definition, method, disks }, operation);
+        await Promise.all([
+          loadMachine(host, image, { instance, definition, method, disks }, operation),
+          settleLayers(host, heads),
+        ]);
       });
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, instance);

@@ -44,6 +44,7 @@ import {
   makeLayers,
   planHeads,
   removeLayers,
+  settleLayers,
   unseal,
   type DiskLayerId,
 } from '../guests/disks.ts';
@@ -170,7 +171,12 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           catalog,
           plan.reused.map(({ layer }) => layer),
         );
-        await load(host, plan, image, operation);
+        await Promise.all([
+          load(host, plan, image, operation),
+          settleLayers(host, plan.heads),
+          // Once it runs the image's own layers are written to: whoever has only the records must not promise it any more.
+          plan.reused.length > 0 ? host.records.flush() : undefined,
+        ]);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
