@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Principal } from './remote.ts';
 import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
@@ -87,6 +88,10 @@ export const Guest = Type.Object(
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
+    qemu: Type.Object({
+      build: Nullable(Type.String({ description: "one of the host's QEMUs by name; null: the usual one" })),
+      version: Nullable(Type.String({ description: 'of the process that it is now' })),
+    }),
     pid: Nullable(Type.Integer()),
     operation: Nullable(Type.String({ description: 'operation under way on this guest' })),
     createdAt: Type.String(),
@@ -276,6 +281,7 @@ export const OperationKind = Literals(
   'undefine',
   'policy',
   'labels',
+  'qemu',
   'start',
   'shutdown',
   'stop',
@@ -463,6 +469,9 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    unwrittenRecords: Type.Integer({
+      description: 'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+    }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
       {
@@ -490,11 +499,18 @@ export const HostStatus = Type.Object(
 /** The daemon, and what it did at the last start and stop of its host. */
 export type HostStatus = Static<typeof HostStatus>;
 
+/** Whatever page is shown, it goes on by the events, and knows who looks at it. */
+const FOR_PAGES = {
+  lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+  principal: Ref<Principal>('Principal'),
+};
+
 export const Overview = Type.Object(
   {
     guests: Type.Array(Ref<Guest>('Guest')),
     operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
-    lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+    images: Type.Optional(Type.Array(Ref<Image>('Image'), { description: 'if they are asked for' })),
+    ...FOR_PAGES,
   },
   { $id: 'Overview' },
 );
@@ -508,7 +524,7 @@ export const GuestOverview = Type.Object(
     operations: Type.Array(Ref<Operation>('Operation'), {
       description: 'those under way, then the newest',
     }),
-    lastEvent: Type.Integer(),
+    ...FOR_PAGES,
   },
   { $id: 'GuestOverview' },
 );
@@ -527,6 +543,25 @@ const DoctorCheck = Type.Object({
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
 /** What this host can do, what it can not, and how to enable it. */
 export type Doctor = Static<typeof Doctor>;
+
+export const HostOverview = Type.Object(
+  { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
+  { $id: 'HostOverview' },
+);
+export type HostOverview = Static<typeof HostOverview>;
+
+export const EventsOverview = Type.Object(
+  {
+    events: Type.Array(Ref<Event>('Event'), { description: 'the newest, oldest of them first' }),
+    audit: Nullable(
+      Type.Array(Ref<AuditEntry>('AuditEntry')),
+      'the same; null for who may not read the audit trail',
+    ),
+    ...FOR_PAGES,
+  },
+  { $id: 'EventsOverview' },
+);
+export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(
   {
@@ -558,6 +593,7 @@ export const HostCheck = Type.Object(
         guest: Type.String(),
         image: Nullable(Type.String(), 'null: whether the guest could be started from its disks'),
         madeBy: Nullable(Type.String(), 'version of the QEMU that the image was made with'),
+        qemu: Type.String({ description: 'version of the QEMU that it is about' }),
         verdict: Literals('yes', 'warning', 'no'),
         reasons: Type.Array(Type.String(), { description: 'why it could not' }),
         remarks: Type.Array(Type.String(), { description: 'what should be known though it could' }),
@@ -720,6 +756,10 @@ export const LabelsRequest = Type.Object(
   { labels: Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 }) },
   { additionalProperties: false },
 );
+export const QemuRequest = Type.Object(
+  { build: Nullable(Type.String({ pattern: NAME_PATTERN }), 'null: the usual one') },
+  { additionalProperties: false },
+);
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });
 export const SaveAllRequest = Type.Object(
   {
@@ -737,7 +777,10 @@ export const SaveAllRequest = Type.Object(
 export const HostCheckRequest = Type.Object(
   {
     binary: Type.Optional(
-      Type.String({ pattern: '^/', description: "another QEMU's path; none: the daemon's own" }),
+      Type.String({ pattern: '^/', description: "another QEMU's path; none: what runs each guest" }),
+    ),
+    build: Type.Optional(
+      Type.String({ pattern: NAME_PATTERN, description: 'the same, by its name in the settings' }),
     ),
     guest: Type.Optional(Type.String({ description: 'none: all' })),
     image: Type.Optional(Type.String({ description: 'none: all, and the guest itself' })),

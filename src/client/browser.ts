@@ -1,5 +1,5 @@
 /**
- * Stasis for pages: the same calls as under Node, by `fetch`. The page comes from where the API is answered, which is `stasis web`.
+ * Stasis for pages: the same calls as under Node, by `fetch`. The page comes from where the API is answered: `stasis web`, or a daemon that other machines reach by HTTPS.
  *
  * @module
  */

@@ -7,10 +7,12 @@ import type {
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheck,
   HostCheckRequest,
+  HostOverview,
   HostStatus,
   Image,
   Operation,
@@ -324,6 +326,22 @@ export abstract class Client {
     return this.#mutate({ method: 'PUT', path, body: { labels } }, guestOf, options);
   }
 
+  /**
+   * Has a guest run by another QEMU of the host from its next start or restore on.
+   * @param build its name in the host's settings; null: the usual one
+   */
+  setQemu<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    build: string | null,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'PUT', path: `${guestPath(guest)}/qemu`, body: { build } },
+      guestOf,
+      options,
+    );
+  }
+
   // Disks -------------------------------------------------------------------------------------------------------
 
   /** Every disk of a guest with all its layers and what holds each: one round trip. */
@@ -386,6 +404,11 @@ export abstract class Client {
     });
   }
 
+  /** The same, and waits for its end: resolves with it, however it ended. */
+  undoOperation(id: string, options: Waiting = {}): Promise<Operation> {
+    return this.#run({ method: 'DELETE', path: operationPath(id), signal: options.signal }, options);
+  }
+
   /** What happened last, the newest event at the end. @param filter.limit at most so many; 100 when it is left out */
   listEvents(filter: { guest?: string; limit?: number } = {}, options: CallOptions = {}): Promise<Event[]> {
     return this.#get(`/v1/events${queryOf(filter)}`, options);
@@ -403,14 +426,24 @@ export abstract class Client {
 
   // The host ----------------------------------------------------------------------------------------------------
 
-  /** All guests and what is under way on them: one round trip. */
-  overview(options: CallOptions = {}): Promise<Overview> {
-    return this.#get('/v1/overview', options);
+  /** All guests and what is under way on them, and all images too if that is asked for: one round trip. */
+  overview(request: { readonly images?: boolean } = {}, options: CallOptions = {}): Promise<Overview> {
+    return this.#get(`/v1/overview${queryOf({ ...request })}`, options);
   }
 
   /** A guest with its images and operations: one round trip. */
   guestOverview(guest: string, options: CallOptions = {}): Promise<GuestOverview> {
     return this.#get(`${guestPath(guest)}/overview`, options);
+  }
+
+  /** The host and what it can do: one round trip. */
+  hostOverview(options: CallOptions = {}): Promise<HostOverview> {
+    return this.#get('/v1/host/overview', options);
+  }
+
+  /** The newest events, and who did what: one round trip. */
+  eventsOverview(options: CallOptions = {}): Promise<EventsOverview> {
+    return this.#get('/v1/events/overview', options);
   }
 
   /** What the daemon did when its host was started and is stopped, its pid, and what it has under way. */
@@ -490,7 +523,7 @@ export abstract class Client {
   /**
    * Which images could be restored, and which guests started, by this QEMU or another, and why not.
    *
-   * @param request `binary`: path of another QEMU on the daemon's host
+   * @param request `binary`: path of another QEMU on the daemon's host; `build`: its name in the settings
    */
   checkHost(request: Loose<HostCheckRequest> = {}, options: CallOptions = {}): Promise<HostCheck> {
     const exchange: Exchange = {

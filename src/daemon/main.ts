@@ -12,6 +12,7 @@ import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
+import { qemuProcedure } from '../guests/build.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
@@ -52,9 +53,12 @@ import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
-import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { Mirror } from '../recovery/mirror.ts';
+import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
+import { QemuBuilds } from '../qemu/build/builds.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { BackgroundSums } from './checksumming.ts';
@@ -111,14 +115,17 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
+  const catalog = await openCatalog(catalogFile(paths));
   stack.defer(() => catalog.destroy());
+  await refuseOutdated(catalog, paths.data);
+  const failpoints = new Failpoints(process.env);
+  const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const qemu = await findQemu();
   const events = new EventLog(catalog);
   const imageTool = new ImageTool(qemu.imageToolPath);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run }),
   );
   const readers = stack.use(
     new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
@@ -127,10 +134,12 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     catalog,
     paths,
     qemu,
+    builds: new QemuBuilds(qemu, settings.qemu.builds),
     imageTool,
     drivers,
     supervisor,
     readers,
+    records,
     events,
     log: logger,
     policy: settings.policy,
@@ -141,7 +150,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     events,
     audit,
     log: logger,
-    failpoints: new Failpoints(process.env),
+    failpoints,
     killGuest: (guest) => supervisor.kill(guest),
   });
   registerProcedures(engine, host);
@@ -228,6 +237,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
   engine.register(labelsProcedure());
+  engine.register(qemuProcedure(host));
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));

@@ -7,7 +7,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
-import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
@@ -16,6 +16,7 @@ import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
+import { writeDurably } from '../storage/durable.ts';
 
 const ReaderRecord = Type.Object({
   /** that of the operation which made it */
@@ -89,7 +90,7 @@ export class DiskReaders implements AsyncDisposable {
   async open(record: ReaderRecord, disk: { path: string; format: DiskFormat }): Promise<void> {
     const directory = this.#directoryOf(record.id);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeFile(join(directory, RECORD), JSON.stringify(record), { mode: 0o600 });
+    await writeDurably(join(directory, RECORD), JSON.stringify(record));
     const { pid, client } = await serveDisk(this.#binary, directory, disk);
     this.#follow(record, pid);
     this.#unclaimed.set(record.id, client);

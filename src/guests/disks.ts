@@ -19,7 +19,8 @@ import {
 import { StasisError } from '../errors.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/driver.ts';
 import type { Drivers } from '../storage/drivers.ts';
-import { describeChange, type FileIdentity } from '../storage/identity.ts';
+import { syncFile } from '../storage/durable.ts';
+import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
@@ -131,6 +132,11 @@ export async function makeLayers(
     await drivers.get(layer.driver).make(layer, await getLayer(catalog, layer.from), signal);
 }
 
+/** Makes layers that were made survive a power cut: before the commit that names them. */
+export async function settleLayers({ drivers }: LayerStore, made: readonly PlannedLayer[]): Promise<void> {
+  await Promise.all(made.map((layer) => drivers.get(layer.driver).settle(layer)));
+}
+
 /** A planned layer gets its record. Part of a commit. */
 export async function insertPlanned(catalog: Catalog, guest: string, planned: PlannedLayer): Promise<void> {
   const { id, path, format, parent, sizeBytes, driver, from } = planned;
@@ -210,11 +216,13 @@ export async function checkSeals(
   }
 }
 
-/** Seals layers that nobody writes to any more. */
+/** Seals layers that nobody writes to any more: what a power cut leaves of them is what the seal says. */
 export async function seal({ catalog, drivers }: LayerStore, layers: Iterable<string>): Promise<void> {
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
-    await setIdentity(catalog, id, JSON.stringify(await drivers.get(layer.driver).identity(layer)));
+    const identity = await drivers.get(layer.driver).identity(layer);
+    if (provesContent(identity)) await syncFile(layer.path);
+    await setIdentity(catalog, id, JSON.stringify(identity));
   }
 }
 

@@ -39,6 +39,7 @@ export async function dropImage(transaction: Catalog, image: ImageRecord): Promi
 export async function forget(host: Host, guest: string, id: string): Promise<void> {
   const directory = join(guestDirectory(host.paths.data, guest).images, id);
   await host.supervisor.memoryArrivedFrom(directory);
+  await host.records.flush();
   await rm(directory, { recursive: true, force: true });
   const image = await findImageById(host.catalog, id);
   if (image === undefined) return;
