@@ -712,6 +712,17 @@ export const SaveAllRequest = Type.Object(
   { additionalProperties: false },
 );
 
+export const CatalogBackup = Type.Object(
+  {
+    name: Type.String(),
+    path: Type.String({ description: "on the daemon's host" }),
+    createdAt: Type.String(),
+    sizeBytes: Type.Integer(),
+  },
+  { $id: 'CatalogBackup' },
+);
+export type CatalogBackup = Static<typeof CatalogBackup>;
+
 export const HostCheckRequest = Type.Object(
   {
     binary: Type.Optional(

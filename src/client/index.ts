@@ -36,6 +36,7 @@ export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,

@@ -81,6 +81,10 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'GET /readyz': { role: 'viewer', about: 'host' },
   'GET /metrics': { role: 'viewer', about: 'host' },
 
+  // A backup has what all guests' owners did, and the hashes of credentials.
+  'POST /v1/catalog/backups': { role: 'admin', about: 'host' },
+  'GET /v1/catalog/backups/:name': { role: 'admin', about: 'host' },
+
   'GET /v1/remote': { role: 'admin', about: 'host' },
   'PUT /v1/remote': { role: 'admin', about: 'host' },
   'DELETE /v1/remote': { role: 'admin', about: 'host' },
