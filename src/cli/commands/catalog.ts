@@ -70,7 +70,9 @@ async function openNew(file: string): Promise<FileHandle> {
   } catch (error) {
     if (errnoOf(error) === 'EEXIST')
       throw new StasisError('invalid-request', `${file} is there already; choose another name`);
-    throw new StasisError('invalid-request', `${file} can't be written: ${messageOf(error)}`, { cause: error });
+    throw new StasisError('invalid-request', `${file} can't be written: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
