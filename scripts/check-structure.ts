@@ -16,8 +16,10 @@ const LEAVES = [
   'paths',
   'socket-path',
   'stored',
+  'timetable',
   'units',
   'version',
+  'yaml',
 ];
 
 /** A folder, and what it may import beside itself and the leaves. */
@@ -28,6 +30,7 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   storage: ['api', 'qemu'],
   catalog: ['api'],
   access: ['api'],
+  page: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
   libvirt: ['guests'],
@@ -41,6 +44,7 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'guests',
     'images',
     'operations',
+    'page',
     'policy',
     'qemu',
     'recovery',
@@ -48,8 +52,8 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'systemd',
   ],
   client: ['api', 'qemu'],
-  gateway: ['api', 'client'],
-  web: ['api', 'client'],
+  gateway: ['api', 'client', 'page'],
+  web: ['access', 'api', 'client'],
   cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'recovery', 'systemd'],
   main: ['daemon', 'cli'],
 };

@@ -15,7 +15,7 @@ interface Group {
 const GROUPS: readonly Group[] = [
   {
     heading: 'Guests:',
-    commands: ['define', 'undefine', 'guests', 'show', 'policy', 'label'],
+    commands: ['define', 'undefine', 'guests', 'show', 'policy', 'label', 'qemu'],
     load: () => import('./commands/guests.ts'),
   },
   {

@@ -25,6 +25,8 @@ export type { AuditFilter, EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
 export type {
   CallOptions,
+  ChangeOptions,
+  Loose,
   NotWaiting,
   Outcome,
   RestoreOptions,
@@ -46,6 +48,7 @@ export type {
   GuestOverview,
   GuestState,
   HostCheck,
+  HostCheckRequest,
   HostStatus,
   Image,
   ImageState,
@@ -55,7 +58,18 @@ export type {
   Overview,
   Policy,
   Readiness,
+  RestoreRequest,
   SaveAllPlan,
   SavePrediction,
+  SaveRequest,
+  VerifyRequest,
 } from '../api/schemas.ts';
-export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';
+export type { RetentionChange, ScheduleChange } from '../api/schedules.ts';
+export {
+  ERRORS,
+  StasisError,
+  type ErrorBody,
+  type ErrorCode,
+  type ErrorContext,
+  type ErrorDetails,
+} from '../errors.ts';

@@ -12,6 +12,7 @@ import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
+import { qemuProcedure } from '../guests/build.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
@@ -57,6 +58,7 @@ import { Mirror } from '../recovery/mirror.ts';
 import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
+import { QemuBuilds } from '../qemu/build/builds.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { Backups } from './backups.ts';
@@ -124,7 +126,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const imageTool = new ImageTool(qemu.imageToolPath);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run }),
   );
   const readers = stack.use(
     new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
@@ -133,6 +135,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     catalog,
     paths,
     qemu,
+    builds: new QemuBuilds(qemu, settings.qemu.builds),
     imageTool,
     drivers,
     supervisor,
@@ -236,6 +239,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
   engine.register(labelsProcedure());
+  engine.register(qemuProcedure(host));
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));

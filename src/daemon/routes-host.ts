@@ -36,26 +36,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
         response: { 200: Ref<HostStatus>('HostStatus'), default: Failure },
       },
     },
-    async (): Promise<HostStatus> => {
-      const { images, memoryBytes, layerBytes } = await storedBytes(host.catalog);
-      const { bavail, bsize } = await statfs(host.paths.data);
-      return {
-        pid: process.pid,
-        version: VERSION,
-        startedAt: context.startedAt,
-        home: host.paths.data,
-        qemu: { binary: host.qemu.path, version: host.qemu.versionText },
-        guests: { defined: await countGuests(host.catalog), running: host.supervisor.liveGuests().length },
-        images,
-        storedBytes: memoryBytes + layerBytes,
-        freeBytes: bavail * bsize,
-        residentBytes: process.memoryUsage.rss(),
-        unwrittenRecords: await countUnwritten(host.catalog),
-        readiness: await context.health.readiness(),
-        ...(await bootAndShutdown(context)),
-        scrub: await scrubView(context),
-      };
-    },
+    () => hostStatus(context),
   );
 
   routes.post(
@@ -125,6 +106,28 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
   );
 
   routes.get('/v1/openapi.json', { schema: { hide: true } }, () => routes.swagger());
+}
+
+export async function hostStatus(context: DaemonContext): Promise<HostStatus> {
+  const { host } = context;
+  const { images, memoryBytes, layerBytes } = await storedBytes(host.catalog);
+  const { bavail, bsize } = await statfs(host.paths.data);
+  return {
+    pid: process.pid,
+    version: VERSION,
+    startedAt: context.startedAt,
+    home: host.paths.data,
+    qemu: { binary: host.qemu.path, version: host.qemu.versionText },
+    guests: { defined: await countGuests(host.catalog), running: host.supervisor.liveGuests().length },
+    images,
+    storedBytes: memoryBytes + layerBytes,
+    freeBytes: bavail * bsize,
+    residentBytes: process.memoryUsage.rss(),
+    unwrittenRecords: await countUnwritten(host.catalog),
+    readiness: await context.health.readiness(),
+    ...(await bootAndShutdown(context)),
+    scrub: await scrubView(context),
+  };
 }
 
 async function bootAndShutdown({ host }: DaemonContext): Promise<Pick<HostStatus, 'boot' | 'shutdown'>> {

@@ -14,9 +14,11 @@ import {
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheck,
+  HostOverview,
   HostStatus,
   Image,
   Operation,
@@ -32,7 +34,7 @@ import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
-import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
+import { Credential, NewCredential, Principal, RemoteStatus } from '../api/remote.ts';
 import { admitByRules } from './admission.ts';
 import { answerRepeats } from './answer-repeats.ts';
 import type { DaemonContext } from './views.ts';
@@ -124,12 +126,15 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     AuditEntry,
     AuditVerdict,
     Readiness,
+    Principal,
     Overview,
     GuestOverview,
     HostCheck,
     HostStatus,
     Doctor,
     CatalogBackup,
+    HostOverview,
+    EventsOverview,
     RemoteStatus,
     Credential,
     NewCredential,

@@ -55,14 +55,9 @@ async function openChannel(
   lines: SerialLines,
   request: IncomingMessage,
 ): Promise<{ protocol: string; join: Join }> {
-  const [, name, channel] = ROUTE.exec(request.url ?? '') ?? [];
-  const protocol = request.headers.upgrade?.toLowerCase() ?? '';
-  if (name === undefined || !['websocket', `stasis-${channel}`].includes(protocol)) {
-    throw new StasisError('not-found', `there is nothing to upgrade at ${request.url ?? '/'}`);
-  }
-  const guest = decodeURIComponent(name);
+  const { guest, channel, protocol } = channelAt(request.url ?? '/', request.headers.upgrade ?? '');
   const tell = (outcome: string) =>
-    recordChannel(context, request, { guest: guest.slice(0, 200), channel: channel ?? '', outcome });
+    recordChannel(context, request, { guest: guest.slice(0, 200), channel, outcome });
   try {
     const record = await admitChannel(context, request, CHANNEL_RULE, guest);
     const join = await joinerOf(context, lines, record, channel);
@@ -74,11 +69,33 @@ async function openChannel(
   }
 }
 
+/** What an address and its `Upgrade` ask for. @throws StasisError `not-found` when there is no such channel */
+export function channelAt(
+  url: string,
+  upgrade: string,
+): { readonly guest: string; readonly channel: string; readonly protocol: string } {
+  const [, name = '', channel = ''] = ROUTE.exec(url) ?? [];
+  const protocol = upgrade.toLowerCase();
+  const guest = decoded(name);
+  if (guest === '' || !['websocket', `stasis-${channel}`].includes(protocol))
+    throw new StasisError('not-found', `there is nothing to upgrade at ${url}`);
+  return { guest, channel, protocol };
+}
+
+/** What percent signs stand for; nothing when they stand for no text. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return '';
+  }
+}
+
 async function joinerOf(
   context: ViewContext,
   lines: SerialLines,
   guest: GuestRecord,
-  channel: string | undefined,
+  channel: string,
 ): Promise<Join> {
   if (channel === 'display') {
     const display = await openDisplay(context, guest);

@@ -67,8 +67,10 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         const disks = await machineDisks(catalog, heads, plan.heads);
         const definition = storedDefinition(guest);
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
+        const { path } = await host.builds.get(definition.qemu.build);
+        const machine = { binary: path, args: commandLine(definition, disks), tpmDirectory: tpm };
         await Promise.all([
-          supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm),
+          supervisor.launch(plan.instance, machine, operation.signal),
           settleLayers(host, plan.heads),
         ]);
       });

@@ -67,13 +67,14 @@ export function defineProcedure(
 
     async plan(args) {
       const pinned = await pinDefinition(args.definition, args.directory, {
-        resolveMachine: (machine) => resolveMachineType(host.qemu, machine),
-        resolveAccelerator: async (wanted) =>
-          (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
-            .accelerator,
+        resolveMachine: async (machine, build) => resolveMachineType(await host.builds.get(build), machine),
+        resolveAccelerator: async (wanted, build) => {
+          const by = { binary: await host.builds.get(build), cacheDirectory: host.paths.cache };
+          return (await resolveAccelerator(wanted, by)).accelerator;
+        },
         resolveFirmware: (wanted) => resolveFirmware(host, wanted),
       });
-      checkDevices(pinned, await qemuTypes(host.qemu));
+      checkDevices(pinned, await qemuTypes(await host.builds.get(pinned.qemu.build)));
       await checkUnknown(host, pinned);
       if (pinned.tpm === true) await findTpmProgram();
       const variables = newVariables(host, pinned);

@@ -7,27 +7,30 @@
  */
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
-import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import Type, { type Static } from 'typebox';
+import Value from 'typebox/value';
 import { errnoOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
-import { fromStored } from '../stored.ts';
+import { writeDurably } from '../storage/durable.ts';
 
-export interface ReaderRecord {
+const ReaderRecord = Type.Object({
   /** that of the operation which made it */
-  readonly id: string;
+  id: Type.String(),
   /** UUID */
-  readonly guest: string;
-  readonly guestName: string;
-  readonly image: string;
-  readonly disk: string;
-  readonly sizeBytes: number;
+  guest: Type.String(),
+  guestName: Type.String(),
+  image: Type.String(),
+  disk: Type.String(),
+  sizeBytes: Type.Number(),
   /** ids of what is read, the pinned layer first */
-  readonly layers: readonly string[];
-}
+  layers: Type.Array(Type.String()),
+});
+export type ReaderRecord = Readonly<Static<typeof ReaderRecord>>;
 
 interface LiveReader {
   readonly record: ReaderRecord;
@@ -87,7 +90,7 @@ export class DiskReaders implements AsyncDisposable {
   async open(record: ReaderRecord, disk: { path: string; format: DiskFormat }): Promise<void> {
     const directory = this.#directoryOf(record.id);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeFile(join(directory, RECORD), JSON.stringify(record), { mode: 0o600 });
+    await writeDurably(join(directory, RECORD), JSON.stringify(record));
     const { pid, client } = await serveDisk(this.#binary, directory, disk);
     this.#follow(record, pid);
     this.#unclaimed.set(record.id, client);
@@ -165,9 +168,20 @@ export class DiskReaders implements AsyncDisposable {
   }
 }
 
+/** A daemon that died in the middle may have left half of one: then nobody was served yet. */
 async function recordIn(directory: string): Promise<ReaderRecord | undefined> {
   const json = await readFile(join(directory, RECORD), 'utf8').catch(nothingThere);
-  return typeof json === 'string' ? fromStored<ReaderRecord>(json) : undefined;
+  return typeof json === 'string' ? readReaderRecord(json) : undefined;
+}
+
+/** @returns undefined for what is no record, or not all of one */
+export function readReaderRecord(json: string): ReaderRecord | undefined {
+  try {
+    const record: unknown = JSON.parse(json);
+    return Value.Check(ReaderRecord, record) ? record : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function nothingThere(error: unknown): never[] {

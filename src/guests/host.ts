@@ -6,6 +6,7 @@ import type { Log } from '../log.ts';
 import type { Paths } from '../paths.ts';
 import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { QemuBinary } from '../qemu/build/binary.ts';
+import type { QemuBuilds } from '../qemu/build/builds.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -22,7 +23,10 @@ export interface Records {
 export interface Host {
   readonly catalog: CatalogDatabase;
   readonly paths: Paths;
+  /** the usual one, as it was when the daemon started; its tools serve all guests */
   readonly qemu: QemuBinary;
+  /** all that guests may run by */
+  readonly builds: QemuBuilds;
   readonly imageTool: ImageTool;
   readonly drivers: Drivers;
   readonly supervisor: Supervisor;

@@ -24,7 +24,7 @@ import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { startTpm } from '../qemu/tpm.ts';
-import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
+import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 
@@ -51,7 +51,17 @@ export interface SupervisorOptions {
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
+}
+
+/** What a process is to be. */
+export interface Machine {
+  /** the emulator's path */
   readonly binary: string;
+  readonly args: readonly string[];
+  /** where the state of its TPM is, when it has one */
+  readonly tpmDirectory?: string | undefined;
+  /** in a network namespace of its own */
+  readonly isIsolated?: boolean;
 }
 
 /** Run states of QEMU in which the guest can't go on by itself, in words. */
@@ -114,23 +124,16 @@ export class Supervisor {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
 
-  /**
-   * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
-   * @param tpmDirectory where the state of its TPM is, when it has one
-   * @param options.isIsolated in a network namespace of its own
-   */
+  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
   async launch(
     instance: string,
-    args: readonly string[],
+    { binary, args, tpmDirectory, isIsolated = false }: Machine,
     signal: AbortSignal,
-    tpmDirectory?: string,
-    options: { readonly isIsolated?: boolean } = {},
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
     if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
-    const startedBy = options.isIsolated === true ? isolated() : [];
-    const { binary } = this.#options;
+    const startedBy = isIsolated ? isolated() : [];
     const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
     this.#candidates.set(instance, process);
     return process;
@@ -188,10 +191,11 @@ export class Supervisor {
 
   /**
    * Ends a guest's process and records that it has none. Repeatable.
-   * @param crash why it ended, when nobody asked for it
+   * @param cause why it ended, when nobody asked for it
    */
-  async end(uuid: string, crash: string | null = null): Promise<void> {
+  async end(uuid: string, cause: string | null = null): Promise<void> {
     const record = await getGuestByUuid(this.#options.catalog, uuid);
+    const crash = cause === null ? null : await this.#withLastWords(cause, record.instance);
     await this.giveUp(uuid);
     if (record.instance !== null) await this.discard(record.instance);
     await clearInstance(this.#options.catalog, uuid, crash);
@@ -213,6 +217,12 @@ export class Supervisor {
       guest: record.name,
       message,
     });
+  }
+
+  /** QEMU tells in its log, and nowhere else, why it gave up or who sent it a signal; the log goes with its run directory. */
+  async #withLastWords(cause: string, instance: string | null): Promise<string> {
+    const said = instance === null ? undefined : await lastWords(this.instanceDirectory(instance));
+    return said === undefined ? cause : `${cause}. The last that QEMU said: ${said}`;
   }
 
   /** Resolves when the guest's process has ended and been recorded; at once when it has none. */

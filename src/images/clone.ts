@@ -11,8 +11,9 @@ import { countRestore, getImageById } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
+import { runAsNow } from '../guests/build.ts';
 import { alreadyDefined, insertDefined } from '../guests/define.ts';
-import type { Definition } from '../guests/definition.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { randomMac } from '../guests/definition/networks.ts';
 import {
   checkSeals,
@@ -36,6 +37,7 @@ import { requireImage } from './names.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { markLost } from './lost.ts';
 import { checkMedia, refuseExcluded } from './media.ts';
+import { refuseOtherQemu } from './preflight.ts';
 
 export interface CloneArgs {
   /** UUID of the guest the image is of */
@@ -73,7 +75,11 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       const { definition: saved, guestWasPaused, media = [] } = manifestOf(image);
       refuseExcluded(media, source.name);
       await refuseWithoutHugePages(subject.guestName, saved);
-      const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
+      await refuseOtherQemu(host, source.name, image, storedDefinition(source).qemu.build);
+      const definition = ownDefinition(runAsNow(saved, source), subject.guestName, {
+        guest: source.name,
+        image: image.name,
+      });
       return {
         image: image.id,
         instance: newId(),

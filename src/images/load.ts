@@ -102,13 +102,12 @@ export async function loadMachine(
   const request = { ...saved, hostPageBytes: plan.definition.hugePageBytes };
   // A pager is for those that have one: it gets ready while QEMU does.
   const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), request);
-  const process = await host.supervisor.launch(
-    plan.instance,
-    args,
-    operation.signal,
-    tpmDirectory(host, plan.definition, plan.instance),
-    { isIsolated: plan.definition.networks.some(({ type }) => type === 'lone-tap') },
-  );
+  const { path } = await host.builds.get(plan.definition.qemu.build);
+  const machine = {
+    ...{ binary: path, args, tpmDirectory: tpmDirectory(host, plan.definition, plan.instance) },
+    isIsolated: plan.definition.networks.some(({ type }) => type === 'lone-tap'),
+  };
+  const process = await host.supervisor.launch(plan.instance, machine, operation.signal);
   try {
     await method.load(process, {
       ...request,

@@ -189,6 +189,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
       const manifest = {
         ...described,
+        qemuVersion: qmp.versionText,
         processor,
         media,
         screen: screenBefore ?? screenAfter ?? null,
@@ -398,7 +399,7 @@ async function describe(
   choice: CaptureChoice | null,
   captured: CaptureResult,
   disks: DiskCapture,
-): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media'>> {
+): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media' | 'qemuVersion'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
   const path = join(imageDirectory(host, plan), MEMORY_FILE);
@@ -436,7 +437,6 @@ async function describe(
       mappable: true,
     },
     guestWasPaused: !plan.wasRunning,
-    qemuVersion: host.qemu.versionText,
     devices: memory.devices,
     definition,
     disks: (await capturedLayers(host.catalog, disks)).map(({ disk, layer }) => ({

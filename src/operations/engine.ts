@@ -117,7 +117,7 @@ export class OperationEngine {
     this.#holders.set(key, operation);
     if (source !== undefined) this.#readersOf(source).add(operation);
     try {
-      if (guest !== null) await this.#settle(guest);
+      if (guest !== null) await this.#settle(guest, operation);
       await operation.begin(submission.args);
     } catch (error) {
       this.#release(operation);
@@ -151,7 +151,8 @@ export class OperationEngine {
     body: () => Promise<void>,
   ): Promise<boolean> {
     const isOurs = (holder: RunningOperation | undefined) =>
-      holder !== undefined && (holder === operation || holder.id === operation.record.parent);
+      holder !== undefined &&
+      (holder === operation || holder === operation.heldBy || holder.id === operation.record.parent);
     const others = guests.filter((guest) => !isOurs(this.#holders.get(guest)));
     if (others.some((guest) => this.#occupant(guest) !== undefined)) return false;
     for (const guest of others) this.#holders.set(guest, operation);
@@ -248,20 +249,21 @@ export class OperationEngine {
 
   /**
    * What could be neither finished nor undone before must be, before anything new is done to the guest.
+   * @param heldBy what is to be done, and holds the guest meanwhile
    * @throws StasisError why it still can't
    */
-  async #settle(guest: string): Promise<void> {
+  async #settle(guest: string, heldBy: RunningOperation): Promise<void> {
     for (const record of await unsettledOperations(this.#options.catalog, guest)) {
-      const failure = await this.#recovering(record).recover();
+      const failure = await this.#recovering(record, heldBy).recover();
       if (failure !== undefined) throw failure;
     }
   }
 
-  #recovering(record: OperationRecord): RunningOperation {
+  #recovering(record: OperationRecord, heldBy?: RunningOperation): RunningOperation {
     const procedure = this.#procedures.get(record.procedure);
     if (procedure === undefined)
       throw new Error(`operation ${record.id} is of an unknown procedure ${record.procedure}`);
-    const operation = new RunningOperation(this.#shared(), procedure, record, true);
+    const operation = new RunningOperation(this.#shared(), procedure, record, true, heldBy);
     this.#running.set(record.id, operation);
     return operation;
   }
@@ -376,6 +378,8 @@ class RunningOperation implements LiveOperation, OperationHandle {
   bytesDone = 0;
   bytesTotal = 0;
   readonly recovering: boolean;
+  /** under whose hold on the guest it is settled, if not its own */
+  readonly heldBy: RunningOperation | undefined;
   readonly #shared: Shared;
   readonly #procedure: AnyProcedure;
   readonly #abort = new AbortController();
@@ -383,7 +387,14 @@ class RunningOperation implements LiveOperation, OperationHandle {
   #steps: Step[];
   #warnings: string[];
 
-  constructor(shared: Shared, procedure: AnyProcedure, record: OperationRecord, recovering: boolean) {
+  constructor(
+    shared: Shared,
+    procedure: AnyProcedure,
+    record: OperationRecord,
+    recovering: boolean,
+    heldBy?: RunningOperation,
+  ) {
+    this.heldBy = heldBy;
     this.#shared = shared;
     this.#procedure = procedure;
     this.record = record;
@@ -620,8 +631,19 @@ class RunningOperation implements LiveOperation, OperationHandle {
       return true;
     } catch (error) {
       this.#shared.log.error({ err: error }, 'undoing failed');
-      await this.warn(`undoing it failed too, and will be tried again: ${StasisError.from(error).message}`);
+      await this.#warnIfPossible(
+        `undoing it failed too, and will be tried again: ${StasisError.from(error).message}`,
+      );
       return false;
+    }
+  }
+
+  /** What kept it from being undone may keep the warning from being written: the same full disk. */
+  async #warnIfPossible(message: string): Promise<void> {
+    try {
+      await this.warn(message);
+    } catch (error) {
+      this.#shared.log.error({ err: error }, 'a warning could not be recorded');
     }
   }
 

@@ -86,11 +86,15 @@ export class Lab implements AsyncDisposable {
     return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
   }
 
-  /** A lab whose disks are of that kind. */
-  static async on(kind: GroundKind, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+  /** A lab whose disks are of that kind. @param parent where its home is made */
+  static async on(
+    kind: GroundKind,
+    environment: NodeJS.ProcessEnv = {},
+    parent: string = tmpdir(),
+  ): Promise<Lab> {
     const ground = await kind.open();
     try {
-      const lab = await Lab.create(tmpdir(), environment);
+      const lab = await Lab.create(parent, environment);
       lab.#ground = ground;
       return lab;
     } catch (error) {
@@ -142,10 +146,16 @@ export class Lab implements AsyncDisposable {
     return this.#daemon?.pid ?? 0;
   }
 
+  /** Has the daemon ended, or was there none? */
+  get hasNoDaemon(): boolean {
+    const daemon = this.#daemon;
+    return daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null;
+  }
+
   /** Ends the daemon by a signal and waits until it is gone. */
   async endDaemon(signal: 'SIGTERM' | 'SIGKILL' = 'SIGKILL'): Promise<void> {
     const daemon = this.#daemon;
-    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    if (daemon === undefined || this.hasNoDaemon) return;
     const exited = once(daemon, 'exit');
     daemon.kill(signal);
     await exited;
@@ -154,8 +164,7 @@ export class Lab implements AsyncDisposable {
   /** Resolves when the daemon has ended by itself: a failpoint was reached. */
   async daemonEnded(): Promise<void> {
     const daemon = this.#daemon;
-    if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null)
-      await once(daemon, 'exit');
+    if (daemon !== undefined && !this.hasNoDaemon) await once(daemon, 'exit');
   }
 
   /** Resolves when the daemon stands still at a failpoint. Nothing announces that, so its state is looked at. */
@@ -263,13 +272,15 @@ export class Lab implements AsyncDisposable {
       .toSorted();
   }
 
+  /** A directory for each QEMU process of this home. */
+  async runDirectories(): Promise<string[]> {
+    const directory = join(this.paths.run, 'guests');
+    return (await readdir(directory).catch(() => [])).map((name) => join(directory, name));
+  }
+
   /** Pids of all QEMU processes of this home. */
   async qemuProcesses(): Promise<number[]> {
-    const directories = await readdir(join(this.paths.run, 'guests')).catch(() => []);
-    const found = await Promise.all(
-      directories.map((name) => findQemuProcesses(join(this.paths.run, 'guests', name))),
-    );
-    return found.flat();
+    return (await Promise.all((await this.runDirectories()).map(findQemuProcesses))).flat();
   }
 
   /** Pids of all processes that serve disks of this home's images. */

@@ -1,7 +1,7 @@
 /** How the pager and whoever started it, or comes later, know of each other: small files in QEMU's run directory. */
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf } from '../../errors.ts';
+import { errnoOf, StasisError } from '../../errors.ts';
 import { fromStored } from '../../stored.ts';
 import type { PagerProgress, PagerRequest } from './pager.ts';
 
@@ -53,6 +53,7 @@ async function readIfThere<T>(path: string): Promise<T | undefined> {
     return fromStored<T>(await readFile(path, 'utf8'));
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new StasisError('qemu-failed', `${path} can't be read: it is no JSON`, { cause: error });
   }
 }
