@@ -1,23 +1,13 @@
 /** The catalog is lost, and made again from what stands beside the images: proven by the content of every one of them. */
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, open, rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, truncate, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { RebuildReport } from '../../src/recovery/rebuild.ts';
 import { catalogFile } from '../../src/paths.ts';
-import { fromStored } from '../../src/stored.ts';
 import { Lab } from '../support/lab.ts';
+import { loseCatalog, rebuild } from '../support/recovery.ts';
 import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
-
-async function loseCatalog(lab: Lab): Promise<void> {
-  for (const suffix of ['', '-wal', '-shm']) await rm(catalogFile(lab.paths) + suffix, { force: true });
-}
-
-async function rebuild(lab: Lab, ...options: readonly string[]): Promise<RebuildReport> {
-  const { status, stdout, stderr } = await lab.cli(['catalog', 'rebuild', '--json', ...options]);
-  assert.equal(status, 0, stderr);
-  return fromStored<RebuildReport>(stdout);
-}
 
 /** Of each image its state, and why. */
 function told({ guests }: RebuildReport): string[] {
