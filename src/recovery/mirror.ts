@@ -223,7 +223,12 @@ async function imageRecord(catalog: Catalog, id: string): Promise<Content> {
 
 async function write(directory: string, name: string, text: string): Promise<void> {
   if (name === GUEST_FILE) await makeDirectory(directory);
-  await writeDurably(join(directory, name), text);
+  try {
+    await writeDurably(join(directory, name), text);
+  } catch (error) {
+    // Its directory went meanwhile: so has the image, which marks it once more.
+    if (name !== MANIFEST_FILE || errnoOf(error) !== 'ENOENT') throw error;
+  }
 }
 
 /** What it is of may be gone already, or be going. */
