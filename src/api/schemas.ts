@@ -470,7 +470,8 @@ export const HostStatus = Type.Object(
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
     unwrittenRecords: Type.Integer({
-      description: 'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+      description:
+        'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
     }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
@@ -773,6 +774,17 @@ export const SaveAllRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+export const CatalogBackup = Type.Object(
+  {
+    name: Type.String(),
+    path: Type.String({ description: "on the daemon's host" }),
+    createdAt: Type.String(),
+    sizeBytes: Type.Integer(),
+  },
+  { $id: 'CatalogBackup' },
+);
+export type CatalogBackup = Static<typeof CatalogBackup>;
 
 export const HostCheckRequest = Type.Object(
   {

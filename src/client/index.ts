@@ -38,6 +38,7 @@ export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,

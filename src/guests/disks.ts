@@ -216,13 +216,24 @@ export async function checkSeals(
   }
 }
 
-/** Seals layers that nobody writes to any more: what a power cut leaves of them is what the seal says. */
+/**
+ * What a layer looks like that nobody writes to any more, and will look like after a power cut.
+ * @throws StasisError `disk-missing`, `disk-changed`
+ */
+export async function sealOf(
+  drivers: Drivers,
+  layer: Pick<LayerFile, 'path' | 'driver'>,
+): Promise<FileIdentity> {
+  const identity = await drivers.get(layer.driver).identity(layer);
+  if (provesContent(identity)) await syncFile(layer.path);
+  return identity;
+}
+
+/** Seals layers that nobody writes to any more. */
 export async function seal({ catalog, drivers }: LayerStore, layers: Iterable<string>): Promise<void> {
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
-    const identity = await drivers.get(layer.driver).identity(layer);
-    if (provesContent(identity)) await syncFile(layer.path);
-    await setIdentity(catalog, id, JSON.stringify(identity));
+    await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
   }
 }
 

@@ -213,6 +213,7 @@ async function makeImages(context: TestContext, lab: Lab): Promise<Map<string, s
 /** @returns why that QEMU can't load the image; undefined: it can */
 async function load(lab: Lab, binary: QemuBinary, image: Image): Promise<string | undefined> {
   const runDirectory = join(lab.home, 'other');
+  await lab.recordsWritten();
   const manifest = fromStored<Manifest>(
     await readFile(join(dirname(image.memoryFile), 'manifest.json'), 'utf8'),
   );

@@ -106,6 +106,7 @@ interface GuestRun {
 
 /** The guest has `directory` mounted, to write its output there. */
 async function boot(directory: string, command: readonly string[], signal: AbortSignal): Promise<GuestRun> {
+  await checkSharedMemory();
   const scratch = ['c', 'd', 'e'].map((name) => join(directory, `scratch-${name}.raw`));
   for (const path of scratch) {
     await using file = await open(path, 'w');
@@ -129,7 +130,6 @@ async function boot(directory: string, command: readonly string[], signal: Abort
   const linux = spawn(join(GUEST, 'linux'), args, {
     stdio: ['ignore', console.fd, console.fd],
     detached: true,
-    env: { ...process.env, ...(await memoryPlace(directory)) },
   });
   const ended = once(linux, 'exit');
   const kill = (): void => endGroup(linux);
@@ -143,10 +143,12 @@ async function boot(directory: string, command: readonly string[], signal: Abort
   return { output: await readFile(output, 'utf8').catch(() => ''), log: await readFile(log, 'utf8') };
 }
 
-/** The kernel keeps its memory in a file, in /dev/shm unless it is told another place: what containers have there is small. */
-async function memoryPlace(directory: string): Promise<NodeJS.ProcessEnv> {
+/** The kernel keeps its memory there, and is killed when it finds no room. */
+async function checkSharedMemory(): Promise<void> {
   const { bavail, bsize } = await statfs('/dev/shm');
-  return bavail * bsize < MEMORY_MIB * 1024 ** 2 ? { TMPDIR: directory } : {};
+  const freeMiB = Math.floor((bavail * bsize) / 1024 ** 2);
+  if (freeMiB < MEMORY_MIB)
+    throw new Error(`the guest with LVM needs ${MEMORY_MIB} MiB in /dev/shm, which has ${freeMiB} MiB free`);
 }
 
 function endGroup({ pid }: ChildProcess): void {
