@@ -61,6 +61,7 @@ import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { QemuBuilds } from '../qemu/build/builds.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { Backups } from './backups.ts';
 import { BackgroundSums } from './checksumming.ts';
 import { compactInBackground } from './compaction.ts';
 import { Gate } from './gate.ts';
@@ -178,11 +179,12 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     scrub === null ? null : stack.use(new Scrubber({ host, engine, clock: SYSTEM_CLOCK, ...scrub }));
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
+  const backups = stack.use(new Backups(host, engine));
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
     {
-      ...{ host, engine, audit, metrics, health, gate, remote, scrubber },
+      ...{ host, engine, audit, metrics, health, gate, remote, scrubber, backups },
       repeats: new Repeats(catalog),
       startedAt: new Date().toISOString(),
     },

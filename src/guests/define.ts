@@ -24,6 +24,7 @@ import {
   type DiskDefinition,
   type Upkeep,
 } from './definition.ts';
+import { sealOf } from './disks.ts';
 import type { Host } from './host.ts';
 import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
@@ -112,7 +113,7 @@ export function defineProcedure(
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
         for (const { disk, id, path, format, sizeBytes, driver } of roots) {
-          const identity = JSON.stringify(await host.drivers.get(driver).identity({ path, driver }));
+          const identity = JSON.stringify(await sealOf(host.drivers, { path, driver }));
           await insertLayer(transaction, {
             ...{ id, path, format, sizeBytes, driver, identity },
             ...{ parent: null, root: 1, tree: id, guest: definition.uuid },

@@ -19,7 +19,7 @@ import {
 import { StasisError } from '../errors.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/driver.ts';
 import type { Drivers } from '../storage/drivers.ts';
-import { syncFile } from '../storage/durable.ts';
+import { syncPath } from '../storage/durable.ts';
 import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
@@ -216,13 +216,24 @@ export async function checkSeals(
   }
 }
 
-/** Seals layers that nobody writes to any more: what a power cut leaves of them is what the seal says. */
+/**
+ * What a layer looks like that nobody writes to any more, and will look like after a power cut.
+ * @throws StasisError `disk-missing`, `disk-changed`
+ */
+export async function sealOf(
+  drivers: Drivers,
+  layer: Pick<LayerFile, 'path' | 'driver'>,
+): Promise<FileIdentity> {
+  const identity = await drivers.get(layer.driver).identity(layer);
+  if (provesContent(identity)) await syncPath(layer.path);
+  return identity;
+}
+
+/** Seals layers that nobody writes to any more. */
 export async function seal({ catalog, drivers }: LayerStore, layers: Iterable<string>): Promise<void> {
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
-    const identity = await drivers.get(layer.driver).identity(layer);
-    if (provesContent(identity)) await syncFile(layer.path);
-    await setIdentity(catalog, id, JSON.stringify(identity));
+    await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
   }
 }
 

@@ -74,8 +74,12 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       await operation.step('forget-guest', async () => {
         const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
         await leaveDisks(host, { definition, data: host.paths.data });
-        await host.records.flush();
-        await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
+        // Its record may be being written; when the catalog no longer knows the guest, that goes too.
+        await rm(guestDirectory(host.paths.data, plan.guest).root, {
+          recursive: true,
+          force: true,
+          maxRetries: 5,
+        });
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);
           if (!plan.isClone) for (const layer of plan.roots) await deleteLayer(transaction, layer);

@@ -24,7 +24,8 @@ export interface FoundImage {
 
 export interface FoundGuest {
   readonly file: GuestFile;
-  readonly isRunning: boolean;
+  /** the QEMU that it is */
+  readonly living: LivingGuest | undefined;
   readonly instance: string | null;
   readonly tpm: string | null;
   readonly heads: readonly DiskLayerId[];
@@ -138,7 +139,7 @@ async function presentOf(
   }
   const instance = process === undefined ? file.state.instance : await nameOf(data, file, process);
   const tpm = instance === file.state.instance ? file.state.tpm : instance;
-  return { file, isRunning: process !== undefined, instance, tpm, heads, notes };
+  return { file, living: process, instance, tpm, heads, notes };
 }
 
 /** The one that the record names; after a restore that was not recorded any more, the only one that there is. */

@@ -28,6 +28,7 @@ import { allDrivers } from '../storage/drivers.ts';
 import { syncFile, syncPath } from '../storage/durable.ts';
 import { layerRecord } from './found-layers.ts';
 import { takeInventory, type FoundGuest, type FoundImage, type Inventory } from './inventory.ts';
+import { putInOrder } from './living-guests.ts';
 import { whyOutdated } from './outdated.ts';
 
 export interface RebuildOptions {
@@ -95,6 +96,8 @@ export async function rebuildCatalog({ paths, dryRun, replace }: RebuildOptions)
       await fill(draft, inventory);
       previous = await putInPlace(draft, path, stamp);
       for (const { path: from, movedTo } of moves) await moveAside(from, movedTo);
+      for (const { living } of inventory.guests)
+        if (living !== undefined) await putInOrder(paths.run, living);
     }
     return {
       ...{ catalog: path, dryRun, before: finding, previous, keepsHistory },
@@ -107,9 +110,9 @@ export async function rebuildCatalog({ paths, dryRun, replace }: RebuildOptions)
   }
 }
 
-function report({ file, isRunning, images, notes }: FoundGuest): RebuiltGuest {
+function report({ file, living, images, notes }: FoundGuest): RebuiltGuest {
   return {
-    ...{ name: file.name, uuid: file.uuid, isRunning, notes },
+    ...{ name: file.name, uuid: file.uuid, isRunning: living !== undefined, notes },
     images: images.map(({ file: { name }, state, damage }) => ({ name, state, damage: damage ?? null })),
   };
 }

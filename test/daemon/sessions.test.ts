@@ -38,6 +38,11 @@ test('a session ends without use, after its time, with its owner, and when other
   nowMs += 4;
   assert.deepEqual(owners(used), [undefined], 'used all the time, and over all the same');
 
+  const { session } = sessions.begin('c');
+  nowMs += HOUR_MS - 1;
+  session.use(); // somebody types on a console
+  assert.equal(session.endsAtMs(), nowMs + HOUR_MS);
+
   const [first, second, third] = [begin('a'), begin('a'), begin('a')];
   assert.deepEqual(owners(first, second, third), [undefined, 'a', 'a']);
   assert.match(sessions.end(second), /^c=; .*; Max-Age=0$/);

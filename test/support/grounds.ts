@@ -102,7 +102,7 @@ async function blockDevices(): Promise<Ground> {
   };
 }
 
-function needs(...tools: readonly string[]): string | false {
+export function needs(...tools: readonly string[]): string | false {
   if (process.getuid?.() !== 0) return 'only root may mount file systems and make block devices';
   const missing = tools.find(
     (tool) => !['/usr/sbin', '/sbin', '/usr/bin', '/bin'].some((place) => existsSync(join(place, tool))),

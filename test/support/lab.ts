@@ -106,10 +106,17 @@ export class Lab implements AsyncDisposable {
   /**
    * A lab on a home that somebody prepared; it is removed with the lab.
    * @param user whom the daemon runs as, by number; only root can choose
+   * @param before is done to the home while no daemon is there
    */
-  static async open(home: string, environment: NodeJS.ProcessEnv = {}, user?: number): Promise<Lab> {
+  static async open(
+    home: string,
+    environment: NodeJS.ProcessEnv = {},
+    user?: number,
+    before: (lab: Lab) => Promise<void> = () => Promise.resolve(),
+  ): Promise<Lab> {
     const lab = new Lab(home, user);
     await lab.failAt();
+    await before(lab);
     await lab.startDaemon(environment);
     return lab;
   }
