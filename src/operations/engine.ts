@@ -31,8 +31,9 @@ import { fromStored } from '../stored.ts';
 // A procedure is only ever called with what its own `plan` returned: the pairing is kept by its name.
 type AnyProcedure = Procedure<unknown, unknown>;
 
-/** So long after it what could not be settled is tried again. */
+/** So long after it what could not be settled is tried again, and twice as long each time after that. */
 const RETRY_MS = 5_000;
+const MOST_RETRY_MS = 300_000;
 
 /** Among the listeners' ids: those who want to hear of every operation. */
 const ALL = '*';
@@ -59,7 +60,7 @@ export interface EngineOptions {
   readonly failpoints?: Failpoints;
   /** for failpoints: ends a guest's QEMU process */
   readonly killGuest?: (guest: string) => Promise<void>;
-  /** how long after it what could not be settled is tried again, in milliseconds */
+  /** how long after it what could not be settled is first tried again, in milliseconds */
   readonly retryMs?: number;
 }
 
@@ -94,9 +95,11 @@ export class OperationEngine implements Disposable {
   readonly #ended = new EventEmitter<{ ended: [OperationRecord] }>();
   readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
   #retry: NodeJS.Timeout | undefined;
+  #retryMs: number;
 
   constructor(options: EngineOptions) {
     this.#options = options;
+    this.#retryMs = options.retryMs ?? RETRY_MS;
     this.#failpoints = options.failpoints ?? new Failpoints();
   }
 
@@ -267,8 +270,9 @@ export class OperationEngine implements Disposable {
 
   /** Also without anything new that is to be done: a full disk is noticed to have space again by nothing else. */
   #tryAgainLater(): void {
-    const { retryMs = RETRY_MS } = this.#options;
-    this.#retry ??= setTimeout(() => void this.#tryAgain(), retryMs).unref();
+    if (this.#retry !== undefined) return;
+    this.#retry = setTimeout(() => void this.#tryAgain(), this.#retryMs).unref();
+    this.#retryMs = Math.min(this.#retryMs * 2, MOST_RETRY_MS);
   }
 
   /** Never rejects: what fails again is tried again. */
@@ -281,6 +285,7 @@ export class OperationEngine implements Disposable {
         if (this.#occupant(key) !== undefined) this.#tryAgainLater();
         else await this.#settleUnlessSettled(record.id, key);
       }
+      if (this.#retry === undefined) this.#retryMs = this.#options.retryMs ?? RETRY_MS;
     } catch (error) {
       this.#options.log.error({ err: error }, 'what is not settled could not be looked at');
       this.#tryAgainLater();
