@@ -10,7 +10,7 @@
  *   finish  does what follows from the commit, and may be begun again any number of times.
  *
  * After a crash an operation that was not committed is undone, one that was is finished. There is no third case. What
- * can be neither, say for want of space, is tried again before anything else is done to the guest.
+ * can be neither, say for want of space, is tried again by itself, and before anything else is done to the guest.
  */
 import type { Transaction } from 'kysely';
 import type { OperationKind, Outcome } from '../api/schemas.ts';
