@@ -19,8 +19,8 @@ export interface Fault {
 }
 
 const LONGEST_DELAY_MS = 600;
-/** As many as the longest operation has, about. */
-const MOST_FAILPOINTS = 24;
+/** A short operation has so many, a long one about so many. */
+const [FEW_FAILPOINTS, MANY_FAILPOINTS] = [5, 20];
 
 const hasDisk = ({ disk }: World) => disk !== undefined;
 
@@ -86,7 +86,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'the daemon killed at a failpoint',
     sparesGuest: true,
     async strike(world, deed, random) {
-      await world.lab.failAt(`#${random.between(1, MOST_FAILPOINTS)}=kill`);
+      await world.lab.failAt(`#${oneOfFailpoints(random)}=kill`);
       const outcome = deed();
       await Promise.race([outcome, world.lab.daemonEnded()]);
       await noFailpoints(world);
@@ -97,7 +97,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'the daemon killed at a failpoint, and again while it recovers',
     sparesGuest: true,
     async strike(world, deed, random) {
-      await world.lab.failAt(`#${random.between(1, MOST_FAILPOINTS)}=kill`);
+      await world.lab.failAt(`#${oneOfFailpoints(random)}=kill`);
       const outcome = deed();
       await Promise.race([outcome, world.lab.daemonEnded()]);
       if (world.lab.hasNoDaemon) {
@@ -112,7 +112,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'QEMU killed at a failpoint',
     sparesGuest: false,
     async strike(world, deed, random) {
-      await world.lab.failAt(`#${random.between(1, MOST_FAILPOINTS)}=guest`);
+      await world.lab.failAt(`#${oneOfFailpoints(random)}=guest`);
       const outcome = await deed();
       await noFailpoints(world);
       return outcome;
@@ -122,7 +122,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'a step that fails',
     sparesGuest: true,
     async strike(world, deed, random) {
-      await world.lab.failAt(`#${random.between(1, MOST_FAILPOINTS)}=error`);
+      await world.lab.failAt(`#${oneOfFailpoints(random)}=error`);
       const outcome = await deed();
       await noFailpoints(world);
       return outcome;
@@ -262,6 +262,11 @@ function hours(random: Random): number {
 /** Sometimes nothing at all, sometimes enough for the catalog, but not for an image. */
 function leftBytes(random: Random): number {
   return random.chance(0.3) ? 0 : Math.floor(random.next() * 4 * 1024 ** 2);
+}
+
+/** One that isn't reached doesn't strike. */
+function oneOfFailpoints(random: Random): number {
+  return random.between(1, random.chance(0.5) ? FEW_FAILPOINTS : MANY_FAILPOINTS);
 }
 
 async function moment(random: Random): Promise<void> {
