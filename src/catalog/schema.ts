@@ -43,6 +43,14 @@ export interface LayerTable {
   identity: string | null;
 }
 
+/** What a file that somebody brought was before QEMU's user was let at it. */
+export interface FileOwnerTable {
+  path: string;
+  uid: number;
+  gid: number;
+  mode: number;
+}
+
 export interface HeadTable {
   guest: string;
   disk: string;
@@ -283,6 +291,7 @@ export interface CredentialTable {
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
+  fileOwners: FileOwnerTable;
   heads: HeadTable;
   images: ImageTable;
   pins: PinTable;
@@ -504,6 +513,13 @@ const requestKeys: Migration = {
   },
 };
 
+const fileOwners: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table fileOwners (
+      path text primary key, uid integer not null, gid integer not null, mode integer not null) strict`.execute(db);
+  },
+};
+
 /** In order of their names; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
@@ -519,4 +535,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0011-audit': audit,
   '0014-credentials': credentials,
   '0015-request-keys': requestKeys,
+  '0016-file-owners': fileOwners,
 };

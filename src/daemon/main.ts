@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { write } from 'node:fs';
 import { chmod, mkdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
@@ -17,6 +17,7 @@ import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import { labelsProcedure } from '../guests/labels.ts';
+import { Ownership } from '../guests/ownership.ts';
 import {
   pauseProcedure,
   resetProcedure,
@@ -56,6 +57,7 @@ import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
+import { findUser, runAs, type QemuUser } from '../qemu/process/user.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { BackgroundSums } from './checksumming.ts';
 import { compactInBackground } from './compaction.ts';
@@ -66,7 +68,7 @@ import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { RemoteAccess } from './remote.ts';
 import { Repeats } from './repeats.ts';
-import { readSettings } from './settings.ts';
+import { readSettings, type Settings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system] [--shutdown-budget SECONDS]`. */
@@ -107,21 +109,31 @@ interface Task {
 
 async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Task): Promise<void> {
   using starting = service.takeTime();
+  process.umask(0o077); // nothing of ours is for others, unless it is said
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalog = await openCatalog(join(paths.data, 'catalog.sqlite'));
+  const catalogFile = join(paths.data, 'catalog.sqlite');
+  const catalog = await openCatalog(catalogFile);
+  // Those of before there was somebody who may go through its directory.
+  for (const file of [catalogFile, `${catalogFile}-wal`]) await chmod(file, 0o600);
   stack.defer(() => catalog.destroy());
-  const qemu = await findQemu();
+  const user = await qemuUser(settings, paths);
+  const ownership = new Ownership({ catalog, data: paths.data, user });
+  await openDirectories(ownership, paths);
+  const qemu = { ...(await findQemu()), startedBy: runAs(user) };
   const events = new EventLog(catalog);
   const imageTool = new ImageTool(qemu.imageToolPath);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run, binary: qemu.path }),
+    new Supervisor({
+      ...{ catalog, drivers, ownership, events, log: logger },
+      ...{ runDirectory: paths.run, binary: qemu.path },
+    }),
   );
   const readers = stack.use(
-    new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
+    new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), ownership, log: logger }),
   );
   const host: Host = {
     catalog,
@@ -131,6 +143,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     drivers,
     supervisor,
     readers,
+    ownership,
     events,
     log: logger,
     policy: settings.policy,
@@ -181,6 +194,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   stack.defer(() => server.close());
   stack.use(remote);
   await listen(server, paths, { service, forOthers: settings.access.length > 0 });
+  await ownership.letThrough(paths.run);
   await remote.begin(handlers);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
@@ -220,6 +234,38 @@ async function ownDirectory(path: string): Promise<void> {
       { details: { path, uid } },
     );
   }
+}
+
+/** The user that `stasis host install` makes for it. */
+const QEMU_USER = 'stasis-qemu';
+
+/**
+ * Whom QEMU runs as: as the settings say, else, with the system's daemon, as the user that is there for that. Otherwise as we do.
+ * @throws StasisError `invalid-request` for a user that isn't there, and where only root could choose one
+ */
+async function qemuUser({ qemuUser: name }: Settings, { data }: Paths): Promise<QemuUser | undefined> {
+  const isRoot = process.geteuid?.() === 0;
+  if (name === null) return isRoot && data === systemPaths().data ? findUser(QEMU_USER) : undefined;
+  const user = await findUser(name);
+  if (user === undefined)
+    throw new StasisError(
+      'invalid-request',
+      `stasis.yaml: qemu.user: there is no user ${name}; make one: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin ${name}`,
+    );
+  if (user.uid === process.geteuid?.()) return undefined;
+  if (isRoot) return user;
+  throw new StasisError('invalid-request', `stasis.yaml: qemu.user: only a daemon that is root can run QEMU as ${name}`);
+}
+
+/** QEMU's user gets as far as to what it is given, and sees nothing on the way. */
+async function openDirectories(ownership: Ownership, { data, run }: Paths): Promise<void> {
+  if (ownership.user === undefined) return;
+  const home = dirname(data);
+  // Only STASIS_HOME has both in one directory, which is ours then.
+  if (home === dirname(run)) await chmod(home, ((await stat(home)).mode & 0o7777) | 0o001);
+  const below = ['guests', 'readers'].map((name) => join(run, name));
+  for (const directory of below) await ownDirectory(directory);
+  for (const directory of [data, run, ...below]) await ownership.letThrough(directory);
 }
 
 /** All that can be under way when a daemon dies. */

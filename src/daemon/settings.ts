@@ -31,6 +31,11 @@ const Scrub = Type.Object(
   strict,
 );
 
+const Qemu = Type.Object(
+  { user: Type.Optional(Type.Union([Type.String({ minLength: 1 }), Type.Integer({ minimum: 0 })])) },
+  strict,
+);
+
 const AccessRight = {
   role: Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] }),
   labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { minItems: 1 })),
@@ -64,6 +69,7 @@ const SettingsFile = Type.Object(
     ),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
     access: Type.Optional(Type.Array(AccessSetting)),
+    qemu: Type.Optional(Qemu),
   },
   strict,
 );
@@ -91,6 +97,8 @@ export interface Settings {
   readonly minFreeBytes: number;
   /** the first that fits a user of this host holds */
   readonly access: readonly AccessSetting[];
+  /** whom a daemon that is root lets QEMU run as, by name or number; null: not said */
+  readonly qemuUser: string | null;
 }
 
 const FILE = 'stasis.yaml';
@@ -122,6 +130,7 @@ export function parseSettings(text: string, file: string): Settings {
     scrub = {},
     minFree = GIB,
     access = [],
+    qemu = {},
   } = settings;
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
@@ -136,6 +145,7 @@ export function parseSettings(text: string, file: string): Settings {
     schedules: { parallel: schedules.parallel ?? 2 },
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
+    qemuUser: qemu.user === undefined ? null : String(qemu.user),
   };
 }
 
@@ -197,6 +207,7 @@ function knownKeys(path: string): string[] {
     '/schedules': schedules,
     '/checksums': Checksums,
     '/scrub': Scrub,
+    '/qemu': Qemu,
   };
   const section = Object.entries(sections).find(([name]) => name === path)?.[1] ?? SettingsFile;
   return Object.keys(section.properties);

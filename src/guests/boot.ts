@@ -6,7 +6,7 @@ import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
 import type { PlannedLayer } from '../storage/driver.ts';
 import { isWritable } from '../storage/layers.ts';
-import { commandLine } from './command-line.ts';
+import { commandLine, hasBridge } from './command-line.ts';
 import { storedDefinition } from './definition.ts';
 import {
   checkSeals,
@@ -65,8 +65,11 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         await unseal(catalog, writtenDirectly(heads, plan.heads));
         const disks = await machineDisks(catalog, heads, plan.heads);
         const definition = storedDefinition(guest);
+        await host.ownership.letStart(definition, disks);
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
-        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm);
+        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm, {
+          startsHelper: hasBridge(definition),
+        });
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);

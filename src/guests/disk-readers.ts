@@ -7,14 +7,17 @@
  */
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
-import { access, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, readdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
+import { readOwnFile, writeOwnFile } from '../qemu/process/run-files.ts';
+import { runAs } from '../qemu/process/user.ts';
 import { fromStored } from '../stored.ts';
+import type { Ownership } from './ownership.ts';
 
 export interface ReaderRecord {
   /** that of the operation which made it */
@@ -43,6 +46,7 @@ const CLAIM_MS = 30_000;
 export class DiskReaders implements AsyncDisposable {
   readonly #directory: string;
   readonly #binary: string;
+  readonly #ownership: Ownership;
   readonly #log: Log;
   readonly #live = new Map<string, LiveReader>();
   /** the daemon's own connections, until who asked has theirs */
@@ -50,9 +54,15 @@ export class DiskReaders implements AsyncDisposable {
   readonly #events = new EventEmitter<{ ended: [ReaderRecord] }>();
 
   /** @param options.binary path of `qemu-nbd` */
-  constructor(options: { readonly runDirectory: string; readonly binary: string; readonly log: Log }) {
+  constructor(options: {
+    readonly runDirectory: string;
+    readonly binary: string;
+    readonly ownership: Ownership;
+    readonly log: Log;
+  }) {
     this.#directory = join(options.runDirectory, 'readers');
     this.#binary = options.binary;
+    this.#ownership = options.ownership;
     this.#log = options.log;
   }
 
@@ -86,9 +96,10 @@ export class DiskReaders implements AsyncDisposable {
    */
   async open(record: ReaderRecord, disk: { path: string; format: DiskFormat }): Promise<void> {
     const directory = this.#directoryOf(record.id);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeFile(join(directory, RECORD), JSON.stringify(record), { mode: 0o600 });
-    const { pid, client } = await serveDisk(this.#binary, directory, disk);
+    await this.#ownership.makeShared(directory);
+    await writeOwnFile(join(directory, RECORD), JSON.stringify(record));
+    const program = [...runAs(this.#ownership.user), this.#binary];
+    const { pid, client } = await serveDisk(program, directory, disk);
     this.#follow(record, pid);
     this.#unclaimed.set(record.id, client);
     setTimeout(() => this.claimed(record.id), CLAIM_MS).unref();
@@ -166,8 +177,8 @@ export class DiskReaders implements AsyncDisposable {
 }
 
 async function recordIn(directory: string): Promise<ReaderRecord | undefined> {
-  const json = await readFile(join(directory, RECORD), 'utf8').catch(nothingThere);
-  return typeof json === 'string' ? fromStored<ReaderRecord>(json) : undefined;
+  const json = await readOwnFile(join(directory, RECORD));
+  return json === undefined ? undefined : fromStored<ReaderRecord>(json);
 }
 
 function nothingThere(error: unknown): never[] {

@@ -8,6 +8,7 @@ import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { QemuBinary } from '../qemu/build/binary.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { Drivers } from '../storage/drivers.ts';
+import type { Ownership } from './ownership.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface Host {
@@ -18,6 +19,7 @@ export interface Host {
   readonly drivers: Drivers;
   readonly supervisor: Supervisor;
   readonly readers: DiskReaders;
+  readonly ownership: Ownership;
   readonly events: EventLog;
   readonly log: Log;
   /** of guests with none of their own, as the host's settings say */

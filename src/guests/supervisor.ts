@@ -4,7 +4,7 @@
  * one ends that nobody asked to.
  */
 import { EventEmitter } from 'node:events';
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
@@ -23,10 +23,12 @@ import { readPagerRequest } from '../qemu/pager/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
+import { runAs } from '../qemu/process/user.ts';
 import { startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
+import type { Ownership } from './ownership.ts';
 
 export type RunState = 'running' | 'paused';
 
@@ -52,6 +54,7 @@ export interface SupervisorOptions {
   readonly log: Log;
   readonly runDirectory: string;
   readonly binary: string;
+  readonly ownership: Ownership;
 }
 
 /** Run states of QEMU in which the guest can't go on by itself, in words. */
@@ -118,22 +121,46 @@ export class Supervisor {
    * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
    * @param tpmDirectory where the state of its TPM is, when it has one
    * @param options.isIsolated in a network namespace of its own
+   * @param options.startsHelper it has a card in a bridge
    */
   async launch(
     instance: string,
     args: readonly string[],
     signal: AbortSignal,
     tpmDirectory?: string,
-    options: { readonly isIsolated?: boolean } = {},
+    options: { readonly isIsolated?: boolean; readonly startsHelper?: boolean } = {},
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
-    await mkdir(runDirectory, { recursive: true, mode: 0o700 });
-    if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
-    const startedBy = options.isIsolated === true ? isolated() : [];
-    const { binary } = this.#options;
-    const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
+    const { binary, ownership } = this.#options;
+    const { isIsolated = false, startsHelper = false } = options;
+    await ownership.makeShared(runDirectory);
+    if (tpmDirectory !== undefined) {
+      await ownership.makeTheirs(tpmDirectory);
+      await startTpm(runDirectory, tpmDirectory, signal, runAs(ownership.user));
+    }
+    const startedBy = [
+      ...(isIsolated ? isolated() : []),
+      ...runAs(ownership.user, { startsHelper, ownsNetwork: isIsolated }),
+    ];
+    const process = await this.#explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
     this.#candidates.set(instance, process);
     return process;
+  }
+
+  /** What QEMU may not open is most likely below a directory that is closed to others. */
+  async #explained<T>(launching: Promise<T>): Promise<T> {
+    const { user } = this.#options.ownership;
+    try {
+      return await launching;
+    } catch (error) {
+      const failure = StasisError.from(error);
+      if (user === undefined || !/permission denied/i.test(failure.message)) throw error;
+      throw new StasisError(
+        failure.code,
+        `${failure.message}. QEMU runs as user ${user.name ?? user.uid}: let it through each directory above that file (chmod o+x), or set qemu.user in stasis.yaml`,
+        { cause: error, details: failure.details },
+      );
+    }
   }
 
   /** The process behind an instance, which may be gone: known, or found again after a crash of the daemon. */

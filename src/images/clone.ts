@@ -78,7 +78,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         instance: newId(),
         definition,
         paused: args.paused ?? guestWasPaused,
-        method: await chooseRestoreMethod(image, memory, args.method),
+        method: await chooseRestoreMethod(host, image, memory, args.method),
         heads: await planHeads(host, { definition, data: host.paths.data }, pins),
       };
     },

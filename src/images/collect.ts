@@ -134,6 +134,7 @@ async function absorb(
   } else {
     // After a crash the job may have ended already: then QEMU's chain says so.
     if ((await backingChain(open.qmp, nodeName(into.id))).includes(nodeName(layer.id))) {
+      await host.ownership.letWriteLayer(into);
       await streamInto(open.qmp, {
         jobId: `absorb-${layer.id}`,
         node: nodeName(into.id),
@@ -164,6 +165,9 @@ async function fold(
     await foldHead(host, layer, into, open, operation);
   } else {
     if ((await backingChain(open.qmp, nodeName(open.head))).includes(nodeName(layer.id))) {
+      // QEMU writes into the header of what stands on it, too.
+      for (const written of [into, ...(await childrenOf(host.catalog, layer.id))])
+        await host.ownership.letWriteLayer(written);
       await commitIntermediate(open.qmp, {
         jobId: `fold-${layer.id}`,
         head: nodeName(open.head),
@@ -213,6 +217,7 @@ async function foldHead(
 ): Promise<void> {
   const wasRunning = host.supervisor.runState(open.guest)?.state === 'running';
   await operation.step(wasRunning ? FOLD_RUNNING_HEAD : 'fold-paused-head', async () => {
+    await host.ownership.letWriteLayer(into);
     await commitActive(open.qmp, {
       jobId: `fold-${layer.id}`,
       head: nodeName(layer.id),

@@ -101,7 +101,7 @@ async function inIsolation(saved: Definition): Promise<Definition> {
 async function methodFor(host: Host, image: ImageRecord): Promise<RestoreMethodName> {
   const memory = await checkedMemory(host, image);
   try {
-    return await chooseRestoreMethod(image, memory, 'mapped');
+    return await chooseRestoreMethod(host, image, memory, 'mapped');
   } catch (error) {
     if (StasisError.from(error).code === 'unsupported') return 'eager';
     throw error;
