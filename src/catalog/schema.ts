@@ -516,7 +516,9 @@ const requestKeys: Migration = {
 const fileOwners: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`create table fileOwners (
-      path text primary key, uid integer not null, gid integer not null, mode integer not null) strict`.execute(db);
+      path text primary key, uid integer not null, gid integer not null, mode integer not null) strict`.execute(
+      db,
+    );
   },
 };
 

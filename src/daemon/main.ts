@@ -54,8 +54,10 @@ import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { QEMU_USER } from '../qemu-user.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
+import { mayUseUserfaultfd, USERFAULTFD } from '../qemu/build/userfaultfd.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { findUser, runAs, type QemuUser } from '../qemu/process/user.ts';
 import { withShortSocketPath } from '../socket-path.ts';
@@ -123,6 +125,8 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const ownership = new Ownership({ catalog, data: paths.data, user });
   await openDirectories(ownership, paths);
   const qemu = { ...(await findQemu()), startedBy: runAs(user) };
+  // Where a rule of udev's says who may use it, that holds.
+  if (!(await mayUseUserfaultfd(qemu))) await ownership.letUse(USERFAULTFD);
   const events = new EventLog(catalog);
   const imageTool = new ImageTool(qemu.imageToolPath);
   const drivers = allDrivers(imageTool);
@@ -236,9 +240,6 @@ async function ownDirectory(path: string): Promise<void> {
   }
 }
 
-/** The user that `stasis host install` makes for it. */
-const QEMU_USER = 'stasis-qemu';
-
 /**
  * Whom QEMU runs as: as the settings say, else, with the system's daemon, as the user that is there for that. Otherwise as we do.
  * @throws StasisError `invalid-request` for a user that isn't there, and where only root could choose one
@@ -254,7 +255,10 @@ async function qemuUser({ qemuUser: name }: Settings, { data }: Paths): Promise<
     );
   if (user.uid === process.geteuid?.()) return undefined;
   if (isRoot) return user;
-  throw new StasisError('invalid-request', `stasis.yaml: qemu.user: only a daemon that is root can run QEMU as ${name}`);
+  throw new StasisError(
+    'invalid-request',
+    `stasis.yaml: qemu.user: only a daemon that is root can run QEMU as ${name}`,
+  );
 }
 
 /** QEMU's user gets as far as to what it is given, and sees nothing on the way. */

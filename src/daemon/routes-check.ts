@@ -22,7 +22,10 @@ export function checkRoutes(routes: Routes, { host }: ViewContext): void {
     },
     async (request): Promise<HostCheck> => {
       const { binary, guest, image } = request.body;
-      const target = binary === undefined ? host.qemu : { ...(await describeQemu(binary)), startedBy: host.qemu.startedBy };
+      const target =
+        binary === undefined
+          ? host.qemu
+          : { ...(await describeQemu(binary)), startedBy: host.qemu.startedBy };
       const results: HostCheck['results'] = [];
       const guests =
         guest === undefined ? await listGuests(host.catalog) : [await getGuest(host.catalog, guest)];

@@ -108,6 +108,17 @@ export class Ownership {
     await chown(directory, uid, gid);
   }
 
+  /** QEMU's group may use a device of the host's, when it is there. */
+  async letUse(device: string): Promise<void> {
+    if (this.user === undefined) return;
+    try {
+      await chown(device, 0, this.user.gid);
+      await chmod(device, 0o660);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
   /** QEMU may go through a directory, and see nothing of what it holds. */
   async letThrough(directory: string): Promise<void> {
     if (this.user === undefined) return;
@@ -138,7 +149,11 @@ export class Ownership {
     if (!now.isFile() && !now.isBlockDevice()) return;
     const known = origin === 'brought' ? await findOwner(this.#catalog, path) : undefined;
     const { uid, gid, mode } = now;
-    const wanted = wish(this.user, now, known ?? (origin === 'brought' ? { path, uid, gid, mode } : undefined));
+    const wanted = wish(
+      this.user,
+      now,
+      known ?? (origin === 'brought' ? { path, uid, gid, mode } : undefined),
+    );
     if (wanted === undefined || isSame(wanted, now)) return;
     if (origin === 'brought' && known === undefined)
       await rememberOwner(this.#catalog, { path, uid, gid, mode: mode & 0o7777 });

@@ -111,7 +111,10 @@ export async function loadMachine(
     args,
     operation.signal,
     tpmDirectory(host, plan.definition, plan.instance),
-    { isIsolated: networks.some(({ type }) => type === 'lone-tap'), startsHelper: hasBridge(plan.definition) },
+    {
+      isIsolated: networks.some(({ type }) => type === 'lone-tap'),
+      startsHelper: hasBridge(plan.definition),
+    },
   );
   try {
     await method.load(process, {

@@ -49,7 +49,9 @@ export async function serveDisk(
   // With --fork the tool returns when it serves; any number of clients (0) may come.
   const args = ['--fork', '--read-only', '--shared=0', `--format=${disk.format}`, socketArgument(socket)];
   const [starter = '', ...starting] = program;
-  const child = spawn(starter, [...starting, ...args, '--', disk.path], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(starter, [...starting, ...args, '--', disk.path], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   try {
     const [errors] = await Promise.all([text(child.stderr), once(child, 'close')]);
     if (child.exitCode !== 0)
@@ -60,7 +62,9 @@ export async function serveDisk(
   } catch (error) {
     await endDiskServer(runDirectory);
     if (error instanceof StasisError) throw error;
-    throw new StasisError('qemu-missing', `cannot execute ${program.at(-1) ?? ''} (package qemu-utils)`, { cause: error });
+    throw new StasisError('qemu-missing', `cannot execute ${program.at(-1) ?? ''} (package qemu-utils)`, {
+      cause: error,
+    });
   }
 }
 

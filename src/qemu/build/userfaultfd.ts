@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { QemuBinary } from './binary.ts';
 
-const DEVICE = '/dev/userfaultfd';
+/** Kernels from 6.1 on have it; before, only the system call and its switch. */
+export const USERFAULTFD = '/dev/userfaultfd';
 
 /**
  * Whether QEMU, as whoever it is started as, may use userfaultfd for faults of the kernel too, as lazy restore and
@@ -14,7 +15,7 @@ export async function mayUseUserfaultfd({ startedBy }: Pick<QemuBinary, 'started
   const sysctl = await readFile('/proc/sys/vm/unprivileged_userfaultfd', 'utf8').catch(() => '0');
   if (sysctl.trim() === '1') return true;
   try {
-    const [program = '', ...args] = [...startedBy, 'test', '-r', DEVICE, '-a', '-w', DEVICE];
+    const [program = '', ...args] = [...startedBy, 'test', '-r', USERFAULTFD, '-a', '-w', USERFAULTFD];
     await promisify(execFile)(program, args);
     return true;
   } catch {
