@@ -9,6 +9,10 @@ export async function findOwner(catalog: Catalog, path: string): Promise<FileOwn
   return catalog.selectFrom('fileOwners').selectAll().where('path', '=', path).executeTakeFirst();
 }
 
+export async function listOwners(catalog: Catalog): Promise<FileOwner[]> {
+  return catalog.selectFrom('fileOwners').selectAll().execute();
+}
+
 /** The first that is told is the one that counts. */
 export async function rememberOwner(catalog: Catalog, owner: FileOwner): Promise<void> {
   await catalog

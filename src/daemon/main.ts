@@ -128,7 +128,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   // Where a rule of udev's says who may use it, that holds.
   if (!(await mayUseUserfaultfd(qemu))) await ownership.letUse(USERFAULTFD);
   const events = new EventLog(catalog);
-  const imageTool = new ImageTool(qemu.imageToolPath);
+  const imageTool = new ImageTool(qemu.imageToolPath, qemu.startedBy);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
     new Supervisor({

@@ -20,8 +20,8 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
-import { findOwner, forgetOwner, rememberOwner, type FileOwner } from '../catalog/file-owners.ts';
-import { findLayer } from '../catalog/layers.ts';
+import { findOwner, forgetOwner, listOwners, rememberOwner, type FileOwner } from '../catalog/file-owners.ts';
+import { chainOf, findLayer } from '../catalog/layers.ts';
 import { errnoOf, StasisError } from '../errors.ts';
 import type { QemuUser } from '../qemu/process/user.ts';
 import { COPIES_DIRECTORY } from '../storage/reflink.ts';
@@ -82,6 +82,39 @@ export class Ownership {
     for (const path of await bootFiles(definition)) await this.letRead(path, 'brought');
   }
 
+  /** QEMU's tools may read a file that is no guest's yet, as long as `use` takes. What a crash leaves of that `tidy` gives back. */
+  async whileRead<T>(path: string, use: () => Promise<T>): Promise<T> {
+    if ((await findOwner(this.#catalog, path)) !== undefined) return this.explained(use());
+    await this.letRead(path, 'brought');
+    try {
+      return await this.explained(use());
+    } finally {
+      await this.giveBack(path);
+    }
+  }
+
+  /** What QEMU or its tools may not open is most likely below a directory that is closed to others: says so. */
+  async explained<T>(doing: Promise<T>): Promise<T> {
+    try {
+      return await doing;
+    } catch (error) {
+      const { code, message, details } = StasisError.from(error);
+      if (this.user === undefined || !/permission denied/i.test(message)) throw error;
+      const name = this.user.name ?? this.user.uid;
+      throw new StasisError(
+        code,
+        `${message}. QEMU runs as user ${name}: let it through each directory above that file (chmod o+x), or choose another by qemu.user in stasis.yaml`,
+        { cause: error, details },
+      );
+    }
+  }
+
+  /** A layer and all that it stands on. */
+  async letReadChain(layer: string): Promise<void> {
+    if (this.user === undefined) return;
+    for (const each of await chainOf(this.#catalog, layer)) await this.letReadLayer(each);
+  }
+
   /** An empty file that QEMU will write, in a directory where it can make none. */
   async makeEmpty(path: string): Promise<void> {
     if (this.user === undefined) return;
@@ -134,6 +167,11 @@ export class Ownership {
     await using file = await openItself(path);
     if (file !== undefined) await setOwner(file, former);
     await forgetOwner(this.#catalog, path);
+  }
+
+  /** Gives back what no guest has any more. @param inUse paths of what guests have */
+  async giveBackAllBut(inUse: ReadonlySet<string>): Promise<void> {
+    for (const { path } of await listOwners(this.#catalog)) if (!inUse.has(path)) await this.giveBack(path);
   }
 
   async #change(

@@ -142,25 +142,9 @@ export class Supervisor {
       ...(isIsolated ? isolated() : []),
       ...runAs(ownership.user, { startsHelper, ownsNetwork: isIsolated }),
     ];
-    const process = await this.#explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
+    const process = await ownership.explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
     this.#candidates.set(instance, process);
     return process;
-  }
-
-  /** What QEMU may not open is most likely below a directory that is closed to others. */
-  async #explained<T>(launching: Promise<T>): Promise<T> {
-    const { user } = this.#options.ownership;
-    try {
-      return await launching;
-    } catch (error) {
-      const failure = StasisError.from(error);
-      if (user === undefined || !/permission denied/i.test(failure.message)) throw error;
-      throw new StasisError(
-        failure.code,
-        `${failure.message}. QEMU runs as user ${user.name ?? user.uid}: let it through each directory above that file (chmod o+x), or set qemu.user in stasis.yaml`,
-        { cause: error, details: failure.details },
-      );
-    }
   }
 
   /** The process behind an instance, which may be gone: known, or found again after a crash of the daemon. */

@@ -129,6 +129,8 @@ async function absorb(
       host.imageTool.rebase({
         ...{ path: into.path, backing: below.path, backingFormat: below.format, unsafe },
       });
+    await host.ownership.letReadChain(layer.id);
+    await host.ownership.letWriteLayer(into);
     await standOn(layer, true);
     await standOn(parent, false);
   } else {
@@ -159,6 +161,7 @@ async function fold(
   await unseal(host.catalog, [into.id]);
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
+    for (const written of [layer, into]) await host.ownership.letWriteLayer(written);
     await host.imageTool.commit({ top: layer.path, base: into.path });
     await becomeOne(host, layer, into, open);
   } else if (open.head === layer.id) {
@@ -294,6 +297,7 @@ async function becomeOne(
   const openLayers = open === undefined ? [] : await chainOf(host.catalog, open.head);
   for (const child of children) {
     await unseal(host.catalog, [child.id]);
+    await host.ownership.letWriteLayer(child);
     // A header that QEMU has open has been rewritten by QEMU, as part of its job.
     if (!openLayers.some(({ id }) => id === child.id))
       await host.imageTool.rebase({

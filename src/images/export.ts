@@ -5,7 +5,7 @@
  */
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import { getGuestByUuid } from '../catalog/guests.ts';
-import { chainOf, getLayer, pinsOf, type DiskLayer } from '../catalog/layers.ts';
+import { chainOf, pinsOf, type DiskLayer } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { checkSeals } from '../guests/disks.ts';
 import type { ReaderRecord } from '../guests/disk-readers.ts';
@@ -46,7 +46,7 @@ export function exportProcedure(host: Host): Procedure<ExportArgs, ExportPlan> {
 
     async run({ path, format, ...record }, operation) {
       await operation.step('serve', async () => {
-        for (const id of record.layers) await host.ownership.letReadLayer(await getLayer(catalog, id));
+        await host.ownership.letReadChain(record.layers[0] ?? '');
         await readers.open({ ...record, id: operation.id }, { path, format });
       });
       await operation.commit(() => Promise.resolve());

@@ -13,6 +13,7 @@ import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { guestDirectory, placeOf } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { broughtFiles } from '../guests/ownership.ts';
 import { forget } from './delete.ts';
 
 /** @returns what was removed */
@@ -58,6 +59,10 @@ export async function tidy(host: Host): Promise<string[]> {
   for (const name of await namesIn(join(host.paths.run, 'guests'))) {
     if (!instances.has(join(host.paths.run, 'guests', name))) await host.supervisor.discard(name);
   }
+  const brought = await Promise.all(guests.map((guest) => broughtFiles(storedDefinition(guest))));
+  const roots = layerRecords.filter(({ root }) => root === 1).map(({ path }) => path);
+  await host.ownership.giveBackAllBut(new Set([...brought.flat(), ...roots]));
+
   for (const path of removed) host.log.warn({ path }, 'removed what no operation left on purpose');
   return removed;
 }

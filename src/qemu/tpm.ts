@@ -43,7 +43,7 @@ export async function startTpm(
   signal: AbortSignal,
   startedBy: readonly string[] = [],
 ): Promise<void> {
-  const [program = '', ...before] = [...startedBy, await findTpmProgram()];
+  const [program, ...before] = [...startedBy, await findTpmProgram()];
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
   await rm(join(runDirectory, TPM_SOCKET), { force: true });
   const appeared = Promise.withResolvers<void>();

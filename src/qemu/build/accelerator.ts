@@ -82,7 +82,7 @@ async function runProof(
   options: { readonly timeLimitMs?: number; readonly signal?: AbortSignal | undefined },
 ): Promise<KvmProof> {
   const { timeLimitMs = PROOF_TIME_LIMIT_MS, signal } = options;
-  const [program = '', ...before] = [...startedBy, path];
+  const [program, ...before] = [...startedBy, path];
   const child = spawn(program, [...before, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   const { promise: ended, resolve, reject } = Promise.withResolvers<number | null>();
   child.once('close', (code) => resolve(code));

@@ -19,7 +19,7 @@ export async function probeQemu<T>(
   args: readonly string[] = [],
 ): Promise<T> {
   // The second of the two: a change of the user ends the bond with us.
-  const [starter = '', ...starting] = [...binary.startedBy, ...ENDING_WITH_US, binary.path];
+  const [starter, ...starting] = [...binary.startedBy, ...ENDING_WITH_US, binary.path];
   const child = spawn(starter, [...starting, ...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });

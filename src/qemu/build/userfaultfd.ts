@@ -15,7 +15,7 @@ export async function mayUseUserfaultfd({ startedBy }: Pick<QemuBinary, 'started
   const sysctl = await readFile('/proc/sys/vm/unprivileged_userfaultfd', 'utf8').catch(() => '0');
   if (sysctl.trim() === '1') return true;
   try {
-    const [program = '', ...args] = [...startedBy, 'test', '-r', USERFAULTFD, '-a', '-w', USERFAULTFD];
+    const [program, ...args] = [...startedBy, 'test', '-r', USERFAULTFD, '-a', '-w', USERFAULTFD];
     await promisify(execFile)(program, args);
     return true;
   } catch {
