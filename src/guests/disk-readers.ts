@@ -7,14 +7,14 @@
  */
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
-import { access, readdir, rm } from 'node:fs/promises';
+import { access, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
-import { readOwnFile, writeOwnFile } from '../qemu/process/run-files.ts';
+import { readOwnFile, removeShared, writeOwnFile } from '../qemu/process/run-files.ts';
 import { runAs } from '../qemu/process/user.ts';
 import { fromStored } from '../stored.ts';
 import type { Ownership } from './ownership.ts';
@@ -124,7 +124,7 @@ export class DiskReaders implements AsyncDisposable {
       const record = await recordIn(directory);
       const pid = await findDiskServer(directory);
       if (record !== undefined && pid !== undefined) this.#follow(record, pid);
-      else await rm(directory, { recursive: true, force: true });
+      else await removeShared(directory);
     }
   }
 
@@ -167,7 +167,7 @@ export class DiskReaders implements AsyncDisposable {
     this.claimed(id);
     live?.unwatch();
     this.#live.delete(id);
-    await rm(this.#directoryOf(id), { recursive: true, force: true });
+    await removeShared(this.#directoryOf(id));
     if (live !== undefined) this.#events.emit('ended', live.record);
   }
 

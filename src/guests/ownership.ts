@@ -137,6 +137,8 @@ export class Ownership {
     if (this.user === undefined) return;
     const { uid, gid } = this.user;
     await this.#openDirectories(directory);
+    if ((await stat(directory)).uid === uid) return;
+    // What a TPM that ran as root has left. Theirs it is last, so that nobody else can put anything there meanwhile.
     for (const name of await readdir(directory)) await lchown(join(directory, name), uid, gid);
     await chown(directory, uid, gid);
   }

@@ -4,7 +4,6 @@
  * one ends that nobody asked to.
  */
 import { EventEmitter } from 'node:events';
-import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
@@ -22,6 +21,7 @@ import { bringMemory, isAbandoned, memoryArrived } from '../qemu/restore/memory-
 import { readPagerRequest } from '../qemu/pager/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
+import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { runAs } from '../qemu/process/user.ts';
 import { startTpm } from '../qemu/tpm.ts';
@@ -161,7 +161,7 @@ export class Supervisor {
     this.#candidates.delete(instance);
     const directory = this.instanceDirectory(instance);
     await killQemu(directory);
-    await rm(directory, { recursive: true, force: true });
+    await removeShared(directory);
   }
 
   /** From now on this process is the guest; one that was before is ended. */
@@ -187,7 +187,7 @@ export class Supervisor {
     if (live === undefined) return;
     live.ending = true;
     await killQemu(live.process.runDirectory);
-    await rm(live.process.runDirectory, { recursive: true, force: true });
+    await removeShared(live.process.runDirectory);
     if (this.#live.get(uuid) === live) this.#live.delete(uuid);
   }
 

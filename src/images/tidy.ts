@@ -13,6 +13,7 @@ import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { guestDirectory, placeOf } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import { broughtFiles } from '../guests/ownership.ts';
 import { forget } from './delete.ts';
 
@@ -34,7 +35,8 @@ export async function tidy(host: Host): Promise<string[]> {
     const directory = guestDirectory(host.paths.data, uuid);
     const guest = guests.find((candidate) => candidate.uuid === uuid);
     if (guest === undefined) {
-      await remove(directory.root);
+      await removeGuestDirectory(host.paths.data, uuid);
+      removed.push(directory.root);
       continue;
     }
     const definition = storedDefinition(guest);

@@ -3,14 +3,12 @@
  * lives, and thrown away. It is nobody's guest: the catalog never hears of it, and what a crash leaves of it the plan names.
  */
 import { randomUUID } from 'node:crypto';
-import { rm } from 'node:fs/promises';
 import type { ImageRecord } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import type { Definition } from '../guests/definition.ts';
 import {
   checkSeals,
-  guestDirectory,
   leaveDisks,
   machineDisks,
   makeLayers,
@@ -19,6 +17,7 @@ import {
 } from '../guests/disks.ts';
 import { availableBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { canIsolate } from '../qemu/process/isolation.ts';
@@ -142,8 +141,7 @@ export async function discardTrial(host: Host, plan: TrialPlan): Promise<void> {
   await host.supervisor.discard(plan.instance);
   await removeLayers(host, plan.heads);
   await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
-  const { root } = guestDirectory(host.paths.data, plan.definition.uuid);
-  await rm(root, { recursive: true, force: true });
+  await removeGuestDirectory(host.paths.data, plan.definition.uuid);
 }
 
 /** @throws StasisError `invalid-request` */

@@ -1,13 +1,13 @@
 /** Letting a guest leave Stasis as it came: what it wrote goes back into the disks the user brought. */
-import { rm } from 'node:fs/promises';
 import { deleteGuest, getGuestByUuid, hasGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { getImageById, listImages, type ImageRecord } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
-import { checkSeals, guestDirectory, headIds, leaveDisks } from '../guests/disks.ts';
+import { checkSeals, headIds, leaveDisks } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import { broughtFiles } from '../guests/ownership.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { collectTrees } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
@@ -76,7 +76,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
         const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
         await leaveDisks(host, { definition, data: host.paths.data });
         if (!plan.isClone) await giveBackFiles(host, definition);
-        await rm(guestDirectory(host.paths.data, plan.guest).root, { recursive: true, force: true });
+        await removeGuestDirectory(host.paths.data, plan.guest);
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);
           if (!plan.isClone) for (const layer of plan.roots) await deleteLayer(transaction, layer);

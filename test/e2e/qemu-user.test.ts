@@ -39,7 +39,7 @@ test(
     const before = await changeContent(lab, GUEST, 1);
     const { screenFile } = await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
     assert.ok(screenFile !== null, 'it has a picture');
-    await checkReach(lab);
+    await checkReach(lab, join(lab.home, 'brought.qcow2'));
     await changeContent(lab, GUEST, 2);
     for (const method of ['mapped', 'lazy', 'eager'] as const) {
       await lab.client.restoreSaveImage(GUEST, 'a', { method });
@@ -141,8 +141,8 @@ async function checkRights(lab: Lab, guest: string): Promise<void> {
   }
 }
 
-/** What somebody who is QEMU's user gets at. */
-async function checkReach({ paths }: Lab): Promise<void> {
+/** What somebody who is QEMU's user doesn't get at. @param pinned what an image holds of a disk */
+async function checkReach({ paths }: Lab, pinned: string): Promise<void> {
   const guests = join(paths.data, 'guests');
   const [guest = ''] = await readdir(guests);
   const [image = ''] = await readdir(join(guests, guest, 'images'));
@@ -158,6 +158,7 @@ async function checkReach({ paths }: Lab): Promise<void> {
     ['touch', join(guests, guest, 'images', image, 'new')],
     ['touch', join(guests, guest, 'layers', 'new')],
     ['truncate', '-s', '0', memory],
+    ['truncate', '-s', '0', pinned],
     ['rm', '-f', memory],
     ['rm', '-f', log],
   ])

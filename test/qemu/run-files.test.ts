@@ -1,12 +1,23 @@
 /** A directory in which somebody else, whom we don't trust, makes files too. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chown, mkdtemp, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  chown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { readOwnFile, readQemusFile, writeOwnFile } from '../../src/qemu/process/run-files.ts';
+import { readOwnFile, readQemusFile, removeShared, writeOwnFile } from '../../src/qemu/process/run-files.ts';
 
 test('what we write goes through no link, and what we read is our own, or a plain file of a limited size', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'stasis-run-files-'));
@@ -35,5 +46,31 @@ test('what we write goes through no link, and what we read is our own, or a plai
     await assert.rejects(readQemusFile(file, 100), { code: 'qemu-failed' }, 'and nobody waits for a writer');
   } finally {
     await rm(directory, { recursive: true });
+  }
+});
+
+test('such a directory is removed with what links in it lead to left alone, and a directory in it not gone into', async () => {
+  const home = await mkdtemp(join(tmpdir(), 'stasis-run-files-'));
+  try {
+    const [shared, other] = [join(home, 'shared'), join(home, 'other')];
+    const fill = async () => {
+      for (const directory of [shared, join(shared, 'empty'), other])
+        await mkdir(directory, { recursive: true });
+      for (const file of [join(shared, 'file'), join(other, 'file')]) await writeFile(file, 'kept');
+      await symlink(other, join(shared, 'link'));
+    };
+    await fill();
+    await removeShared(shared);
+    await assert.rejects(stat(shared), { code: 'ENOENT' });
+    await removeShared(shared);
+
+    await fill();
+    await writeFile(join(shared, 'empty/not'), 'kept');
+    await removeShared(shared);
+    assert.deepEqual(await readdir(shared), ['empty']);
+    assert.equal((await stat(shared)).mode & 0o777, 0o700);
+    assert.equal(await readFile(join(other, 'file'), 'utf8'), 'kept');
+  } finally {
+    await rm(home, { recursive: true });
   }
 });

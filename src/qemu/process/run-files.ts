@@ -1,9 +1,10 @@
 /**
- * Files in the run directory of a QEMU, where its user may make files as we do. What we write goes through nobody's link, and
+ * Directories in which QEMU, or its TPM, makes files: the run directory, where we do too, for one. What we write goes through nobody's link, and
  * what we trust is our own: a QEMU that was broken out of could have put something else under that name.
  */
 import { constants } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { chmod, chown, open, readdir, rename, rm, rmdir, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
 import { errnoOf, StasisError } from '../../errors.ts';
 
 /** A file that is there whole or not at all. */
@@ -38,4 +39,29 @@ export async function readQemusFile(path: string, maxBytes: number): Promise<Buf
   if (!found.isFile() || found.size > maxBytes)
     throw new StasisError('qemu-failed', `${path} is no file of at most ${maxBytes} bytes`);
   return file.readFile();
+}
+
+/**
+ * Removes such a directory, once it is nobody's but ours. QEMU makes no directories: one that is in it is removed when it is
+ * empty, and never gone into, since while we do it could become a link to another. Then both stay. Nothing there is no error.
+ */
+export async function removeShared(directory: string): Promise<void> {
+  await unless(['ENOENT'], async () => {
+    await chown(directory, process.geteuid?.() ?? 0, process.getegid?.() ?? 0);
+    await chmod(directory, 0o700);
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      const path = join(directory, entry.name);
+      if (entry.isDirectory()) await unless(['ENOTEMPTY'], () => rmdir(path));
+      else await unless(['ENOENT'], () => unlink(path));
+    }
+    await unless(['ENOTEMPTY'], () => rmdir(directory));
+  });
+}
+
+async function unless(errnos: readonly string[], work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!errnos.includes(errnoOf(error) ?? '')) throw error;
+  }
 }
