@@ -145,21 +145,23 @@ export class Ownership {
 
   /** QEMU's group may use a device of the host's, when it is there. */
   async letUse(device: string): Promise<void> {
-    if (this.user === undefined) return;
-    try {
-      await chown(device, 0, this.user.gid);
+    const { user } = this;
+    if (user === undefined) return;
+    await asFarAsPossible(async () => {
+      await chown(device, 0, user.gid);
       await chmod(device, 0o660);
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
-    }
+    }, ['ENOENT']);
   }
 
   /** QEMU may go through a directory, and see nothing of what it holds. */
   async letThrough(directory: string): Promise<void> {
-    if (this.user === undefined) return;
+    const { user } = this;
+    if (user === undefined) return;
     const { gid, mode } = await stat(directory);
-    if (gid !== this.user.gid) await chown(directory, 0, this.user.gid);
-    if ((mode & 0o010) === 0) await chmod(directory, (mode & 0o7777) | 0o010);
+    await asFarAsPossible(async () => {
+      if (gid !== user.gid) await chown(directory, 0, user.gid);
+      if ((mode & 0o010) === 0) await chmod(directory, (mode & 0o7777) | 0o010);
+    });
   }
 
   /** A file that somebody brought is theirs again, as it was. Repeatable; also when there is no such user any more. */
@@ -259,13 +261,19 @@ async function openItself(path: string): Promise<FileHandle | undefined> {
 }
 
 /** Some file systems have no owners, and on some root is nobody: there QEMU says itself what it can't open. */
-const CANNOT_BE_CHANGED: readonly (string | undefined)[] = ['EPERM', 'EROFS', 'EINVAL', 'ENOTSUP'];
+const CANNOT_BE_CHANGED = ['EPERM', 'EROFS', 'EINVAL', 'ENOTSUP'];
 
 async function setOwner(file: FileHandle, { uid, gid, mode }: Owner): Promise<void> {
-  try {
+  await asFarAsPossible(async () => {
     await file.chown(uid, gid);
     await file.chmod(mode & 0o7777);
+  });
+}
+
+async function asFarAsPossible(change: () => Promise<void>, alsoFine: readonly string[] = []): Promise<void> {
+  try {
+    await change();
   } catch (error) {
-    if (!CANNOT_BE_CHANGED.includes(errnoOf(error))) throw error;
+    if (![...CANNOT_BE_CHANGED, ...alsoFine].includes(errnoOf(error) ?? '')) throw error;
   }
 }
