@@ -124,6 +124,8 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const user = await qemuUser(settings, paths);
   const ownership = new Ownership({ catalog, data: paths.data, user });
   await openDirectories(ownership, paths);
+  if (user === undefined && process.geteuid?.() === 0)
+    logger.warn({}, 'QEMU runs as root; `stasis doctor` says how it need not');
   const qemu = { ...(await findQemu()), startedBy: runAs(user) };
   // Where a rule of udev's says who may use it, that holds.
   if (!(await mayUseUserfaultfd(qemu))) await ownership.letUse(USERFAULTFD);

@@ -52,7 +52,7 @@ export class Ownership {
   async letRead(path: string, origin: Origin): Promise<void> {
     await this.#change(path, origin, ({ uid: qemu, gid }, { uid, mode }, former) => {
       const isPublic = origin === 'brought' && uid !== qemu && (mode & 0o004) !== 0;
-      return isPublic ? undefined : { uid: former?.uid ?? 0, gid, mode: mode | 0o440 };
+      return isPublic ? undefined : { uid: former?.uid ?? 0, gid, mode: (mode & ~0o020) | 0o440 };
     });
   }
 

@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const GUEST = 'web1';
 /** Nobody's number. */
 const USER = { name: null, uid: 64_321, gid: 64_321 };
-const OWNER = { uid: 64_400, gid: 64_401, mode: 0o640 };
+const OWNER = { uid: 64_400, gid: 64_401, mode: 0o660 };
 const skip = process.getuid?.() === 0 ? false : 'only root can choose whom QEMU runs as';
 
 test(
