@@ -113,6 +113,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   using starting = service.takeTime();
   process.umask(0o077); // nothing of ours is for others, unless it is said
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
+  await chmod(paths.cache, 0o700); // Node keeps compiled code there, and made it before us
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 

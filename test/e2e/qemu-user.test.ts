@@ -17,6 +17,7 @@ const GUEST = 'web1';
 /** Nobody's number. */
 const USER = { name: null, uid: 64_321, gid: 64_321 };
 const OWNER = { uid: 64_400, gid: 64_401, mode: 0o660 };
+const CLOSED = { data: 0o700, run: 0o700, cache: 0o700, socket: 0o600, catalog: 0o600, log: 0o600 };
 const skip = process.getuid?.() === 0 ? false : 'only root can choose whom QEMU runs as';
 
 test(
@@ -70,6 +71,12 @@ test(
   { skip },
   async () => {
     await using lab = await unprivilegedLab();
+    const modes = await modesOf(lab);
+    assert.deepEqual(
+      modes,
+      { ...CLOSED, data: 0o710, run: 0o710 },
+      'its group may go through, nobody may look',
+    );
     // The image says that it stands on such a file.
     const secret = join(lab.home, 'secret');
     await writeFile(secret, 'x'.repeat(1 << 20), { mode: 0o600 });
@@ -100,6 +107,11 @@ test(
   },
 );
 
+test('a home is closed to everybody else', async () => {
+  await using lab = await Lab.create();
+  assert.deepEqual(await modesOf(lab), CLOSED);
+});
+
 test('a user who is not there, and a daemon that may not choose, are told', { skip }, async () => {
   await assert.rejects(
     unprivilegedLab('no-such-user'),
@@ -120,6 +132,17 @@ async function brought(lab: Lab): Promise<TestDisk> {
   await chown(disk.path, OWNER.uid, OWNER.gid);
   await chmod(disk.path, OWNER.mode);
   return disk;
+}
+
+async function modesOf({ paths }: Lab): Promise<Record<keyof typeof CLOSED, number>> {
+  const modeOf = async (path: string) => (await stat(path)).mode & 0o7777;
+  const { data, run, cache, socket } = paths;
+  return {
+    ...{ data: await modeOf(data), run: await modeOf(run), cache: await modeOf(cache) },
+    socket: await modeOf(socket),
+    catalog: await modeOf(join(data, 'catalog.sqlite')),
+    log: await modeOf(join(data, 'catalog.sqlite-wal')),
+  };
 }
 
 async function ownerOf(path: string): Promise<{ uid: number; gid: number; mode: number }> {
