@@ -119,7 +119,7 @@ void disks_names(void) {
 }
 
 void disks_status(void) {
-  print("\"counter\":%u,\"counting\":%s,\"intervalMs\":55,\"disks\":{", counter, standing_still ? "false" : "true");
+  print("\"counter\":%u,\"counting\":%s,\"intervalMs\":330,\"disks\":{", counter, standing_still ? "false" : "true");
   for (uint32_t disk = 0; disk < disk_count; disk++)
     print("%s\"vd%c\":{\"counter\":%u}", disk ? "," : "", name_of(disk), compare(disk));
   print("},\"apartAtStart\":%u,\"mismatches\":%u,\"firstMismatch\":", apart_at_start, mismatches);

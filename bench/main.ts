@@ -15,10 +15,12 @@ import { measureClones } from './measure/clones.ts';
 import { measureHugePages, whyNoHugePages } from './measure/huge-pages.ts';
 import { measureLazy } from './measure/lazy.ts';
 import { measurePause } from './measure/pause.ts';
+import { measureQuiesce } from './measure/quiesce.ts';
 import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
 import { measureStalls } from './measure/stalls.ts';
 import { measureStopped } from './measure/stopped.ts';
+import { measureVerify } from './measure/verify.ts';
 import { Bare } from './peers/bare.ts';
 import { Libvirt } from './peers/libvirt.ts';
 import type { Peer } from './peers/peer.ts';
@@ -31,7 +33,23 @@ const DOCS = join(ROOT, 'docs/bench');
 const STALLS_DIRTY_MBPS = 200;
 /** All of its images are kept, so this guest is a small one. */
 const CHAIN_MEMORY_MIB = 128;
-const FIGURES = ['pause', 'stalls', 'spawn', 'clones', 'restore', 'stopped', 'lazy', 'chain'] as const;
+const QUIESCE_MEMORY_MIB = 512;
+/** Larger, so that its checksums take longer than what is measured beside them. */
+const VERIFY_MEMORY_MIB = 1024;
+const FIGURES = [
+  'pause',
+  'stalls',
+  'spawn',
+  'clones',
+  'restore',
+  'stopped',
+  'lazy',
+  'chain',
+  'quiesce',
+  'verify',
+] as const;
+/** Those that are measured on guests of their own. */
+const APART: readonly string[] = ['chain', 'quiesce', 'verify'];
 
 const { values: options } = parseArgs({
   options: {
@@ -79,13 +97,27 @@ async function measure(): Promise<Results> {
   if (!withLibvirt) leftOut(`libvirt: ${whyNoLibvirt}`);
   const directory = await mkdtemp(join(tmpdir(), 'stasis-bench-'));
   try {
-    if (FIGURES.some((figure) => figure !== 'chain' && wanted.has(figure)))
+    if (FIGURES.some((figure) => !APART.includes(figure) && wanted.has(figure)))
       for (const memoryMiB of memories)
         await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    if (wanted.has('verify')) {
+      say('checksums');
+      await measureVerify(directory, { memoryMiB: VERIFY_MEMORY_MIB }, rounds, figures, interruption.signal);
+    }
     if (wanted.has('chain')) {
       say('a chain of live saves');
       const marks = options.quick ? [1, 10] : [1, 10, 50, 100];
       await measureChain(directory, { memoryMiB: CHAIN_MEMORY_MIB }, marks, figures, interruption.signal);
+    }
+    if (wanted.has('quiesce')) {
+      say('live saves with frozen file systems');
+      await measureQuiesce(
+        directory,
+        { memoryMiB: QUIESCE_MEMORY_MIB },
+        4 * rounds,
+        figures,
+        interruption.signal,
+      );
     }
     return {
       measuredAt: new Date().toISOString(),

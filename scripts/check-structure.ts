@@ -17,8 +17,10 @@ const LEAVES = [
   'qemu-user',
   'socket-path',
   'stored',
+  'timetable',
   'units',
   'version',
+  'yaml',
 ];
 
 /** A folder, and what it may import beside itself and the leaves. */
@@ -29,11 +31,13 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   storage: ['api', 'qemu'],
   catalog: ['api'],
   access: ['api'],
+  page: ['api'],
   operations: ['api', 'catalog'],
   guests: ['api', 'catalog', 'operations', 'qemu', 'storage'],
   libvirt: ['guests'],
   images: ['api', 'catalog', 'guests', 'operations', 'qemu', 'storage'],
   policy: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu'],
+  recovery: ['api', 'catalog', 'guests', 'images', 'operations', 'qemu', 'storage'],
   daemon: [
     'access',
     'api',
@@ -41,15 +45,17 @@ export const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'guests',
     'images',
     'operations',
+    'page',
     'policy',
     'qemu',
+    'recovery',
     'storage',
     'systemd',
   ],
   client: ['api', 'qemu'],
-  gateway: ['api', 'client'],
-  web: ['api', 'client'],
-  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'systemd'],
+  gateway: ['api', 'client', 'page'],
+  web: ['access', 'api', 'client'],
+  cli: ['api', 'client', 'gateway', 'libvirt', 'qemu', 'recovery', 'systemd'],
   main: ['daemon', 'cli'],
 };
 

@@ -42,6 +42,7 @@ export const ERRORS = {
   'disk-missing': { http: 422, exit: 4 },
   'qemu-missing': { http: 422, exit: 4 },
   'qemu-too-old': { http: 422, exit: 4 },
+  'qemu-mismatch': { http: 422, exit: 4 },
   // failed
   cancelled: { http: 409, exit: 1 },
   timeout: { http: 504, exit: 1 },
@@ -51,16 +52,24 @@ export const ERRORS = {
   'restore-failed': { http: 502, exit: 1 },
   'image-damaged': { http: 422, exit: 1 },
   'storage-failed': { http: 500, exit: 1 },
+  'catalog-damaged': { http: 500, exit: 1 },
   interrupted: { http: 500, exit: 1 },
   'daemon-unreachable': { http: 503, exit: 1 },
   internal: { http: 500, exit: 1 },
 } as const satisfies Record<string, { http: number; exit: 1 | 2 | 3 | 4 }>;
+
+/** SQLite's result codes, https://sqlite.org/rescode.html; the extended ones have the primary in their last byte. */
+const PRIMARY_CODE = 0xff;
+const SQLITE_FULL = 13;
+const [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN] = [8, 10, 14];
+const SQLITE_DISK_ERRORS: readonly number[] = [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN];
 
 export type ErrorCode = keyof typeof ERRORS;
 
 /** What a user may need to know beside the message: numbers, paths, the nearest known key, the cure. */
 export type ErrorDetails = Readonly<Record<string, unknown>>;
 
+/** What an error is about, beside its message. */
 export interface ErrorContext {
   readonly guest?: string | undefined;
   readonly image?: string | undefined;
@@ -77,6 +86,7 @@ export interface ErrorBody {
   details?: Record<string, unknown>;
 }
 
+/** Every failure that a caller can see, of the daemon's and of the client's. */
 export class StasisError extends Error {
   override readonly name = 'StasisError';
   readonly code: ErrorCode;
@@ -111,6 +121,7 @@ export class StasisError extends Error {
     });
   }
 
+  /** As it travels. */
   toJSON(): ErrorBody {
     return {
       code: this.code,
@@ -121,6 +132,7 @@ export class StasisError extends Error {
     };
   }
 
+  /** One that has travelled. A code that this version doesn't know becomes `internal`. */
   static fromJSON(body: ErrorBody): StasisError {
     return new StasisError(Object.hasOwn(ERRORS, body.code) ? body.code : 'internal', body.message, body);
   }
@@ -132,6 +144,7 @@ export class StasisError extends Error {
   static from(error: unknown): StasisError {
     if (error instanceof StasisError) return error;
     const errno = errnoOf(error);
+    if (errno === 'ERR_SQLITE_ERROR') return StasisError.#ofCatalog(error);
     if (errno === 'ABORT_ERR') return StasisError.#ofAbort(error);
     if (errno === 'ENOSPC' || errno === 'EDQUOT') {
       return new StasisError('no-space', `no space left on the device: ${messageOf(error)}`, {
@@ -144,6 +157,20 @@ export class StasisError extends Error {
     return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
   }
 
+  /** Of SQLite's errors those of the disk below it can be mended; any other is a defect. */
+  static #ofCatalog(error: unknown): StasisError {
+    if (isSqliteDamage(error)) return catalogDamaged(messageOf(error), { cause: error });
+    const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & PRIMARY_CODE : 0;
+    if (code === SQLITE_FULL) {
+      const message = `no space left on the device of the catalog: ${messageOf(error)}`;
+      return new StasisError('no-space', message, { cause: error });
+    }
+    const isDisk = SQLITE_DISK_ERRORS.includes(code);
+    return isDisk
+      ? new StasisError('storage-failed', `the catalog failed: ${messageOf(error)}`, { cause: error })
+      : new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
+  }
+
   /** What Node's own waits throw when their signal is aborted; its reason is their cause. */
   static #ofAbort(error: unknown): StasisError {
     const reason = error instanceof Error ? error.cause : undefined;
@@ -151,6 +178,20 @@ export class StasisError extends Error {
       ? reason
       : new StasisError('cancelled', 'cancelled', { cause: error });
   }
+}
+
+/** What SQLite says of a file that it can't make sense of: SQLITE_CORRUPT and SQLITE_NOTADB. */
+function isSqliteDamage(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && [11, 26].includes(Number(error.errcode) & 0xff);
+}
+
+/** @param finding what is wrong, to be read after "the catalog can't be used" */
+export function catalogDamaged(finding: string, context: ErrorContext = {}): StasisError {
+  return new StasisError(
+    'catalog-damaged',
+    `the catalog can't be used: ${finding}. \`stasis catalog rebuild\` makes it again from what stands beside the images; without a daemon on it, try \`--dry-run\` first`,
+    context,
+  );
 }
 
 /** The message of any thrown value. */

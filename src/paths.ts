@@ -42,3 +42,7 @@ export function sessionPaths(environment: NodeJS.ProcessEnv = process.env): Path
 export function systemPaths(): Paths {
   return under('/var/lib/stasis', '/run/stasis', '/var/cache/stasis', '/etc/stasis');
 }
+
+export function catalogFile({ data }: Pick<Paths, 'data'>): string {
+  return join(data, 'catalog.sqlite');
+}

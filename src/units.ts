@@ -84,8 +84,9 @@ export function describeCaller(
   } | null,
 ): string {
   if (caller === null) return 'the daemon';
+  const page = caller.session === null ? '' : `, page ${caller.session}`;
   if (caller.via === 'https')
-    return `${caller.credential ?? 'nobody known'}, from ${caller.address ?? 'elsewhere'}`;
+    return `${caller.credential ?? 'nobody known'}${page}, from ${caller.address ?? 'elsewhere'}`;
   const who = caller.user ?? (caller.uid === null ? 'unknown' : `uid ${caller.uid}`);
-  return caller.session === null ? who : `${who}, page ${caller.session}`;
+  return `${who}${page}`;
 }

@@ -30,6 +30,13 @@ export type DriverName = (typeof DRIVER_NAMES)[number];
 /** Which session of the page a request is for: `stasis web` says it to the daemon. */
 export const WEB_SESSION_HEADER = 'stasis-web-session';
 
+/** With it the page asks for changes: another site's page can't set it. */
+export const PAGE_HEADER = 'stasis-page';
+
 /** What somebody may do, each including those before it: look, save and restore, everything. */
 export const ROLES = ['viewer', 'operator', 'admin'] as const;
 export type Role = (typeof ROLES)[number];
+
+/** What somebody is known by: their uid, a credential, or the page's session that they had for a token. */
+export const PRINCIPAL_KINDS = ['user', 'token', 'certificate', 'session'] as const;
+export type PrincipalKind = (typeof PRINCIPAL_KINDS)[number];

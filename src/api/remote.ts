@@ -1,6 +1,6 @@
 /** What travels about access from other machines. */
 import Type, { type Static } from 'typebox';
-import { NAME_PATTERN, ROLES, type Role } from './constants.ts';
+import { NAME_PATTERN, PRINCIPAL_KINDS, ROLES, type PrincipalKind, type Role } from './constants.ts';
 
 const strict = { additionalProperties: false } as const;
 const RoleName = Type.Unsafe<Role>({ type: 'string', enum: [...ROLES] });
@@ -20,6 +20,7 @@ export const RemoteStatus = Type.Object(
       description: 'PEM of the certificate authority that clients trust; null: they trust it by themselves',
     }),
     fingerprint: Type.Union([Type.String(), Type.Null()], { description: "SHA-256 of the authority's" }),
+    page: Type.Boolean({ description: 'the web page is served there too' }),
   },
   { $id: 'RemoteStatus' },
 );
@@ -35,10 +36,32 @@ export const RemoteRequest = Type.Object(
         { ...strict, description: "PEM, in place of one by the daemon's own authority" },
       ),
     ),
+    page: Type.Optional(Type.Boolean({ description: 'serve the web page there too (default: yes)' })),
   },
   strict,
 );
 export type RemoteRequest = Static<typeof RemoteRequest>;
+
+/** Who a request is from, as far as that decides what it may do. */
+export const Principal = Type.Object(
+  {
+    name: Type.String({ description: 'a user of the host, or a credential' }),
+    role: RoleName,
+    labels: Type.Union([Type.Array(Type.String()), Type.Null()], {
+      description: 'only guests with one of these labels are there for them; null: all',
+    }),
+    by: Type.Unsafe<PrincipalKind>({
+      type: 'string',
+      enum: [...PRINCIPAL_KINDS],
+      description: 'what they are known by',
+    }),
+    expiresAt: Type.Union([Type.String(), Type.Null()], {
+      description: 'when that is good no longer at the latest',
+    }),
+  },
+  { $id: 'Principal' },
+);
+export type Principal = Static<typeof Principal>;
 
 export const Credential = Type.Object(
   {

@@ -16,7 +16,7 @@ const parts = {
     description:
       'five fields (minute, hour, day, month, weekday), six with seconds before them, or @daily and the like',
   }),
-  timeZone: Nullable(Type.String({ maxLength: 100 }), "IANA name; null: the host's"),
+  timeZone: Nullable(Type.String({ minLength: 1, maxLength: 100 }), "IANA name; null: the host's"),
   jitterSeconds: Type.Integer({
     minimum: 0,
     maximum: 86_400,
@@ -36,6 +36,7 @@ const parts = {
 };
 
 export const ScheduleChange = Type.Partial(Type.Object(parts), strict);
+/** What of a schedule is changed; the rest stays. */
 export type ScheduleChange = Static<typeof ScheduleChange>;
 
 export const ScheduleRequest = Type.Object(
@@ -93,13 +94,17 @@ export const Retention = Type.Object(
       Type.Integer({ minimum: 1, description: 'what all images of the guest may occupy together' }),
     ),
     quotaImages: Nullable(Type.Integer({ minimum: 1, description: 'how many images the guest may have' })),
-    timeZone: Nullable(Type.String({ maxLength: 100 }), "of hours, days, weeks…; null: the host's"),
+    timeZone: Nullable(
+      Type.String({ minLength: 1, maxLength: 100 }),
+      "of hours, days, weeks…; null: the host's",
+    ),
   },
   { $id: 'Retention', description: 'which images of a guest stay', ...strict },
 );
 export type Retention = Static<typeof Retention>;
 
 export const RetentionChange = Type.Partial(Retention, strict);
+/** What of a guest's rules of retention is changed; the rest stays. */
 export type RetentionChange = Static<typeof RetentionChange>;
 
 export const RetentionPlan = Type.Object(

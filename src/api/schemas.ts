@@ -4,6 +4,7 @@
  */
 import Type, { type Static } from 'typebox';
 import { ERRORS } from '../errors.ts';
+import type { Principal } from './remote.ts';
 import type { Retention, Schedule } from './schedules.ts';
 import {
   DEFAULT_IMAGE,
@@ -25,6 +26,7 @@ const Literals = <const T extends readonly string[]>(...values: T) =>
 export const Ref = <T>(id: string) => Type.Unsafe<T>({ $ref: `${id}#` });
 
 export const GuestState = Literals(...GUEST_STATES);
+/** What a guest is doing. */
 export type GuestState = Static<typeof GuestState>;
 
 export const Policy = Type.Object(
@@ -50,6 +52,7 @@ export const Policy = Type.Object(
   },
   { additionalProperties: false, $id: 'Policy' },
 );
+/** What is done to a guest when its host starts and stops. */
 export type Policy = Static<typeof Policy>;
 
 export const GuestDisk = Type.Object({
@@ -63,6 +66,7 @@ export const GuestDisk = Type.Object({
   layers: Type.Integer({ description: 'length of the chain from the head to the root layer' }),
   head: Type.String({ description: 'file the guest writes to, or will when it next starts' }),
 });
+/** A disk of a guest, and how it is captured. */
 export type GuestDisk = Static<typeof GuestDisk>;
 
 export const Guest = Type.Object(
@@ -84,6 +88,10 @@ export const Guest = Type.Object(
     machine: Type.String(),
     cpu: Type.String(),
     accelerator: Type.String(),
+    qemu: Type.Object({
+      build: Nullable(Type.String({ description: "one of the host's QEMUs by name; null: the usual one" })),
+      version: Nullable(Type.String({ description: 'of the process that it is now' })),
+    }),
     pid: Nullable(Type.Integer()),
     operation: Nullable(Type.String({ description: 'operation under way on this guest' })),
     createdAt: Type.String(),
@@ -94,9 +102,11 @@ export const Guest = Type.Object(
   },
   { $id: 'Guest' },
 );
+/** A guest as it is now. */
 export type Guest = Static<typeof Guest>;
 
 export const ImageState = Literals('creating', 'ready', 'deleting', 'broken');
+/** Only what is `ready` is promised to restore. */
 export type ImageState = Static<typeof ImageState>;
 const CaptureMethodName = Literals('precopy', 'background', 'stopped');
 const LiveMethodName = Literals(...LIVE_METHODS);
@@ -195,6 +205,7 @@ export const Image = Type.Object(
   },
   { $id: 'Image' },
 );
+/** A save image: memory, device state and all disks of a guest at one instant. */
 export type Image = Static<typeof Image>;
 
 const DiskLayer = Type.Object({
@@ -228,6 +239,7 @@ export const DiskTree = Type.Object(
   },
   { $id: 'DiskTree' },
 );
+/** The layers of a disk, and which images hold them. */
 export type DiskTree = Static<typeof DiskTree>;
 
 export const DiskExport = Type.Object(
@@ -246,6 +258,7 @@ export const DiskExport = Type.Object(
       'a disk of an image, served read-only by NBD until its last client has gone; the first comes within 30 s',
   },
 );
+/** A disk of an image that is being served, read-only. */
 export type DiskExport = Static<typeof DiskExport>;
 
 export const ErrorBodySchema = Type.Object(
@@ -268,6 +281,7 @@ export const OperationKind = Literals(
   'undefine',
   'policy',
   'labels',
+  'qemu',
   'start',
   'shutdown',
   'stop',
@@ -290,8 +304,10 @@ export const OperationKind = Literals(
   'save-all',
   'restore-all',
 );
+/** What an operation does. */
 export type OperationKind = Static<typeof OperationKind>;
 export const OperationState = Literals('running', 'done', 'failed', 'cancelled');
+/** How far an operation is. */
 export type OperationState = Static<typeof OperationState>;
 
 export const Outcome = Type.Object(
@@ -341,6 +357,7 @@ export const Operation = Type.Object(
   },
   { $id: 'Operation' },
 );
+/** A durable piece of work, under way or ended: progress, outcome, warnings. */
 export type Operation = Static<typeof Operation>;
 
 export const Event = Type.Object(
@@ -359,6 +376,7 @@ export const Event = Type.Object(
   },
   { $id: 'Event' },
 );
+/** Something that happened to a guest, an image or the host. */
 export type Event = Static<typeof Event>;
 
 export const AuditEntry = Type.Object(
@@ -394,6 +412,7 @@ export const AuditEntry = Type.Object(
   },
   { $id: 'AuditEntry' },
 );
+/** Who asked for what, and how it went. */
 export type AuditEntry = Static<typeof AuditEntry>;
 
 export const AuditVerdict = Type.Object(
@@ -410,6 +429,7 @@ export const AuditVerdict = Type.Object(
   },
   { $id: 'AuditVerdict' },
 );
+/** Whether the audit trail is as it was written. */
 export type AuditVerdict = Static<typeof AuditVerdict>;
 
 export const Readiness = Type.Object(
@@ -420,6 +440,7 @@ export const Readiness = Type.Object(
   },
   { $id: 'Readiness' },
 );
+/** Whether the daemon can do its work. */
 export type Readiness = Static<typeof Readiness>;
 
 const ScrubStatus = Type.Object({
@@ -448,6 +469,10 @@ export const HostStatus = Type.Object(
     storedBytes: Type.Integer(),
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
+    unwrittenRecords: Type.Integer({
+      description:
+        'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+    }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
       {
@@ -472,16 +497,25 @@ export const HostStatus = Type.Object(
   },
   { $id: 'HostStatus' },
 );
+/** The daemon, and what it did at the last start and stop of its host. */
 export type HostStatus = Static<typeof HostStatus>;
+
+/** Whatever page is shown, it goes on by the events, and knows who looks at it. */
+const FOR_PAGES = {
+  lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+  principal: Ref<Principal>('Principal'),
+};
 
 export const Overview = Type.Object(
   {
     guests: Type.Array(Ref<Guest>('Guest')),
     operations: Type.Array(Ref<Operation>('Operation'), { description: 'those under way' }),
-    lastEvent: Type.Integer({ description: 'id of the newest event: where to follow from' }),
+    images: Type.Optional(Type.Array(Ref<Image>('Image'), { description: 'if they are asked for' })),
+    ...FOR_PAGES,
   },
   { $id: 'Overview' },
 );
+/** What a page about all guests shows, in one answer. */
 export type Overview = Static<typeof Overview>;
 
 export const GuestOverview = Type.Object(
@@ -491,10 +525,11 @@ export const GuestOverview = Type.Object(
     operations: Type.Array(Ref<Operation>('Operation'), {
       description: 'those under way, then the newest',
     }),
-    lastEvent: Type.Integer(),
+    ...FOR_PAGES,
   },
   { $id: 'GuestOverview' },
 );
+/** What a page about one guest shows, in one answer. */
 export type GuestOverview = Static<typeof GuestOverview>;
 
 const DoctorCheck = Type.Object({
@@ -507,7 +542,27 @@ const DoctorCheck = Type.Object({
   ),
 });
 export const Doctor = Type.Object({ checks: Type.Array(DoctorCheck) }, { $id: 'Doctor' });
+/** What this host can do, what it can not, and how to enable it. */
 export type Doctor = Static<typeof Doctor>;
+
+export const HostOverview = Type.Object(
+  { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
+  { $id: 'HostOverview' },
+);
+export type HostOverview = Static<typeof HostOverview>;
+
+export const EventsOverview = Type.Object(
+  {
+    events: Type.Array(Ref<Event>('Event'), { description: 'the newest, oldest of them first' }),
+    audit: Nullable(
+      Type.Array(Ref<AuditEntry>('AuditEntry')),
+      'the same; null for who may not read the audit trail',
+    ),
+    ...FOR_PAGES,
+  },
+  { $id: 'EventsOverview' },
+);
+export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(
   {
@@ -528,6 +583,7 @@ export const SaveAllPlan = Type.Object(
   },
   { $id: 'SaveAllPlan' },
 );
+/** What a shutdown of the host would do to each guest, and how long that would take. */
 export type SaveAllPlan = Static<typeof SaveAllPlan>;
 
 export const HostCheck = Type.Object(
@@ -538,6 +594,7 @@ export const HostCheck = Type.Object(
         guest: Type.String(),
         image: Nullable(Type.String(), 'null: whether the guest could be started from its disks'),
         madeBy: Nullable(Type.String(), 'version of the QEMU that the image was made with'),
+        qemu: Type.String({ description: 'version of the QEMU that it is about' }),
         verdict: Literals('yes', 'warning', 'no'),
         reasons: Type.Array(Type.String(), { description: 'why it could not' }),
         remarks: Type.Array(Type.String(), { description: 'what should be known though it could' }),
@@ -546,6 +603,7 @@ export const HostCheck = Type.Object(
   },
   { $id: 'HostCheck' },
 );
+/** Which images could be restored, and which guests started, by a QEMU. */
 export type HostCheck = Static<typeof HostCheck>;
 
 // Requests ------------------------------------------------------------------------------------------------------
@@ -577,6 +635,7 @@ export const SaveRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is taken. */
 export type SaveRequest = Static<typeof SaveRequest>;
 
 /** Numbers in a query string are text. */
@@ -620,6 +679,7 @@ export const SavePrediction = Type.Object(
   },
   { $id: 'SavePrediction' },
 );
+/** What a live save would be like: the pause of each way to capture the memory, and the one that would be taken. */
 export type SavePrediction = Static<typeof SavePrediction>;
 
 export const CompactRequest = Type.Object(
@@ -658,6 +718,7 @@ export const VerifyRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when an image is looked at. */
 export type VerifyRequest = Static<typeof VerifyRequest>;
 
 export const ExportRequest = Type.Object(
@@ -681,6 +742,7 @@ export const RestoreRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+/** What is asked for when a guest is put back. */
 export type RestoreRequest = Static<typeof RestoreRequest>;
 
 export const StartRequest = Type.Object(
@@ -693,6 +755,10 @@ export const ShutdownRequest = Type.Object(
 );
 export const LabelsRequest = Type.Object(
   { labels: Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 }) },
+  { additionalProperties: false },
+);
+export const QemuRequest = Type.Object(
+  { build: Nullable(Type.String({ pattern: NAME_PATTERN }), 'null: the usual one') },
   { additionalProperties: false },
 );
 export const PolicyRequest = Type.Partial(Policy, { additionalProperties: false });
@@ -709,14 +775,29 @@ export const SaveAllRequest = Type.Object(
   { additionalProperties: false },
 );
 
+export const CatalogBackup = Type.Object(
+  {
+    name: Type.String(),
+    path: Type.String({ description: "on the daemon's host" }),
+    createdAt: Type.String(),
+    sizeBytes: Type.Integer(),
+  },
+  { $id: 'CatalogBackup' },
+);
+export type CatalogBackup = Static<typeof CatalogBackup>;
+
 export const HostCheckRequest = Type.Object(
   {
     binary: Type.Optional(
-      Type.String({ pattern: '^/', description: "another QEMU's path; none: the daemon's own" }),
+      Type.String({ pattern: '^/', description: "another QEMU's path; none: what runs each guest" }),
+    ),
+    build: Type.Optional(
+      Type.String({ pattern: NAME_PATTERN, description: 'the same, by its name in the settings' }),
     ),
     guest: Type.Optional(Type.String({ description: 'none: all' })),
     image: Type.Optional(Type.String({ description: 'none: all, and the guest itself' })),
   },
   { additionalProperties: false },
 );
+/** What is asked for when a host is looked at. */
 export type HostCheckRequest = Static<typeof HostCheckRequest>;

@@ -70,17 +70,19 @@ export async function touchCredential(
 
 const TOUCH_MS = 60_000;
 
-/** @throws StasisError `credential-not-found` when there is none of that name that is still good */
-export async function revokeCredential(catalog: Catalog, name: string, now: Date): Promise<void> {
-  const { numUpdatedRows } = await catalog
+/** @returns its id. @throws StasisError `credential-not-found` when there is none of that name that is still good */
+export async function revokeCredential(catalog: Catalog, name: string, now: Date): Promise<string> {
+  const revoked = await catalog
     .updateTable('credentials')
     .set({ revokedAt: now.toISOString() })
     .where('name', '=', name)
     .where('revokedAt', 'is', null)
+    .returning('id')
     .executeTakeFirst();
-  if (numUpdatedRows === 0n)
+  if (revoked === undefined)
     throw new StasisError(
       'credential-not-found',
       `there is no credential ${name} to revoke; \`stasis remote credentials\` lists them`,
     );
+  return revoked.id;
 }

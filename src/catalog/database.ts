@@ -3,15 +3,27 @@
  * it is acknowledged, foreign keys on. The connection takes the file's lock and keeps it, which is also how one
  * home has one daemon: the lock ends with the process, however that ends.
  */
-import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
-import { Kysely, SqliteDialect, type SqliteDatabase, type Transaction } from 'kysely';
+import { EventEmitter } from 'node:events';
+import { backup, DatabaseSync, type SQLInputValue } from 'node:sqlite';
+import {
+  Kysely,
+  sql,
+  SqliteAdapter,
+  SqliteDialect,
+  type DialectAdapter,
+  type SqliteDatabase,
+  type Transaction,
+} from 'kysely';
 import { Migrator } from 'kysely/migration';
-import { StasisError, messageOf } from '../errors.ts';
+import { StasisError, catalogDamaged, messageOf } from '../errors.ts';
 import { MIGRATIONS, type Tables } from './schema.ts';
 
 /** What the catalog's functions run on: the database or a transaction in it. */
 export type Catalog = Kysely<Tables> | Transaction<Tables>;
 export type CatalogDatabase = Kysely<Tables>;
+
+/** What is done to a catalog beside statements. */
+const connections = new WeakMap<CatalogDatabase, { connection: DatabaseSync; marked: EventEmitter }>();
 
 /** node:sqlite in the shape Kysely's dialect expects. */
 function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
@@ -25,45 +37,123 @@ function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
       return {
         reader: statement.columns().length > 0,
         all: (parameters) => statement.all(...values(parameters)),
-        run: (parameters) => statement.run(...values(parameters)),
+        run: (parameters) => {
+          // When its disk fails SQLite rolls back by itself: nothing is left to do, and the error that counts is told already.
+          if (text === 'rollback' && !database.isTransaction) return { changes: 0, lastInsertRowid: 0 };
+          return statement.run(...values(parameters));
+        },
         iterate: (parameters) => statement.iterate(...values(parameters)),
       };
     },
   };
 }
 
+/** SQLite takes back changes of tables too, so all that is missing of them is made at once, or nothing. */
+class Dialect extends SqliteDialect {
+  override createAdapter(): DialectAdapter {
+    return new TransactionalTables();
+  }
+}
+
+class TransactionalTables extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true;
+  }
+}
+
 /**
  * Opens (and migrates) the catalog, and owns it until it is closed.
  * @param until the last migration to be made; without it all of them
- * @throws StasisError `busy` when another process owns it
+ * @throws StasisError `busy` when another process owns it; `catalog-damaged`
  */
 export async function openCatalog(path: string, until?: string): Promise<CatalogDatabase> {
-  let connection: DatabaseSync;
-  try {
-    connection = new DatabaseSync(path, { enableForeignKeyConstraints: true, timeout: 0 });
-    connection.exec('pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full');
-    connection.exec('begin immediate; commit');
-  } catch (error) {
-    if (/locked/.test(messageOf(error))) {
-      throw new StasisError('busy', `another Stasis daemon already runs on ${path}`, { cause: error });
-    }
-    throw error;
-  }
+  const connection = openConnection(path);
   const database = new Kysely<Tables>({
-    dialect: new SqliteDialect({ database: kyselyDatabase(connection) }),
+    dialect: new Dialect({ database: kyselyDatabase(connection) }),
   });
   const migrator = new Migrator({
     db: database,
     provider: { getMigrations: () => Promise.resolve(MIGRATIONS) },
+    // Numbers are handed out when work begins: one that was done later may be lower. None relies on one that isn't older.
+    allowUnorderedMigrations: true,
   });
   const { error } = await (until === undefined ? migrator.migrateToLatest() : migrator.migrateTo(until));
   if (error !== undefined) {
     await database.destroy();
+    if (StasisError.from(error).code === 'catalog-damaged') throw StasisError.from(error);
     throw new StasisError('storage-failed', `the catalog ${path} can't be migrated: ${messageOf(error)}`, {
       cause: error,
     });
   }
+  // One that is not yet of today has no records.
+  if (until === undefined) connections.set(database, { connection, marked: announceMarks(connection) });
   return database;
+}
+
+function openConnection(path: string): DatabaseSync {
+  const connection = new DatabaseSync(path, { enableForeignKeyConstraints: true, timeout: 0 });
+  try {
+    connection.exec('pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full');
+    connection.exec('begin immediate; commit');
+    return connection;
+  } catch (error) {
+    connection.close();
+    if (/locked/.test(messageOf(error))) {
+      throw new StasisError('busy', `another Stasis daemon already runs on ${path}`, { cause: error });
+    }
+    throw StasisError.from(error);
+  }
+}
+
+/** Triggers of this connection alone tell that a record was marked: before the commit, so who is told looks after it. */
+function announceMarks(connection: DatabaseSync): EventEmitter {
+  const marked = new EventEmitter();
+  connection.function('recordMarked', () => {
+    marked.emit('marked');
+    return null;
+  });
+  for (const change of ['insert', 'update'])
+    connection.exec(
+      `create temp trigger recordsMarked_${change} after ${change} on main.records
+       when new.version <> new.written begin select recordMarked(); end`,
+    );
+  return marked;
+}
+
+function connectionOf(catalog: CatalogDatabase) {
+  const found = connections.get(catalog);
+  if (found === undefined) throw new StasisError('internal', 'this catalog was not opened by openCatalog');
+  return found;
+}
+
+/**
+ * Calls back whenever a record file no longer says what the catalog is about to say. A transaction that is under way need
+ * not be committed yet: what is read of the catalog after that waits for it.
+ * @returns how to stop
+ */
+export function onRecordMarked(catalog: CatalogDatabase, listener: () => void): () => void {
+  const { marked } = connectionOf(catalog);
+  marked.on('marked', listener);
+  return () => marked.off('marked', listener);
+}
+
+/**
+ * Copies the catalog into a new file as it is at one instant, durable when this returns. Everything else waits meanwhile: the
+ * copy would otherwise hold what a transaction that is under way may yet take back.
+ */
+export async function copyCatalog(catalog: CatalogDatabase, path: string): Promise<void> {
+  const { connection } = connectionOf(catalog);
+  await catalog.connection().execute(() => backup(connection, path, { rate: ALL_PAGES }));
+}
+
+/** In one go. */
+const ALL_PAGES = 2 ** 31 - 1;
+
+/** @throws StasisError `catalog-damaged` naming the first thing that SQLite finds wrong with the whole file */
+export async function checkCatalog(catalog: CatalogDatabase): Promise<void> {
+  const { rows } = await sql<{ quick_check: string }>`pragma quick_check(1)`.execute(catalog);
+  const [finding] = rows.map((row) => row.quick_check);
+  if (finding !== 'ok') throw catalogDamaged(finding ?? 'SQLite finds nothing in it');
 }
 
 /** True when a write failed because a row with that key is already there. */

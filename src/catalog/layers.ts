@@ -34,6 +34,16 @@ export async function listLayers(catalog: Catalog): Promise<LayerRecord[]> {
   return catalog.selectFrom('layers').selectAll().execute();
 }
 
+/** All layers that were made for a guest, and its roots, in the order in which they were made. */
+export async function layersMadeFor(catalog: Catalog, guest: string): Promise<LayerRecord[]> {
+  return catalog
+    .selectFrom('layers')
+    .selectAll()
+    .where('guest', '=', guest)
+    .orderBy(sql`rowid`)
+    .execute();
+}
+
 export async function childrenOf(catalog: Catalog, id: string): Promise<LayerRecord[]> {
   return catalog.selectFrom('layers').selectAll().where('parent', '=', id).execute();
 }

@@ -288,6 +288,16 @@ export interface CredentialTable {
   lastUsedAt: string | null;
 }
 
+/** Whose record file (recovery/record-files.ts) says what, or not yet what, the catalog says. Kept by triggers. */
+export interface RecordTable {
+  kind: 'guest' | 'image';
+  id: string;
+  /** grows with every change of what the file tells */
+  version: number;
+  /** the version that the file has */
+  written: number;
+}
+
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
@@ -309,6 +319,7 @@ export interface Tables {
   scheduleRuns: ScheduleRunTable;
   retention: RetentionTable;
   credentials: CredentialTable;
+  records: RecordTable;
 }
 
 const initial: Migration = {
@@ -522,7 +533,50 @@ const fileOwners: Migration = {
   },
 };
 
-/** In order of their names; a name that has shipped never changes. */
+/**
+ * Whoever changes what a record file tells marks it, in the same transaction and without having to think of it: by triggers. What
+ * is told there follows from `recovery/record-files.ts`; a column that it doesn't tell needs no mark.
+ */
+const records: Migration = {
+  async up(db: Kysely<unknown>) {
+    const mark = (kind: 'guest' | 'image', id: string) =>
+      `insert into records values ('${kind}', ${id}, 1, 0) on conflict (kind, id) do update set version = version + 1;`;
+    const statements = [
+      `create table records (
+        kind text not null check (kind in ('guest', 'image')), id text not null, version integer not null,
+        written integer not null, primary key (kind, id)) strict, without rowid`,
+      `create index recordsUnwritten on records (kind, id) where version <> written`,
+      ...[
+        { table: 'guests', kind: 'guest', id: 'uuid', columns: GUEST_COLUMNS },
+        { table: 'layers', kind: 'guest', id: 'guest', columns: '' },
+        { table: 'heads', kind: 'guest', id: 'guest', columns: '' },
+        { table: 'schedules', kind: 'guest', id: 'guest', columns: '' },
+        { table: 'retention', kind: 'guest', id: 'guest', columns: '' },
+        { table: 'images', kind: 'image', id: 'id', columns: '' },
+        { table: 'pins', kind: 'image', id: 'image', columns: '' },
+      ].flatMap(({ table, kind, id, columns }) => {
+        const marks = (row: 'new' | 'old') => mark(kind === 'guest' ? 'guest' : 'image', `${row}.${id}`);
+        return [
+          `create trigger ${table}Inserted after insert on ${table} begin ${marks('new')} end`,
+          `create trigger ${table}Updated after update ${columns} on ${table} begin ${marks('new')} end`,
+          `create trigger ${table}Deleted after delete on ${table} begin ${marks('old')} end`,
+        ];
+      }),
+      // A layer stands in the record of the guest that it was made for. Of some old ones that wasn't known.
+      `update layers set guest = coalesce((
+        select heads.guest from heads join layers as head on head.id = heads.layer where head.tree = layers.tree limit 1), '')
+        where guest = ''`,
+      `create index layersByGuest on layers (guest)`,
+      `insert or ignore into records select 'guest', uuid, 1, 0 from guests`,
+      `insert into records select 'image', id, 1, 0 from images`,
+    ];
+    for (const statement of statements) await sql.raw(statement).execute(db);
+  },
+};
+
+const GUEST_COLUMNS = 'of name, definition, instance, crashed, currentImage, tpm, frozen';
+
+/** In order of their names, as far as they aren't made yet; a name that has shipped never changes. */
 export const MIGRATIONS: Record<string, Migration> = {
   '0001-initial': initial,
   '0002-outcomes': outcomes,
@@ -535,6 +589,7 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0009-verification': verification,
   '0010-schedules': schedules,
   '0011-audit': audit,
+  '0012-records': records,
   '0014-credentials': credentials,
   '0015-request-keys': requestKeys,
   '0016-file-owners': fileOwners,

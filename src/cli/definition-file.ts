@@ -2,8 +2,8 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { buffer } from 'node:stream/consumers';
-import { LineCounter, parseDocument } from 'yaml';
 import { StasisError, messageOf } from '../errors.ts';
+import { parseYaml } from '../yaml.ts';
 
 /** No definition written by a person comes near it; a disk image given by mistake does. */
 const LARGEST_FILE_BYTES = 1024 * 1024;
@@ -52,18 +52,5 @@ async function readText(file: string): Promise<string> {
  * @throws `invalid-definition` with line and column when it is neither
  */
 export function parseDefinition(text: string, source: string): unknown {
-  const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: false });
-  const [error] = document.errors;
-  if (error !== undefined) {
-    const { line, col: column } = lineCounter.linePos(error.pos[0]);
-    throw new StasisError('invalid-definition', `${source}:${line}:${column}: ${error.message}`, {
-      details: { file: source, line, column },
-    });
-  }
-  try {
-    return document.toJS();
-  } catch (cause) {
-    throw new StasisError('invalid-definition', `${source}: ${messageOf(cause)}`, { cause });
-  }
+  return parseYaml(text, source, 'invalid-definition');
 }

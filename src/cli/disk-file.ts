@@ -1,7 +1,7 @@
 /** A served disk as a file that any program can read: qemu-storage-daemon's FUSE export, a child of this command. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { stat, writeFile } from 'node:fs/promises';
+import { rm, stat, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { DiskExport } from '../api/schemas.ts';
@@ -15,12 +15,12 @@ export interface DiskFile extends AsyncDisposable {
 }
 
 /**
- * Lets the raw disk appear, read-only, in the place of an empty file, which is made when it isn't there.
+ * Lets the raw disk appear, read-only, in the place of an empty file. One that isn't there is made, and goes with it.
  * @throws StasisError `invalid-request` when the file is not empty; `unsupported` when this host has no FUSE for us
  */
 export async function showAsFile({ socket }: DiskExport, file: string): Promise<DiskFile> {
   const path = resolve(file);
-  await makeEmptyFile(path);
+  const isOurs = await makeEmptyFile(path);
   const emptyDevice = (await stat(path)).dev;
   const nbd = `driver=nbd,node-name=disk,read-only=on,server.type=unix,server.path=${escapeCommas(socket)}`;
   const fuse = `type=fuse,id=file,node-name=disk,writable=off,mountpoint=${escapeCommas(path)}`;
@@ -36,6 +36,7 @@ export async function showAsFile({ socket }: DiskExport, file: string): Promise<
   const end = async () => {
     child.kill('SIGTERM');
     await ended;
+    if (isOurs) await rm(path, { force: true });
   };
   const isThere = async () => (await stat(path)).dev !== emptyDevice;
   const failure = await Promise.race([ended, appears(isThere, child)]);
@@ -47,9 +48,11 @@ export async function showAsFile({ socket }: DiskExport, file: string): Promise<
   );
 }
 
-async function makeEmptyFile(path: string): Promise<void> {
+/** @returns whether it was made */
+async function makeEmptyFile(path: string): Promise<boolean> {
   try {
     await writeFile(path, '', { flag: 'wx' });
+    return true;
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST') throw error;
     const there = await stat(path);
@@ -58,6 +61,7 @@ async function makeEmptyFile(path: string): Promise<void> {
         'invalid-request',
         `${path} is not an empty file; name one, or one that is not there`,
       );
+    return false;
   }
 }
 

@@ -32,6 +32,7 @@ export function renderGuest(guest: Guest, width: number): string[] {
     ['memory', formatBytes(guest.memoryBytes)],
     ['cpus', String(guest.cpus)],
     ['machine', `${guest.machine}, ${guest.cpu}, ${guest.accelerator}`],
+    ['qemu', describeQemu(guest)],
     ['images', describeImages(guest)],
     ['now', guest.currentImage === null ? undefined : `grew from ${guest.currentImage}`],
     ['policy', describePolicy(guest.policy)],
@@ -45,6 +46,12 @@ export function renderGuest(guest: Guest, width: number): string[] {
   return guest.disks.length === 0
     ? fields
     : [...fields, '', ...renderTable(DISK_COLUMNS, guest.disks.map(diskRow), width)];
+}
+
+/** Which QEMU of the host is to run it, and which does. */
+export function describeQemu({ qemu: { build, version } }: Guest): string {
+  const which = build === null ? 'the usual one' : `build ${build}`;
+  return version === null ? which : `${which}; it runs by ${version}`;
 }
 
 function describeImages(guest: Guest): string {

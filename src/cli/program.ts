@@ -15,7 +15,7 @@ interface Group {
 const GROUPS: readonly Group[] = [
   {
     heading: 'Guests:',
-    commands: ['define', 'undefine', 'guests', 'show', 'policy', 'label'],
+    commands: ['define', 'undefine', 'guests', 'show', 'policy', 'label', 'qemu'],
     load: () => import('./commands/guests.ts'),
   },
   {
@@ -57,6 +57,11 @@ const GROUPS: readonly Group[] = [
     heading: 'The host and its daemon:',
     commands: ['audit', 'metrics'],
     load: () => import('./commands/observe.ts'),
+  },
+  {
+    heading: 'The host and its daemon:',
+    commands: ['catalog'],
+    load: () => import('./commands/catalog.ts'),
   },
   {
     heading: 'The host and its daemon:',

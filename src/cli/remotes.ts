@@ -5,9 +5,8 @@
 import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Endpoint } from '../client/connect.ts';
-import { errnoOf } from '../errors.ts';
+import { errnoOf, StasisError } from '../errors.ts';
 import { sessionPaths } from '../paths.ts';
-import { fromStored } from '../stored.ts';
 
 export type HttpsEndpoint = Extract<Endpoint, { kind: 'https' }>;
 type Remote = Pick<HttpsEndpoint, 'authority' | 'token' | 'identity'>;
@@ -40,11 +39,23 @@ export async function keepRemote(origin: string, remote: Remote | undefined): Pr
 
 async function readRemotes(): Promise<Record<string, Remote>> {
   try {
-    return fromStored<Record<string, Remote>>(await readFile(remotesFile(), 'utf8'));
+    return remotesIn(await readFile(remotesFile(), 'utf8'), remotesFile());
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return {};
     throw error;
   }
+}
+
+/** @throws StasisError `invalid-request` for a file that somebody has broken */
+export function remotesIn(text: string, path: string): Record<string, Remote> {
+  try {
+    const remotes: Record<string, Remote> | null = JSON.parse(text);
+    if ([remotes, ...Object.values(remotes ?? {})].every((part) => typeof part === 'object' && part !== null))
+      return { ...remotes };
+  } catch {
+    // said below
+  }
+  throw new StasisError('invalid-request', `${path} can't be read: remove it, and log in again`);
 }
 
 function remotesFile(): string {

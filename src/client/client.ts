@@ -3,14 +3,17 @@ import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheck,
   HostCheckRequest,
+  HostOverview,
   HostStatus,
   Image,
   Operation,
@@ -107,6 +110,7 @@ export abstract class Client {
     return this.#get(guest === undefined ? '/v1/images' : `${guestPath(guest)}/images`, options);
   }
 
+  /** All that is known of an image. @param name the guest's default image when it is left out. @throws `guest-not-found`, `image-not-found` */
   getSaveImageInfo(guest: string, name: string = DEFAULT_IMAGE, options: CallOptions = {}): Promise<Image> {
     return this.#get(imagePath(guest, name), options);
   }
@@ -155,6 +159,7 @@ export abstract class Client {
     return this.#mutate({ method: 'POST', path: `${imagePath(guest, name)}/protect` }, imageOf, options);
   }
 
+  /** Lets an image be deleted again, by hand and by retention. @throws `guest-not-found`, `image-not-found` */
   unprotectSaveImage<O extends Waiting | NotWaiting = Waiting>(
     guest: string,
     name: string = DEFAULT_IMAGE,
@@ -251,10 +256,12 @@ export abstract class Client {
     return this.#mutate({ method: 'DELETE', path }, nothingOf, options);
   }
 
+  /** All guests that the caller may see, with their state. */
   listGuests(options: CallOptions = {}): Promise<Guest[]> {
     return this.#get('/v1/guests', options);
   }
 
+  /** One guest, with its disks and its policy. @throws `guest-not-found` */
   getGuest(guest: string, options: CallOptions = {}): Promise<Guest> {
     return this.#get(guestPath(guest), options);
   }
@@ -282,10 +289,12 @@ export abstract class Client {
     return this.#act(guest, 'stop', undefined, options);
   }
 
+  /** Stops the guest's processors; its memory stays where it is. @throws `guest-not-found`, `invalid-state` */
   pause<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
     return this.#act(guest, 'pause', undefined, options);
   }
 
+  /** Lets a paused guest run on. @throws `guest-not-found`, `invalid-state` */
   resume<O extends Waiting | NotWaiting = Waiting>(guest: string, options?: O): Promise<Outcome<O, Guest>> {
     return this.#act(guest, 'resume', undefined, options);
   }
@@ -316,6 +325,22 @@ export abstract class Client {
   ): Promise<Outcome<O, Guest>> {
     const path = `${guestPath(guest)}/labels`;
     return this.#mutate({ method: 'PUT', path, body: { labels } }, guestOf, options);
+  }
+
+  /**
+   * Has a guest run by another QEMU of the host from its next start or restore on.
+   * @param build its name in the host's settings; null: the usual one
+   */
+  setQemu<O extends Waiting | NotWaiting = Waiting>(
+    guest: string,
+    build: string | null,
+    options?: O,
+  ): Promise<Outcome<O, Guest>> {
+    return this.#mutate(
+      { method: 'PUT', path: `${guestPath(guest)}/qemu`, body: { build } },
+      guestOf,
+      options,
+    );
   }
 
   // Disks -------------------------------------------------------------------------------------------------------
@@ -361,6 +386,7 @@ export abstract class Client {
     return this.#get('/v1/operations', options);
   }
 
+  /** An operation, also one that has ended long ago. @throws `operation-not-found` */
   getOperation(id: string, options: CallOptions = {}): Promise<Operation> {
     return this.#get(operationPath(id), options);
   }
@@ -379,6 +405,12 @@ export abstract class Client {
     });
   }
 
+  /** The same, and waits for its end: resolves with it, however it ended. */
+  undoOperation(id: string, options: Waiting = {}): Promise<Operation> {
+    return this.#run({ method: 'DELETE', path: operationPath(id), signal: options.signal }, options);
+  }
+
+  /** What happened last, the newest event at the end. @param filter.limit at most so many; 100 when it is left out */
   listEvents(filter: { guest?: string; limit?: number } = {}, options: CallOptions = {}): Promise<Event[]> {
     return this.#get(`/v1/events${queryOf(filter)}`, options);
   }
@@ -395,9 +427,9 @@ export abstract class Client {
 
   // The host ----------------------------------------------------------------------------------------------------
 
-  /** All guests and what is under way on them: one round trip. */
-  overview(options: CallOptions = {}): Promise<Overview> {
-    return this.#get('/v1/overview', options);
+  /** All guests and what is under way on them, and all images too if that is asked for: one round trip. */
+  overview(request: { readonly images?: boolean } = {}, options: CallOptions = {}): Promise<Overview> {
+    return this.#get(`/v1/overview${queryOf({ ...request })}`, options);
   }
 
   /** A guest with its images and operations: one round trip. */
@@ -405,6 +437,17 @@ export abstract class Client {
     return this.#get(`${guestPath(guest)}/overview`, options);
   }
 
+  /** The host and what it can do: one round trip. */
+  hostOverview(options: CallOptions = {}): Promise<HostOverview> {
+    return this.#get('/v1/host/overview', options);
+  }
+
+  /** The newest events, and who did what: one round trip. */
+  eventsOverview(options: CallOptions = {}): Promise<EventsOverview> {
+    return this.#get('/v1/events/overview', options);
+  }
+
+  /** What the daemon did when its host was started and is stopped, its pid, and what it has under way. */
   hostStatus(options: CallOptions = {}): Promise<HostStatus> {
     return this.#get('/v1/host', options);
   }
@@ -456,6 +499,22 @@ export abstract class Client {
     return sendForJson(this.#transport, { method: 'DELETE', path: '/v1/remote', signal: options.signal });
   }
 
+  /** Copies the catalog while the daemon goes on, to a file on its host: the newest few are kept. */
+  backUpCatalog(options: CallOptions = {}): Promise<CatalogBackup> {
+    const exchange: Exchange = { method: 'POST', path: '/v1/catalog/backups', signal: options.signal };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** A backup's content: an SQLite database. */
+  async *readCatalogBackup(
+    name: string,
+    options: CallOptions = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const path = `/v1/catalog/backups/${encodeURIComponent(name)}`;
+    yield* (await send(this.#transport, { method: 'GET', path, signal: options.signal })).body;
+  }
+
+  /** Who is let in from other machines; no secret is among it. */
   listCredentials(options: CallOptions = {}): Promise<Credential[]> {
     return this.#get('/v1/credentials', options);
   }
@@ -480,7 +539,7 @@ export abstract class Client {
   /**
    * Which images could be restored, and which guests started, by this QEMU or another, and why not.
    *
-   * @param request.binary path of another QEMU on the daemon's host
+   * @param request `binary`: path of another QEMU on the daemon's host; `build`: its name in the settings
    */
   checkHost(request: Loose<HostCheckRequest> = {}, options: CallOptions = {}): Promise<HostCheck> {
     const exchange: Exchange = {
@@ -531,7 +590,7 @@ export abstract class Client {
 
   // ---------------------------------------------------------------------------------------------------------------
 
-  #get<T>(path: string, options: CallOptions): Promise<T> {
+  #get<T extends object>(path: string, options: CallOptions): Promise<T> {
     return sendPatiently<T>(this.#transport, { method: 'GET', path, signal: options.signal }, this.#revive);
   }
 

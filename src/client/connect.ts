@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { sessionPaths, systemPaths } from '../paths.ts';
 
+/** Where a daemon is: a unix socket of this host, or HTTPS with whom to believe there and what to be let in by. */
 export type Endpoint =
   | { readonly kind: 'unix'; readonly path: string }
   | {

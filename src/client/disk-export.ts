@@ -25,6 +25,7 @@ export class HeldExport implements Disposable {
     return this.#connection.closed;
   }
 
+  /** Lets go of it: the export ends when nobody else reads it any more. */
   [Symbol.dispose](): void {
     this.#connection[Symbol.dispose]();
   }

@@ -6,6 +6,7 @@ import { Reconnection, type Revive } from './reconnection.ts';
 import { readSse } from './sse.ts';
 import { parseWire } from './wire.ts';
 
+/** Which events are told. */
 export interface EventFilter {
   readonly guest?: string | undefined;
   /** only events with a greater id; 0: whatever the daemon still has; without it only what is still to come */
@@ -31,6 +32,7 @@ export async function* followEvents(
   );
 }
 
+/** Which entries of the audit trail are told. */
 export interface AuditFilter {
   readonly guest?: string | undefined;
   /** only entries with a greater id; without it only what is still to come */

@@ -46,13 +46,8 @@ export async function send(transport: Transport, exchange: Exchange): Promise<Re
 }
 
 /** Sends a request and resolves with its JSON reply. `T` is what the contract promises. Throws as `send` does. */
-export async function sendForJson<T>(transport: Transport, exchange: Exchange): Promise<T> {
-  const text = await readText(await send(transport, exchange), exchange);
-  try {
-    return parseWire<T>(text);
-  } catch (error) {
-    throw new StasisError('internal', `${transport.name} did not answer in JSON`, { cause: error });
-  }
+export async function sendForJson<T extends object>(transport: Transport, exchange: Exchange): Promise<T> {
+  return parseWire<T>(await readText(await send(transport, exchange), exchange), transport.name);
 }
 
 /** The whole body as text. Throws as `Transport.send` does; `internal` beyond 256 MiB. */

@@ -25,6 +25,8 @@ export type { AuditFilter, EventFilter } from './event-stream.ts';
 export type { Revive } from './reconnection.ts';
 export type {
   CallOptions,
+  ChangeOptions,
+  Loose,
   NotWaiting,
   Outcome,
   RestoreOptions,
@@ -36,6 +38,7 @@ export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,
@@ -45,6 +48,7 @@ export type {
   GuestOverview,
   GuestState,
   HostCheck,
+  HostCheckRequest,
   HostStatus,
   Image,
   ImageState,
@@ -54,7 +58,18 @@ export type {
   Overview,
   Policy,
   Readiness,
+  RestoreRequest,
   SaveAllPlan,
   SavePrediction,
+  SaveRequest,
+  VerifyRequest,
 } from '../api/schemas.ts';
-export { ERRORS, StasisError, type ErrorBody, type ErrorCode, type ErrorDetails } from '../errors.ts';
+export type { RetentionChange, ScheduleChange } from '../api/schedules.ts';
+export {
+  ERRORS,
+  StasisError,
+  type ErrorBody,
+  type ErrorCode,
+  type ErrorContext,
+  type ErrorDetails,
+} from '../errors.ts';

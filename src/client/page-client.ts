@@ -1,16 +1,33 @@
 /** The client of the web page: the same calls by the browser's `fetch`, under the address the page came from. */
+import { PAGE_HEADER } from '../api/constants.ts';
+import type { Principal } from '../api/remote.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { Client, guestPath } from './client.ts';
-import type { Exchange, Reply, Transport } from './exchange.ts';
+import { readText, send, sendForJson, type Exchange, type Reply, type Transport } from './exchange.ts';
 
+/** A daemon's client in a page. */
 export class PageClient extends Client {
   readonly #base: URL;
+  readonly #transport: Transport;
 
   /** @param base the page's own address: `v1/…` is relative to it */
   constructor(base: string) {
     const url = new URL(base);
-    super(fetchTransport(url), undefined);
+    const transport = fetchTransport(url);
+    super(transport, undefined);
     this.#base = url;
+    this.#transport = transport;
+  }
+
+  /** Trades a token for a session: the browser keeps a cookie for it, and nobody the token. @throws `unauthorized` */
+  beginSession(token: string): Promise<Principal> {
+    const headers = { authorization: `Bearer ${token}` };
+    return sendForJson(this.#transport, { method: 'POST', path: '/v1/session', headers });
+  }
+
+  async endSession(): Promise<void> {
+    const exchange = { method: 'DELETE', path: '/v1/session' } as const;
+    await readText(await send(this.#transport, exchange), exchange);
   }
 
   /** Address of the picture that an image has of the screen. */
@@ -42,6 +59,7 @@ async function sendByFetch(base: URL, exchange: Exchange): Promise<Reply> {
       method,
       headers: {
         accept: 'application/json',
+        [PAGE_HEADER]: '1',
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         ...headers,
       },

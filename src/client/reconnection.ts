@@ -42,6 +42,7 @@ export class Reconnection {
 /** Resolves after a time, or rejects with the signal's reason: timers that browsers have too. */
 function delay(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) return reject(StasisError.from(signal.reason)); // no event tells of that any more
     const giveUp = () => {
       clearTimeout(timer);
       reject(StasisError.from(signal?.reason));

@@ -22,7 +22,7 @@ export function wasSent(error: unknown): boolean {
  * An exchange and its JSON reply, again when the connection breaks and it may be. Throws as `sendForJson` does; `daemon-unreachable`
  * when it broke 10 times in a row.
  */
-export async function sendPatiently<T>(
+export async function sendPatiently<T extends object>(
   transport: Transport,
   exchange: Exchange,
   revive: Revive | undefined,

@@ -7,6 +7,7 @@ import type { Revive } from './reconnection.ts';
 import type { CallOptions, Waiting } from './requests.ts';
 import { nodeTransport, upgrade } from './transport.ts';
 
+/** Which daemon a client talks to. */
 export interface ClientOptions {
   /** `unix:PATH` or `https://HOST`; default: `STASIS_CONNECT`, else the user's session daemon */
   readonly connect?: string | Endpoint | undefined;
@@ -14,7 +15,9 @@ export interface ClientOptions {
   readonly revive?: Revive | undefined;
 }
 
+/** A daemon's client under Node, on this host or another one. It holds no connection: there is nothing to close. */
 export class StasisClient extends Client {
+  /** where its daemon is */
   readonly endpoint: Endpoint;
 
   /** @throws `invalid-request` when `connect` or `STASIS_CONNECT` is no address of a daemon */

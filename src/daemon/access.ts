@@ -26,6 +26,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'DELETE /v1/guests/:guest': { role: 'admin', about: 'guest' },
   'PUT /v1/guests/:guest/policy': { role: 'operator', about: 'guest' },
   'PUT /v1/guests/:guest/labels': { role: 'admin', about: 'guest' },
+  'PUT /v1/guests/:guest/qemu': { role: 'admin', about: 'guest' },
   'POST /v1/guests/:guest/start': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/shutdown': { role: 'operator', about: 'guest' },
   'POST /v1/guests/:guest/stop': { role: 'operator', about: 'guest' },
@@ -64,8 +65,10 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'DELETE /v1/operations/:id': { role: 'operator', about: 'operation' },
   'GET /v1/events': { role: 'viewer', about: 'guests' },
   'GET /v1/overview': { role: 'viewer', about: 'guests' },
+  'GET /v1/events/overview': { role: 'viewer', about: 'guests' },
 
   'GET /v1/host': { role: 'viewer', about: 'host' },
+  'GET /v1/host/overview': { role: 'viewer', about: 'host' },
   'POST /v1/host/save-all': { role: 'admin', about: 'host' },
   // It may execute a program that the caller names.
   'POST /v1/host/check': { role: 'admin', about: 'host' },
@@ -80,6 +83,14 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'GET /healthz': { role: 'viewer', about: 'nothing' },
   'GET /readyz': { role: 'viewer', about: 'host' },
   'GET /metrics': { role: 'viewer', about: 'host' },
+
+  // A backup has what all guests' owners did, and the hashes of credentials.
+  'POST /v1/catalog/backups': { role: 'admin', about: 'host' },
+  'GET /v1/catalog/backups/:name': { role: 'admin', about: 'host' },
+
+  // Whoever is let in may have a session in place of their token.
+  'POST /v1/session': { role: 'viewer', about: 'nothing' },
+  'DELETE /v1/session': { role: 'viewer', about: 'nothing' },
 
   'GET /v1/remote': { role: 'admin', about: 'host' },
   'PUT /v1/remote': { role: 'admin', about: 'host' },

@@ -41,12 +41,19 @@ const users = new Map<number, Promise<string | null>>();
 
 type Credentials = Pick<Caller, 'uid' | 'gid' | 'pid'>;
 
-/** Remembers whose credential a request came with. */
-export function nameCredential(request: IncomingMessage, credential: string): void {
-  credentialsOfRequests.set(request, credential);
+/** Remembers whose credential a request came with, and by which session of the page. */
+export function nameCredential(
+  request: IncomingMessage,
+  credential: string,
+  session: string | undefined,
+): void {
+  shownBy.set(request, { credential, session: session ?? null });
 }
 
-const credentialsOfRequests = new WeakMap<IncomingMessage, string>();
+const shownBy = new WeakMap<
+  IncomingMessage,
+  { readonly credential: string; readonly session: string | null }
+>();
 
 /** Who sent a request. Never fails: what can't be known is null. */
 export async function callerOf(request: IncomingMessage): Promise<Caller> {
@@ -68,8 +75,8 @@ export async function callerOf(request: IncomingMessage): Promise<Caller> {
 
 function remoteCaller(request: IncomingMessage): Caller {
   const address = request.socket.remoteAddress ?? null;
-  const credential = credentialsOfRequests.get(request) ?? null;
-  return { via: 'https', uid: null, gid: null, pid: null, user: null, session: null, address, credential };
+  const { credential, session } = shownBy.get(request) ?? { credential: null, session: null };
+  return { via: 'https', uid: null, gid: null, pid: null, user: null, session, address, credential };
 }
 
 function readCredentials(socket: Socket): Credentials {

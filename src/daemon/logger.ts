@@ -23,13 +23,22 @@ export interface Destination {
   write(line: string): void;
 }
 
+/** What can't be written meanwhile is kept up to here; what is more is lost. */
+const MAX_KEPT_BYTES = 1024 ** 2;
+
+/** A log that is full, or whose reader is gone, is no reason for the daemon to end: it is written on when that is over. */
+export function logDestination(descriptor: number): Destination {
+  const destination = pino.destination({ fd: descriptor, sync: true, maxLength: MAX_KEPT_BYTES });
+  return destination.on('error', () => undefined);
+}
+
 /**
  * @param level the least that is told: trace, debug, info, warn, error, fatal or silent
  * @param format how a line is written
  */
 export function createLogger(
   level: string,
-  destination: Destination = pino.destination({ fd: STDERR, sync: true }),
+  destination: Destination = logDestination(STDERR),
   format: (line: string) => string = formatOf(process.env),
 ): Logger {
   return pino(

@@ -12,6 +12,7 @@ import { openCatalog } from '../catalog/database.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
+import { qemuProcedure } from '../guests/build.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
@@ -53,14 +54,18 @@ import { OperationEngine } from '../operations/engine.ts';
 import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
-import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { QEMU_USER } from '../qemu-user.ts';
+import { Mirror } from '../recovery/mirror.ts';
+import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
+import { QemuBuilds } from '../qemu/build/builds.ts';
 import { mayUseUserfaultfd, USERFAULTFD } from '../qemu/build/userfaultfd.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
 import { findUser, runAs, type QemuUser } from '../qemu/process/user.ts';
 import { withShortSocketPath } from '../socket-path.ts';
+import { Backups } from './backups.ts';
 import { BackgroundSums } from './checksumming.ts';
 import { compactInBackground } from './compaction.ts';
 import { Gate } from './gate.ts';
@@ -117,11 +122,14 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalogFile = join(paths.data, 'catalog.sqlite');
-  const catalog = await openCatalog(catalogFile);
+  const file = catalogFile(paths);
+  const catalog = await openCatalog(file);
   // Those of before there was somebody who may go through its directory.
-  for (const file of [catalogFile, `${catalogFile}-wal`]) await chmod(file, 0o600);
+  for (const each of [file, `${file}-wal`]) await chmod(each, 0o600);
   stack.defer(() => catalog.destroy());
+  await refuseOutdated(catalog, paths.data);
+  const failpoints = new Failpoints(process.env);
+  const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const user = await qemuUser(settings, paths);
   const ownership = new Ownership({ catalog, data: paths.data, user });
   await openDirectories(ownership, paths);
@@ -134,10 +142,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   const imageTool = new ImageTool(qemu.imageToolPath, qemu.startedBy);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({
-      ...{ catalog, drivers, ownership, events, log: logger },
-      ...{ runDirectory: paths.run, binary: qemu.path },
-    }),
+    new Supervisor({ catalog, drivers, ownership, events, log: logger, runDirectory: paths.run }),
   );
   const readers = stack.use(
     new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), ownership, log: logger }),
@@ -146,24 +151,28 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     catalog,
     paths,
     qemu,
+    builds: new QemuBuilds(qemu, settings.qemu.builds),
     imageTool,
     drivers,
     supervisor,
     readers,
     ownership,
+    records,
     events,
     log: logger,
     policy: settings.policy,
   };
   const audit = new AuditTrail(catalog);
-  const engine = new OperationEngine({
-    catalog,
-    events,
-    audit,
-    log: logger,
-    failpoints: new Failpoints(process.env),
-    killGuest: (guest) => supervisor.kill(guest),
-  });
+  const engine = stack.use(
+    new OperationEngine({
+      catalog,
+      events,
+      audit,
+      log: logger,
+      failpoints,
+      killGuest: (guest) => supervisor.kill(guest),
+    }),
+  );
   registerProcedures(engine, host);
   const metrics = stack.use(new Metrics(host, engine));
   const health = new Health(host, engine, settings.minFreeBytes);
@@ -187,11 +196,12 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     scrub === null ? null : stack.use(new Scrubber({ host, engine, clock: SYSTEM_CLOCK, ...scrub }));
   readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
+  const backups = stack.use(new Backups(host, engine));
   const gate = new Gate(catalog, settings.access);
   const remote = new RemoteAccess(join(paths.data, 'remote'), logger);
   const { server, handlers } = await buildServer(
     {
-      ...{ host, engine, audit, metrics, health, gate, remote, scrubber },
+      ...{ host, engine, audit, metrics, health, gate, remote, scrubber, backups },
       repeats: new Repeats(catalog),
       startedAt: new Date().toISOString(),
     },
@@ -247,7 +257,7 @@ async function ownDirectory(path: string): Promise<void> {
  * Whom QEMU runs as: as the settings say, else, with the system's daemon, as the user that is there for that. Otherwise as we do.
  * @throws StasisError `invalid-request` for a user that isn't there, and where only root could choose one
  */
-async function qemuUser({ qemuUser: name }: Settings, { data }: Paths): Promise<QemuUser | undefined> {
+async function qemuUser({ qemu: { user: name } }: Settings, { data }: Paths): Promise<QemuUser | undefined> {
   const isRoot = process.geteuid?.() === 0;
   if (name === null) return isRoot && data === systemPaths().data ? findUser(QEMU_USER) : undefined;
   const user = await findUser(name);
@@ -281,6 +291,7 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(undefineProcedure(host));
   engine.register(policyProcedure());
   engine.register(labelsProcedure());
+  engine.register(qemuProcedure(host));
   engine.register(bootProcedure(host));
   engine.register(shutdownProcedure(host));
   engine.register(stopProcedure(host));

@@ -18,6 +18,7 @@ import type { RemoteRequest, RemoteStatus } from '../api/remote.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
 import { writeDurably } from '../storage/durable.ts';
 import { fromStored } from '../stored.ts';
+import { withPage } from './remote-page.ts';
 
 const DAY_MS = 86_400_000;
 /** Public authorities give no more either, and browsers refuse more than 825. */
@@ -39,6 +40,8 @@ interface Wanted {
   readonly names: readonly string[];
   /** the certificate was given, and is renewed by whoever gave it */
   readonly given: boolean;
+  /** the page is served there too; nothing: it is */
+  readonly page?: boolean;
 }
 
 export class RemoteAccess implements AsyncDisposable {
@@ -75,12 +78,12 @@ export class RemoteAccess implements AsyncDisposable {
    * Begins to listen, or does so elsewhere, and stays so over restarts.
    * @throws StasisError `invalid-request` for a certificate that doesn't fit, or an address that can't be listened on
    */
-  async turnOn({ listen, names, given }: RemoteRequest): Promise<RemoteStatus> {
+  async turnOn({ listen, names, given, page = true }: RemoteRequest): Promise<RemoteStatus> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const { createAuthority } = await import('../access/authority.ts');
     if ((await this.#read('authority')) === undefined)
       await this.#write('authority', await createAuthority(`Stasis on ${names[0] ?? ''}`));
-    const wanted: Wanted = { listen, names, given: given !== undefined };
+    const wanted: Wanted = { listen, names, given: given !== undefined, page };
     const server = given ?? (await this.#issue(names));
     checkIdentity(server);
     await this.#write('server', server);
@@ -106,6 +109,7 @@ export class RemoteAccess implements AsyncDisposable {
         server === undefined ? null : new X509Certificate(server.certificate).validToDate.toISOString(),
       authority: authority?.certificate ?? null,
       fingerprint: authority === undefined ? null : fingerprintOf(authority.certificate),
+      page: wanted !== undefined && wanted.page !== false,
     };
   }
 
@@ -132,6 +136,7 @@ export class RemoteAccess implements AsyncDisposable {
       ? await this.#issue(wanted.names)
       : await this.#read('server');
     const authority = await this.#read('authority');
+    const api: RemoteHandlers['request'] = (request, response) => this.#handlers?.request(request, response);
     const server = createServer(
       {
         // With the authority's beside it, for clients that know that by its fingerprint.
@@ -146,7 +151,7 @@ export class RemoteAccess implements AsyncDisposable {
         headersTimeout: HEADERS_TIMEOUT_MS,
         requestTimeout: REQUEST_TIMEOUT_MS,
       },
-      (request, response) => this.#handlers?.request(request, response),
+      wanted.page === false ? api : withPage(api, this.#log),
     );
     server.maxConnections = MAX_CONNECTIONS;
     server.on('upgrade', (request, client, head) => this.#handlers?.upgrade(request, client, head));
@@ -247,7 +252,7 @@ export class RemoteAccess implements AsyncDisposable {
 const SEPARATOR = 'key:\n';
 
 /** @throws StasisError `invalid-request` */
-function checkIdentity({ certificate, key }: Identity): void {
+export function checkIdentity({ certificate, key }: Identity): void {
   try {
     // An empty text would be no certificate to a secure context, and not a wrong one.
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key)))

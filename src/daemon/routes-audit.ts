@@ -92,7 +92,7 @@ export function auditRoutes(routes: Routes, context: ViewContext): void {
   );
 }
 
-function auditView({ caller, parameters, ...record }: AuditRecord): AuditEntry {
+export function auditView({ caller, parameters, ...record }: AuditRecord): AuditEntry {
   return {
     ...record,
     caller: caller === null ? null : fromStored<Caller>(caller),

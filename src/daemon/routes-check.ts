@@ -4,6 +4,7 @@ import { HostCheckRequest, Ref } from '../api/schemas.ts';
 import { getGuest, listGuests } from '../catalog/guests.ts';
 import { findImage, listImages } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
+import { storedDefinition } from '../guests/definition.ts';
 import { checkGuest, checkImage } from '../images/preflight.ts';
 import { describeQemu } from '../qemu/build/binary.ts';
 import { Failure, type Routes } from './routes-guests.ts';
@@ -21,21 +22,26 @@ export function checkRoutes(routes: Routes, { host }: ViewContext): void {
       },
     },
     async (request): Promise<HostCheck> => {
-      const { binary, guest, image } = request.body;
-      const target =
+      const { binary, build, guest, image } = request.body;
+      if (binary !== undefined && build !== undefined)
+        throw new StasisError('invalid-request', 'either a path of a QEMU or the name of a build, not both');
+      const asked =
         binary === undefined
-          ? host.qemu
+          ? undefined
           : { ...(await describeQemu(binary)), startedBy: host.qemu.startedBy };
+      const usual = asked ?? (await host.builds.get(build));
       const results: HostCheck['results'] = [];
       const guests =
         guest === undefined ? await listGuests(host.catalog) : [await getGuest(host.catalog, guest)];
       // One after the other: each starts a QEMU for a moment, and what runs here comes first.
       for (const record of guests) {
+        const own = build ?? storedDefinition(record).qemu.build;
+        const target = asked ?? (await host.builds.get(own));
         if (image === undefined) results.push(await checkGuest(host, target, record));
         for (const found of await imagesOf(record.uuid, image))
           results.push(await checkImage(host, target, found));
       }
-      return { qemu: { binary: target.path, version: target.versionText }, results };
+      return { qemu: { binary: usual.path, version: usual.versionText }, results };
     },
   );
 

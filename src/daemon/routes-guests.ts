@@ -9,6 +9,7 @@ import {
   DefineRequest,
   LabelsRequest,
   PolicyRequest,
+  QemuRequest,
   Ref,
   ShutdownRequest,
   StartRequest,
@@ -17,6 +18,7 @@ import { getGuest } from '../catalog/guests.ts';
 import { findImage, type ImageRecord } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
+import { qemuProcedure } from '../guests/build.ts';
 import { defineProcedure, policyProcedure } from '../guests/define.ts';
 import {
   pauseProcedure,
@@ -139,6 +141,25 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
       submit(context, reply, {
         kind: 'labels',
         procedure: labelsProcedure(),
+        subject: await subjectOf(context, request.params.guest),
+        args: request.body,
+      }),
+  );
+
+  routes.put(
+    '/v1/guests/:guest/qemu',
+    {
+      schema: {
+        summary: 'Have a guest run by another QEMU of the host from its next start or restore on',
+        params: GuestParams,
+        body: QemuRequest,
+        response: Accepted,
+      },
+    },
+    async (request, reply) =>
+      submit(context, reply, {
+        kind: 'qemu',
+        procedure: qemuProcedure(host),
         subject: await subjectOf(context, request.params.guest),
         args: request.body,
       }),

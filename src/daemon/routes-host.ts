@@ -5,6 +5,7 @@ import type { Doctor, HostStatus, Outcome, SaveAllPlan } from '../api/schemas.ts
 import { Ref, SaveAllRequest } from '../api/schemas.ts';
 import { countGuests } from '../catalog/guests.ts';
 import { lastBoot, lastShutdown, type HostBootRecord } from '../catalog/host-boots.ts';
+import { countUnwritten } from '../catalog/records.ts';
 import { lastScrub } from '../catalog/scrubs.ts';
 import { storedBytes } from '../catalog/statistics.ts';
 import { restoreAllProcedure } from '../policy/restore-all.ts';
@@ -35,25 +36,7 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
         response: { 200: Ref<HostStatus>('HostStatus'), default: Failure },
       },
     },
-    async (): Promise<HostStatus> => {
-      const { images, memoryBytes, layerBytes } = await storedBytes(host.catalog);
-      const { bavail, bsize } = await statfs(host.paths.data);
-      return {
-        pid: process.pid,
-        version: VERSION,
-        startedAt: context.startedAt,
-        home: host.paths.data,
-        qemu: { binary: host.qemu.path, version: host.qemu.versionText },
-        guests: { defined: await countGuests(host.catalog), running: host.supervisor.liveGuests().length },
-        images,
-        storedBytes: memoryBytes + layerBytes,
-        freeBytes: bavail * bsize,
-        residentBytes: process.memoryUsage.rss(),
-        readiness: await context.health.readiness(),
-        ...(await bootAndShutdown(context)),
-        scrub: await scrubView(context),
-      };
-    },
+    () => hostStatus(context),
   );
 
   routes.post(
@@ -123,6 +106,28 @@ export function hostRoutes(routes: Routes, context: DaemonContext): void {
   );
 
   routes.get('/v1/openapi.json', { schema: { hide: true } }, () => routes.swagger());
+}
+
+export async function hostStatus(context: DaemonContext): Promise<HostStatus> {
+  const { host } = context;
+  const { images, memoryBytes, layerBytes } = await storedBytes(host.catalog);
+  const { bavail, bsize } = await statfs(host.paths.data);
+  return {
+    pid: process.pid,
+    version: VERSION,
+    startedAt: context.startedAt,
+    home: host.paths.data,
+    qemu: { binary: host.qemu.path, version: host.qemu.versionText },
+    guests: { defined: await countGuests(host.catalog), running: host.supervisor.liveGuests().length },
+    images,
+    storedBytes: memoryBytes + layerBytes,
+    freeBytes: bavail * bsize,
+    residentBytes: process.memoryUsage.rss(),
+    unwrittenRecords: await countUnwritten(host.catalog),
+    readiness: await context.health.readiness(),
+    ...(await bootAndShutdown(context)),
+    scrub: await scrubView(context),
+  };
 }
 
 async function bootAndShutdown({ host }: DaemonContext): Promise<Pick<HostStatus, 'boot' | 'shutdown'>> {

@@ -15,7 +15,7 @@ import { predictSave } from '../images/choose-capture.ts';
 import { saveProcedure } from '../images/save.ts';
 import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
-import { imageViews, type ViewContext } from './views.ts';
+import { imagesOf, imageViews, type ViewContext } from './views.ts';
 
 export const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
 const ImageRef = Ref<Image>('Image');
@@ -34,10 +34,7 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request) => {
       const sight = await context.gate.sightOf(request.raw);
-      const guests = await sight.guests();
-      const shown = new Set(guests.map(({ uuid }) => uuid));
-      const images = (await listImages(catalog)).filter(({ guest }) => shown.has(guest));
-      return imageViews(context, guests, images);
+      return imagesOf(context, await sight.guests());
     },
   );
 

@@ -52,13 +52,14 @@ export function operationRoutes(routes: Routes, context: ViewContext): void {
     '/v1/operations/:id',
     {
       schema: {
-        summary: 'Cancel an operation',
+        summary: 'Cancel an operation; as an event stream: until it has undone itself',
         params: Params,
         response: { 200: OperationRef, default: Failure },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       await engine.cancel(request.params.id);
+      if (acceptsStream(reply)) return streamOperation(context, reply, request.params.id);
       return currentView(context, request.params.id);
     },
   );

@@ -1,37 +1,67 @@
 /** What a page or a person looks at first, whole, so that it costs one request. */
-import type { GuestOverview, Operation, Overview } from '../api/schemas.ts';
+import { includesRole } from '../access/principal.ts';
+import type { Principal } from '../api/remote.ts';
+import type { EventsOverview, GuestOverview, HostOverview, Operation, Overview } from '../api/schemas.ts';
 import { Ref } from '../api/schemas.ts';
-import { lastEventId } from '../catalog/events.ts';
+import type { FastifyRequest } from 'fastify';
+import Type from 'typebox';
+import { lastAudit } from '../catalog/audit.ts';
+import { lastEventId, lastEvents } from '../catalog/events.ts';
 import { getGuest } from '../catalog/guests.ts';
 import { listImages } from '../catalog/images.ts';
 import { listOperations } from '../catalog/operations.ts';
+import { ruleOf } from './access.ts';
+import { examine } from './doctor/doctor.ts';
+import { auditView } from './routes-audit.ts';
+import { hostStatus } from './routes-host.ts';
 import { Failure, GuestParams, type Routes } from './routes-guests.ts';
 import { seen } from './sight.ts';
-import { guestViews, imageViews, operationSummary, type ViewContext } from './views.ts';
+import {
+  guestViews,
+  imagesOf,
+  imageViews,
+  operationSummary,
+  type DaemonContext,
+  type ViewContext,
+} from './views.ts';
 
 const LISTED_OPERATIONS = 50;
+const LISTED_EVENTS = 200;
+const LISTED_AUDIT = 50;
 
-export function overviewRoutes(routes: Routes, context: ViewContext): void {
-  const { host, engine } = context;
+const OverviewQuery = Type.Object(
+  { images: Type.Optional(Type.String({ enum: ['true', 'false'], description: 'all images too' })) },
+  { additionalProperties: false },
+);
+
+export function overviewRoutes(routes: Routes, context: DaemonContext): void {
+  const { host, engine, gate } = context;
   const { catalog } = host;
+
+  /** First of all: what changes while the rest is read is told by the events after it. */
+  const forPage = async (request: FastifyRequest) => ({
+    lastEvent: await lastEventId(catalog),
+    principal: await gate.principalOf(request.raw),
+  });
 
   routes.get(
     '/v1/overview',
     {
       schema: {
         summary: 'All guests, and the operations under way',
+        querystring: OverviewQuery,
         response: { 200: Ref<Overview>('Overview'), default: Failure },
       },
     },
     async (request): Promise<Overview> => {
-      const sight = await context.gate.sightOf(request.raw);
-      // First: what changes while the rest is read is told by the events after it.
-      const lastEvent = await lastEventId(catalog);
+      const page = await forPage(request);
+      const sight = await gate.sightOf(request.raw);
       const guests = await sight.guests();
       const running = await seen(engine.running(), ({ record }) => sight.ofOperation(record));
       return {
-        lastEvent,
+        ...page,
         guests: await guestViews(context, guests),
+        ...(request.query.images === 'true' ? { images: await imagesOf(context, guests) } : {}),
         operations: running.map((live) => operationSummary(live.record, live)),
       };
     },
@@ -47,15 +77,51 @@ export function overviewRoutes(routes: Routes, context: ViewContext): void {
       },
     },
     async (request): Promise<GuestOverview> => {
-      const lastEvent = await lastEventId(catalog);
+      const page = await forPage(request);
       const record = await getGuest(catalog, request.params.guest);
       const [guest] = await guestViews(context, [record]);
       if (guest === undefined) throw new Error('a record has a view');
       return {
-        lastEvent,
+        ...page,
         guest,
         images: await imageViews(context, [record], await listImages(catalog, record.uuid)),
         operations: await latestOperations(context, record.uuid),
+      };
+    },
+  );
+
+  routes.get(
+    '/v1/host/overview',
+    {
+      schema: {
+        summary: 'The host, and what it can do',
+        response: { 200: Ref<HostOverview>('HostOverview'), default: Failure },
+      },
+    },
+    async (request): Promise<HostOverview> => ({
+      ...(await forPage(request)),
+      status: await hostStatus(context),
+      doctor: { checks: await examine(context) },
+    }),
+  );
+
+  routes.get(
+    '/v1/events/overview',
+    {
+      schema: {
+        summary: 'The newest events, and who did what, for those who may know',
+        response: { 200: Ref<EventsOverview>('EventsOverview'), default: Failure },
+      },
+    },
+    async (request): Promise<EventsOverview> => {
+      const page = await forPage(request);
+      const sight = await gate.sightOf(request.raw);
+      const events = await lastEvents(catalog, LISTED_EVENTS);
+      const entries = mayReadAudit(page.principal) ? await lastAudit(catalog, {}, LISTED_AUDIT) : undefined;
+      return {
+        ...page,
+        events: await seen(events, (event) => sight.ofName(event.guest)),
+        audit: entries?.map(auditView) ?? null,
       };
     },
   );
@@ -66,4 +132,8 @@ async function latestOperations({ host, engine }: ViewContext, guest: string): P
   return records
     .map((record) => operationSummary(record, engine.live(record.id)))
     .toSorted((a, b) => Number(b.state === 'running') - Number(a.state === 'running'));
+}
+
+function mayReadAudit({ role, labels }: Principal): boolean {
+  return labels === null && includesRole(role, ruleOf('GET', '/v1/audit').role);
 }

@@ -1,4 +1,4 @@
-/** Access from other machines: the listener, and who is let in. */
+/** Access from other machines: the listener, who is let in, and the sessions of the page. */
 import Type from 'typebox';
 import { fingerprintOf } from '../fingerprint.ts';
 import { mintToken } from '../access/token.ts';
@@ -7,6 +7,7 @@ import {
   RemoteRequest,
   type Credential,
   type NewCredential,
+  type Principal,
   type RemoteStatus,
 } from '../api/remote.ts';
 import { Ref } from '../api/schemas.ts';
@@ -25,7 +26,7 @@ const DAY_MS = 86_400_000;
 const StatusRef = Ref<RemoteStatus>('RemoteStatus');
 const CredentialRef = Ref<Credential>('Credential');
 
-export function remoteRoutes(routes: Routes, { host, remote }: DaemonContext): void {
+export function remoteRoutes(routes: Routes, { host, remote, gate }: DaemonContext): void {
   const { catalog } = host;
 
   routes.get(
@@ -100,14 +101,44 @@ export function remoteRoutes(routes: Routes, { host, remote }: DaemonContext): v
     '/v1/credentials/:name',
     {
       schema: {
-        summary: 'Let nobody in by it any more, from now on',
+        summary: 'Let nobody in by it any more, from now on; what goes on by it ends',
         params: Type.Object({ name: Type.String() }),
         response: { 200: Type.Array(CredentialRef), default: Failure },
       },
     },
     async (request) => {
-      await revokeCredential(catalog, request.params.name, new Date());
+      const id = await revokeCredential(catalog, request.params.name, new Date());
+      gate.endCredential(id, request.raw);
       return (await listCredentials(catalog)).map(credentialView);
+    },
+  );
+
+  routes.post(
+    '/v1/session',
+    {
+      schema: {
+        summary: 'Trade the token that this comes with for a cookie: a session of the page',
+        response: { 200: Ref<Principal>('Principal'), default: Failure },
+      },
+    },
+    async (request, reply) => {
+      const { principal, cookie } = await gate.beginSession(request.raw);
+      void reply.header('set-cookie', cookie).header('cache-control', 'no-store');
+      return principal;
+    },
+  );
+
+  routes.delete(
+    '/v1/session',
+    {
+      schema: {
+        summary: 'End the session that this comes by',
+        response: { 204: Type.Null(), default: Failure },
+      },
+    },
+    async (request, reply) => {
+      void reply.status(204).header('set-cookie', gate.endSession(request.raw));
+      return null;
     },
   );
 

@@ -1,7 +1,8 @@
 /** Schedules as clients see them. */
 import type { Schedule } from '../api/schedules.ts';
 import { lastRuns, listSchedules, type RunRecord, type ScheduleRecord } from '../catalog/schedules.ts';
-import { storedSpec, timetable } from '../guests/schedules.ts';
+import { storedSpec } from '../guests/schedules.ts';
+import { timetable } from '../timetable.ts';
 import type { Host } from '../guests/host.ts';
 import { beginsAt } from '../policy/due.ts';
 

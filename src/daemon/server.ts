@@ -14,9 +14,11 @@ import {
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheck,
+  HostOverview,
   HostStatus,
   Image,
   Operation,
@@ -25,18 +27,20 @@ import {
   Policy,
   SaveAllPlan,
   SavePrediction,
+  CatalogBackup,
 } from '../api/schemas.ts';
 import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
 import { VERSION } from '../version.ts';
-import { Credential, NewCredential, RemoteStatus } from '../api/remote.ts';
+import { Credential, NewCredential, Principal, RemoteStatus } from '../api/remote.ts';
 import { admitByRules } from './admission.ts';
 import { answerRepeats } from './answer-repeats.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
+import { catalogRoutes } from './routes-catalog.ts';
 import { checkRoutes } from './routes-check.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
@@ -122,11 +126,15 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     AuditEntry,
     AuditVerdict,
     Readiness,
+    Principal,
     Overview,
     GuestOverview,
     HostCheck,
     HostStatus,
     Doctor,
+    CatalogBackup,
+    HostOverview,
+    EventsOverview,
     RemoteStatus,
     Credential,
     NewCredential,
@@ -161,6 +169,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     checkRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    catalogRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });

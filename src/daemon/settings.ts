@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
-import { LineCounter, parseDocument } from 'yaml';
 import { NAME_PATTERN, ROLES, type Role } from '../api/constants.ts';
 import { Policy } from '../api/schemas.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
-import { nextTime, type CronTime } from '../policy/cron.ts';
+import { timetable, type CronTime } from '../timetable.ts';
+import { parseYaml } from '../yaml.ts';
 
 const strict = { additionalProperties: false } as const;
 
@@ -31,8 +31,13 @@ const Scrub = Type.Object(
   strict,
 );
 
-const Qemu = Type.Object(
-  { user: Type.Optional(Type.Union([Type.String({ minLength: 1 }), Type.Integer({ minimum: 0 })])) },
+const QemuSetting = Type.Object(
+  {
+    builds: Type.Optional(
+      Type.Record(Type.String({ pattern: NAME_PATTERN }), Type.String({ pattern: '^/' }), strict),
+    ),
+    user: Type.Optional(Type.Union([Type.String({ minLength: 1 }), Type.Integer({ minimum: 0 })])),
+  },
   strict,
 );
 
@@ -67,9 +72,9 @@ const SettingsFile = Type.Object(
     schedules: Type.Optional(
       Type.Object({ parallel: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })) }, strict),
     ),
+    qemu: Type.Optional(QemuSetting),
     minFree: Type.Optional(Type.Union([Type.String(), Type.Integer({ minimum: 0 })])),
     access: Type.Optional(Type.Array(AccessSetting)),
-    qemu: Type.Optional(Qemu),
   },
   strict,
 );
@@ -93,12 +98,16 @@ export interface Settings {
     /** so many saves of schedules at once */
     readonly parallel: number;
   };
+  readonly qemu: {
+    /** programs beside the usual QEMU, by the names that definitions know them by */
+    readonly builds: Readonly<Record<string, string>>;
+    /** whom a daemon that is root lets QEMU run as, by name or number; null: not said */
+    readonly user: string | null;
+  };
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
   /** the first that fits a user of this host holds */
   readonly access: readonly AccessSetting[];
-  /** whom a daemon that is root lets QEMU run as, by name or number; null: not said */
-  readonly qemuUser: string | null;
 }
 
 const FILE = 'stasis.yaml';
@@ -121,7 +130,7 @@ export async function readSettings(directory: string): Promise<Settings> {
 
 /** @param file how the messages call it */
 export function parseSettings(text: string, file: string): Settings {
-  const settings = checked(parseYaml(text, file), file);
+  const settings = checked(parseYaml(text, file, 'invalid-request') ?? {}, file);
   const {
     disks = {},
     policy = {},
@@ -143,9 +152,9 @@ export function parseSettings(text: string, file: string): Settings {
     checksums: checksums === false ? null : checksumSettings(checksums, file),
     scrub: scrub === false ? null : scrubSettings(scrub, file),
     schedules: { parallel: schedules.parallel ?? 2 },
+    qemu: { builds: qemu.builds ?? {}, user: qemu.user === undefined ? null : String(qemu.user) },
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
-    qemuUser: qemu.user === undefined ? null : String(qemu.user),
   };
 }
 
@@ -160,25 +169,16 @@ function checksumSettings(
 
 /** Sundays, in the night. */
 function scrubSettings(
-  { schedule: expression = '0 3 * * 0', timeZone, bytesPerSecond = 50 * MIB }: Section<'scrub'>,
+  { schedule: cron = '0 3 * * 0', timeZone, bytesPerSecond = 50 * MIB }: Section<'scrub'>,
   file: string,
 ): Settings['scrub'] {
-  const schedule = { expression, timeZone };
+  const schedule = { cron, timeZone: timeZone ?? null };
   try {
-    nextTime(schedule, Date.now());
+    timetable(schedule);
   } catch (error) {
     throw invalid(`${file}: scrub.schedule: ${messageOf(error)}`);
   }
   return { schedule, bytesPerSecond: parseSize(bytesPerSecond, `${file}: scrub.bytesPerSecond`) };
-}
-
-function parseYaml(text: string, file: string): unknown {
-  const lineCounter = new LineCounter();
-  const document = parseDocument(text, { lineCounter, prettyErrors: false });
-  const [error] = document.errors;
-  if (error === undefined) return document.toJS() ?? {};
-  const { line, col } = lineCounter.linePos(error.pos[0]);
-  throw invalid(`${file}:${line}:${col}: ${error.message}`);
 }
 
 function checked(input: unknown, file: string): SettingsFile {
@@ -207,7 +207,7 @@ function knownKeys(path: string): string[] {
     '/schedules': schedules,
     '/checksums': Checksums,
     '/scrub': Scrub,
-    '/qemu': Qemu,
+    '/qemu': QemuSetting,
   };
   const section = Object.entries(sections).find(([name]) => name === path)?.[1] ?? SettingsFile;
   return Object.keys(section.properties);

@@ -1,5 +1,6 @@
 /** What somebody may know of: guests that they don't see are not there for them, nor is what happens to those. */
-import { sees, type Principal } from '../access/principal.ts';
+import { sees } from '../access/principal.ts';
+import type { Principal } from '../api/remote.ts';
 import { findGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import type { OperationRecord } from '../catalog/operations.ts';

@@ -40,6 +40,7 @@ export function openChannels(context: ViewContext): Channels {
       const { protocol, join } = await openChannel(context, lines, request);
       if (protocol === 'websocket') joinWebSocket(sockets, { request, client, head }, join);
       else join(switched(client, protocol));
+      client.on('data', () => context.gate.isUsed(request));
     };
     serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
   };
@@ -55,14 +56,9 @@ async function openChannel(
   lines: SerialLines,
   request: IncomingMessage,
 ): Promise<{ protocol: string; join: Join }> {
-  const [, name, channel] = ROUTE.exec(request.url ?? '') ?? [];
-  const protocol = request.headers.upgrade?.toLowerCase() ?? '';
-  if (name === undefined || !['websocket', `stasis-${channel}`].includes(protocol)) {
-    throw new StasisError('not-found', `there is nothing to upgrade at ${request.url ?? '/'}`);
-  }
-  const guest = decodeURIComponent(name);
+  const { guest, channel, protocol } = channelAt(request.url ?? '/', request.headers.upgrade ?? '');
   const tell = (outcome: string) =>
-    recordChannel(context, request, { guest: guest.slice(0, 200), channel: channel ?? '', outcome });
+    recordChannel(context, request, { guest: guest.slice(0, 200), channel, outcome });
   try {
     const record = await admitChannel(context, request, CHANNEL_RULE, guest);
     const join = await joinerOf(context, lines, record, channel);
@@ -74,11 +70,33 @@ async function openChannel(
   }
 }
 
+/** What an address and its `Upgrade` ask for. @throws StasisError `not-found` when there is no such channel */
+export function channelAt(
+  url: string,
+  upgrade: string,
+): { readonly guest: string; readonly channel: string; readonly protocol: string } {
+  const [, name = '', channel = ''] = ROUTE.exec(url) ?? [];
+  const protocol = upgrade.toLowerCase();
+  const guest = decoded(name);
+  if (guest === '' || !['websocket', `stasis-${channel}`].includes(protocol))
+    throw new StasisError('not-found', `there is nothing to upgrade at ${url}`);
+  return { guest, channel, protocol };
+}
+
+/** What percent signs stand for; nothing when they stand for no text. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return '';
+  }
+}
+
 async function joinerOf(
   context: ViewContext,
   lines: SerialLines,
   guest: GuestRecord,
-  channel: string | undefined,
+  channel: string,
 ): Promise<Join> {
   if (channel === 'display') {
     const display = await openDisplay(context, guest);

@@ -2,7 +2,14 @@
 import { join } from 'node:path';
 import type { Guest, Image, Operation, Outcome } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
-import { findImage, countImages, imageNames, namesOf, type ImageRecord } from '../catalog/images.ts';
+import {
+  findImage,
+  countImages,
+  imageNames,
+  listImages,
+  namesOf,
+  type ImageRecord,
+} from '../catalog/images.ts';
 import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
 import { listRetention } from '../catalog/retention.ts';
@@ -18,6 +25,7 @@ import { verificationOf } from '../images/verification.ts';
 import type { Scrubber } from '../policy/scrub.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
+import type { Backups } from './backups.ts';
 import { exportView } from './disk-view.ts';
 import { scheduleViews } from './schedule-view.ts';
 import { guestState } from './guest-state.ts';
@@ -42,6 +50,7 @@ export interface DaemonContext extends ViewContext {
   readonly metrics: Metrics;
   readonly health: Health;
   readonly remote: RemoteAccess;
+  readonly backups: Backups;
 }
 
 export async function guestViews(
@@ -94,6 +103,10 @@ export async function guestViews(
       machine: definition.machine,
       cpu: definition.cpu,
       accelerator: definition.accelerator,
+      qemu: {
+        build: definition.qemu.build ?? null,
+        version: host.supervisor.find(record.uuid)?.qmp.versionText ?? null,
+      },
       pid: host.supervisor.find(record.uuid)?.pid ?? null,
       operation: operation?.id ?? null,
       createdAt: record.createdAt,
@@ -111,6 +124,17 @@ function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undef
   return run === 'paused'
     ? 'its file systems are frozen, and thawed when it is resumed'
     : 'its file systems may be frozen: its agent has not answered that they are thawed';
+}
+
+/** All images of these guests and of no others. */
+export async function imagesOf(context: ViewContext, guests: readonly GuestRecord[]): Promise<Image[]> {
+  const uuids = new Set(guests.map(({ uuid }) => uuid));
+  const images = await listImages(context.host.catalog);
+  return imageViews(
+    context,
+    guests,
+    images.filter(({ guest }) => uuids.has(guest)),
+  );
 }
 
 export async function imageViews(

@@ -9,10 +9,11 @@ import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import type { Duplex } from 'node:stream';
 import { StasisError } from '../errors.ts';
-import { readAssets, type Asset } from './assets.ts';
+import { readAssets, sendAsset, type Assets } from '../page/assets.ts';
+import { requireOwnPage, setSecurityHeaders } from '../page/guard.ts';
+import { sendError } from '../page/send-error.ts';
 import { forward, forwardChannel } from './forward.ts';
-import { requireOwnAddress, requireOwnPage, securityHeaders } from './guard.ts';
-import { Sessions } from './session.ts';
+import { Invitations } from './invitations.ts';
 
 const ADDRESS = '127.0.0.1';
 /** A secret in JSON. */
@@ -21,17 +22,17 @@ const LARGEST_LOGIN_CHARS = 200;
 export class Gateway implements AsyncDisposable {
   /** path of its socket */
   readonly #daemon: string;
-  readonly #assets: ReadonlyMap<string, Asset>;
-  readonly #sessions = new Sessions();
+  readonly #assets: Assets;
+  readonly #invitations = new Invitations();
   readonly #server: Server;
   readonly #channels = new Set<Duplex>();
-  #host = '';
+  #origin = '';
 
-  private constructor(daemon: string, assets: ReadonlyMap<string, Asset>) {
+  private constructor(daemon: string, assets: Assets) {
     this.#daemon = daemon;
     this.#assets = assets;
     this.#server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000 }, (request, response) => {
-      this.#answer(request, response).catch((error: unknown) => fail(response, StasisError.from(error)));
+      this.#answer(request, response).catch((error: unknown) => sendError(response, StasisError.from(error)));
     });
     this.#server.on('upgrade', (request, client: Duplex) => {
       this.#channels.add(client);
@@ -65,13 +66,13 @@ export class Gateway implements AsyncDisposable {
     }
     const address = server.address();
     if (address === null || typeof address === 'string') throw new Error('an inet socket has a port');
-    gateway.#host = `${ADDRESS}:${address.port}`;
+    gateway.#origin = `http://${ADDRESS}:${address.port}`;
     return gateway;
   }
 
   /** A link to the page, good for one browser. */
   link(): string {
-    return `http://${this.#host}${this.#sessions.path}#secret=${this.#sessions.invite()}`;
+    return `${this.#origin}${this.#invitations.path}#secret=${this.#invitations.invite()}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -84,35 +85,44 @@ export class Gateway implements AsyncDisposable {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', () => response.destroy());
-    for (const [name, value] of Object.entries(securityHeaders(this.#host))) response.setHeader(name, value);
+    setSecurityHeaders(response, this.#origin);
     response.setHeader('cache-control', 'no-store');
-    requireOwnAddress(request, this.#host);
+    this.#requireOwnAddress(request);
     const path = this.#pathOf(request);
     const asset = this.#assets.get(path);
-    if (asset !== undefined && request.method === 'GET') return sendAsset(response, asset);
-    requireOwnPage(request, this.#host);
+    if (asset !== undefined && request.method === 'GET') return sendAsset(request, response, asset);
+    requireOwnPage(request, this.#origin);
     if (path === 'session' && request.method === 'POST') return this.#login(request, response);
     const session = this.#requireSession(request, path);
     await forward({ daemon: this.#daemon, path: `/${path}`, session }, request, response);
   }
 
   async #upgrade(request: IncomingMessage, client: Duplex): Promise<void> {
-    requireOwnAddress(request, this.#host);
-    requireOwnPage(request, this.#host);
+    this.#requireOwnAddress(request);
+    requireOwnPage(request, this.#origin);
     const path = this.#pathOf(request);
     const session = this.#requireSession(request, path);
     await forwardChannel({ daemon: this.#daemon, path: `/${path}`, session }, request, client);
   }
 
+  /**
+   * A name that an attacker's DNS points at 127.0.0.1 is in `Host`.
+   * @throws StasisError `unauthorized`
+   */
+  #requireOwnAddress({ headers }: IncomingMessage): void {
+    if (`http://${headers.host}` !== this.#origin)
+      throw new StasisError('unauthorized', `this is ${this.#origin} and answers to no other name`);
+  }
+
   /** @throws StasisError `not-found` for whoever doesn't know where the page is */
   #pathOf({ url = '' }: IncomingMessage): string {
-    if (!url.startsWith(this.#sessions.path)) throw new StasisError('not-found', 'there is nothing here');
-    return url.slice(this.#sessions.path.length);
+    if (!url.startsWith(this.#invitations.path)) throw new StasisError('not-found', 'there is nothing here');
+    return url.slice(this.#invitations.path.length);
   }
 
   /** @returns the session's name */
   #requireSession({ headers }: IncomingMessage, path: string): string {
-    const session = this.#sessions.nameOf(headers.cookie);
+    const session = this.#invitations.nameOf(headers.cookie);
     if (session === undefined) {
       throw new StasisError(
         'unauthorized',
@@ -127,26 +137,10 @@ export class Gateway implements AsyncDisposable {
     if (Number(request.headers['content-length'] ?? Infinity) > LARGEST_LOGIN_CHARS) {
       throw new StasisError('invalid-request', 'that is no secret');
     }
-    const cookie = this.#sessions.begin(await text(request));
+    const cookie = this.#invitations.accept(await text(request));
     if (cookie === undefined) {
       throw new StasisError('unauthorized', 'this link was used already: each is good for one browser');
     }
     response.writeHead(204, { 'set-cookie': cookie }).end();
   }
-}
-
-function sendAsset(response: ServerResponse, { type, bytes, immutable }: Asset): void {
-  response.setHeader('content-type', type);
-  if (immutable) response.setHeader('cache-control', 'private, max-age=31536000, immutable');
-  response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
-}
-
-/** Before anything was answered it is an error; after that the connection breaks, which the page sees too. */
-function fail(response: ServerResponse, error: StasisError): void {
-  if (response.headersSent || response.destroyed) {
-    response.destroy();
-    return;
-  }
-  response.writeHead(error.httpStatus, { 'content-type': 'application/json' });
-  response.end(JSON.stringify({ error: error.toJSON() }));
 }

@@ -18,6 +18,7 @@ import {
   planHeads,
   removeLayers,
   seal,
+  settleLayers,
   unseal,
   type DiskLayerId,
 } from './disks.ts';
@@ -67,9 +68,15 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         const definition = storedDefinition(guest);
         await host.ownership.letStart(definition, disks);
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
-        await supervisor.launch(plan.instance, commandLine(definition, disks), operation.signal, tpm, {
+        const { path } = await host.builds.get(definition.qemu.build);
+        const machine = {
+          ...{ binary: path, args: commandLine(definition, disks), tpmDirectory: tpm },
           startsHelper: hasBridge(definition),
-        });
+        };
+        await Promise.all([
+          supervisor.launch(plan.instance, machine, operation.signal),
+          settleLayers(host, plan.heads),
+        ]);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);

@@ -24,6 +24,7 @@ import {
   type DiskDefinition,
   type Upkeep,
 } from './definition.ts';
+import { sealOf } from './disks.ts';
 import type { Host } from './host.ts';
 import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
@@ -67,13 +68,14 @@ export function defineProcedure(
 
     async plan(args) {
       const pinned = await pinDefinition(args.definition, args.directory, {
-        resolveMachine: (machine) => resolveMachineType(host.qemu, machine),
-        resolveAccelerator: async (wanted) =>
-          (await resolveAccelerator(wanted, { binary: host.qemu, cacheDirectory: host.paths.cache }))
-            .accelerator,
+        resolveMachine: async (machine, build) => resolveMachineType(await host.builds.get(build), machine),
+        resolveAccelerator: async (wanted, build) => {
+          const by = { binary: await host.builds.get(build), cacheDirectory: host.paths.cache };
+          return (await resolveAccelerator(wanted, by)).accelerator;
+        },
         resolveFirmware: (wanted) => resolveFirmware(host, wanted),
       });
-      checkDevices(pinned, await qemuTypes(host.qemu));
+      checkDevices(pinned, await qemuTypes(await host.builds.get(pinned.qemu.build)));
       await checkUnknown(host, pinned);
       if (pinned.tpm === true) await findTpmProgram();
       const variables = newVariables(host, pinned);
@@ -111,7 +113,7 @@ export function defineProcedure(
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
         for (const { disk, id, path, format, sizeBytes, driver } of roots) {
-          const identity = JSON.stringify(await host.drivers.get(driver).identity({ path, driver }));
+          const identity = JSON.stringify(await sealOf(host.drivers, { path, driver }));
           await insertLayer(transaction, {
             ...{ id, path, format, sizeBytes, driver, identity },
             ...{ parent: null, root: 1, tree: id, guest: definition.uuid },

@@ -67,7 +67,15 @@ const DefinitionInput = Type.Object(
     labels: Type.Optional(Type.Array(Type.String({ pattern: NAME_PATTERN }), { maxItems: 32 })),
     /** when the guest has had one elsewhere */
     generation: Type.Optional(Type.String({ pattern: UUID })),
-    qemu: Type.Optional(Type.Object({ args: Type.Array(Type.String()) }, strict)),
+    qemu: Type.Optional(
+      Type.Object(
+        {
+          build: Type.Optional(Type.String({ pattern: NAME_PATTERN })),
+          args: Type.Optional(Type.Array(Type.String())),
+        },
+        strict,
+      ),
+    ),
   },
   strict,
 );
@@ -98,7 +106,11 @@ export interface Definition extends Memory, MachineDetails, Devices {
   readonly generation?: string;
   /** the image of another guest that this one was made from: its disks stand on that guest's */
   readonly clone?: { readonly guest: string; readonly image: string };
-  readonly qemu: { readonly args: readonly string[] };
+  readonly qemu: {
+    /** name of the QEMU that runs it, of those in the host's settings; absent: the usual one */
+    readonly build?: string;
+    readonly args: readonly string[];
+  };
 }
 
 /** A pinned definition as the catalog keeps it: written by `pinDefinition` and nobody else. */
@@ -109,8 +121,9 @@ export function storedDefinition(guest: { readonly definition: string }): Defini
 /** What only the host can answer when a definition is pinned. */
 export interface HostChoices {
   resolveFirmware(wanted: UefiWish): Promise<Uefi>;
-  resolveMachine(machine: string): Promise<string>;
-  resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg'): Promise<'kvm' | 'tcg'>;
+  /** @param build as in `Definition.qemu` */
+  resolveMachine(machine: string, build: string | undefined): Promise<string>;
+  resolveAccelerator(wanted: 'auto' | 'kvm' | 'tcg', build: string | undefined): Promise<'kvm' | 'tcg'>;
 }
 
 /**
@@ -125,9 +138,10 @@ export async function pinDefinition(
   host: HostChoices,
 ): Promise<Definition> {
   const read = readDefinition(input);
-  const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto');
+  const build = read.qemu?.build;
+  const accelerator = await host.resolveAccelerator(read.accelerator ?? 'auto', build);
   const uuid = (read.uuid ?? randomUUID()).toLowerCase();
-  const machine = await host.resolveMachine(read.machine ?? 'q35');
+  const machine = await host.resolveMachine(read.machine ?? 'q35', build);
   const uefi = await pinUefi(read.firmware, { uuid, machine, directory }, (wanted) =>
     host.resolveFirmware(wanted),
   );
@@ -151,7 +165,7 @@ export async function pinDefinition(
     policy: read.policy ?? {},
     ...(read.labels === undefined ? {} : { labels: [...new Set(read.labels)] }),
     generation: (read.generation ?? randomUUID()).toLowerCase(),
-    qemu: { args: read.qemu?.args ?? [] },
+    qemu: { args: read.qemu?.args ?? [], ...(build === undefined ? {} : { build }) },
   };
   checkWhole(definition);
   // Last: the order of the others is the order in which they are booted from.

@@ -9,6 +9,8 @@ import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
 import { access, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import Type, { type Static } from 'typebox';
+import Value from 'typebox/value';
 import { errnoOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
@@ -16,21 +18,21 @@ import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
 import { readOwnFile, removeShared, writeOwnFile } from '../qemu/process/run-files.ts';
 import { runAs } from '../qemu/process/user.ts';
-import { fromStored } from '../stored.ts';
 import type { Ownership } from './ownership.ts';
 
-export interface ReaderRecord {
+const ReaderRecord = Type.Object({
   /** that of the operation which made it */
-  readonly id: string;
+  id: Type.String(),
   /** UUID */
-  readonly guest: string;
-  readonly guestName: string;
-  readonly image: string;
-  readonly disk: string;
-  readonly sizeBytes: number;
+  guest: Type.String(),
+  guestName: Type.String(),
+  image: Type.String(),
+  disk: Type.String(),
+  sizeBytes: Type.Number(),
   /** ids of what is read, the pinned layer first */
-  readonly layers: readonly string[];
-}
+  layers: Type.Array(Type.String()),
+});
+export type ReaderRecord = Readonly<Static<typeof ReaderRecord>>;
 
 interface LiveReader {
   readonly record: ReaderRecord;
@@ -176,9 +178,20 @@ export class DiskReaders implements AsyncDisposable {
   }
 }
 
+/** A daemon that died in the middle may have left half of one: then nobody was served yet. */
 async function recordIn(directory: string): Promise<ReaderRecord | undefined> {
   const json = await readOwnFile(join(directory, RECORD));
-  return json === undefined ? undefined : fromStored<ReaderRecord>(json);
+  return json === undefined ? undefined : readReaderRecord(json);
+}
+
+/** @returns undefined for what is no record, or not all of one */
+export function readReaderRecord(json: string): ReaderRecord | undefined {
+  try {
+    const record: unknown = JSON.parse(json);
+    return Value.Check(ReaderRecord, record) ? record : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function nothingThere(error: unknown): never[] {

@@ -19,7 +19,8 @@ import {
 import { StasisError } from '../errors.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/driver.ts';
 import type { Drivers } from '../storage/drivers.ts';
-import { describeChange, type FileIdentity } from '../storage/identity.ts';
+import { syncFile } from '../storage/durable.ts';
+import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
@@ -133,6 +134,11 @@ export async function makeLayers(
     await drivers.get(layer.driver).make(layer, await getLayer(catalog, layer.from), signal);
 }
 
+/** Makes layers that were made survive a power cut: before the commit that names them. */
+export async function settleLayers({ drivers }: LayerStore, made: readonly PlannedLayer[]): Promise<void> {
+  await Promise.all(made.map((layer) => drivers.get(layer.driver).settle(layer)));
+}
+
 /** A planned layer gets its record. Part of a commit. */
 export async function insertPlanned(catalog: Catalog, guest: string, planned: PlannedLayer): Promise<void> {
   const { id, path, format, parent, sizeBytes, driver, from } = planned;
@@ -212,6 +218,19 @@ export async function checkSeals(
   }
 }
 
+/**
+ * What a layer looks like that nobody writes to any more, and will look like after a power cut.
+ * @throws StasisError `disk-missing`, `disk-changed`
+ */
+export async function sealOf(
+  drivers: Drivers,
+  layer: Pick<LayerFile, 'path' | 'driver'>,
+): Promise<FileIdentity> {
+  const identity = await drivers.get(layer.driver).identity(layer);
+  if (provesContent(identity)) await syncFile(layer.path);
+  return identity;
+}
+
 /** Seals layers that nobody writes to any more. */
 export async function seal(
   { catalog, drivers, ownership }: LayerStore,
@@ -220,7 +239,7 @@ export async function seal(
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
     await ownership.letReadLayer(layer);
-    await setIdentity(catalog, id, JSON.stringify(await drivers.get(layer.driver).identity(layer)));
+    await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
   }
 }
 

@@ -15,43 +15,70 @@ interface PowerPlan {
   readonly guest: string;
 }
 
-/** What can be done again without harm is committed first and done after: a crash between the two does it then. */
+/**
+ * What can be done again without harm is committed first and done after: a crash between the two does it then. A button that
+ * came to nothing, since QEMU has ended or doesn't answer, leaves nothing to settle: `stop` must be possible after it.
+ */
+function button<Args>(
+  name: string,
+  host: Host,
+  press: (plan: PowerPlan, operation: OperationHandle) => Promise<void>,
+): Procedure<Args, PowerPlan> {
+  return {
+    ...simple(name, host, press),
+    async plan(_args, subject) {
+      const plan = await planFor(host, subject);
+      host.supervisor.get(plan.guest, subject.guestName);
+      return plan;
+    },
+    async finish(plan, operation) {
+      try {
+        await operation.step(name, () => press(plan, operation));
+        return undefined;
+      } catch (error) {
+        if (!(error instanceof StasisError)) throw error;
+        await host.supervisor.findAlive(plan.guest);
+        return error.about({ guest: operation.guestName });
+      }
+    },
+  };
+}
+
+/** The same for what must be done, whatever is in its way. */
 function simple<Args>(
   name: string,
   host: Host,
-  needsProcess: boolean,
   act: (plan: PowerPlan, operation: OperationHandle) => Promise<void>,
 ): Procedure<Args, PowerPlan> {
   return {
     name,
     cancellable: false,
-    plan: (_args, subject) => planFor(host, subject, needsProcess),
+    plan: (_args, subject) => planFor(host, subject),
     run: (_plan, operation) => operation.commit(() => Promise.resolve()),
     undo: () => Promise.resolve(),
     finish: (plan, operation) => operation.step(name, () => act(plan, operation)),
   };
 }
 
-async function planFor(host: Host, subject: Subject, needsProcess: boolean): Promise<PowerPlan> {
+async function planFor(host: Host, subject: Subject): Promise<PowerPlan> {
   const guest = await getGuestByUuid(host.catalog, subject.guest ?? subject.guestName);
-  if (needsProcess) host.supervisor.get(guest.uuid, guest.name);
   return { guest: guest.uuid };
 }
 
 /** Pulls the plug. Of a stopped guest: nothing; of a crashed one: the crash is acknowledged. */
 export function stopProcedure(host: Host): Procedure<unknown, PowerPlan> {
-  return simple('stop', host, false, (plan) => host.supervisor.end(plan.guest));
+  return simple('stop', host, (plan) => host.supervisor.end(plan.guest));
 }
 
 export function pauseProcedure(host: Host): Procedure<unknown, PowerPlan> {
-  return simple('pause', host, true, async (plan, operation) => {
+  return button('pause', host, async (plan, operation) => {
     await host.supervisor.pause(plan.guest, operation.guestName);
   });
 }
 
 /** The guest's clock stood still as well. Where its agent can set it, it is right again. */
 export function resumeProcedure(host: Host): Procedure<unknown, PowerPlan> {
-  return simple('resume', host, true, async (plan, operation) => {
+  return button('resume', host, async (plan, operation) => {
     await letGo(host, plan.guest, operation);
     const { agent } = storedDefinition(await getGuestByUuid(host.catalog, plan.guest));
     if (agent) await operation.outcome({ name: 'clock', ...(await clockFinding(host, plan, operation)) });
@@ -71,7 +98,7 @@ async function clockFinding(host: Host, { guest }: PowerPlan, operation: Operati
 
 /** The reset button: memory is lost, disks are as they are. */
 export function resetProcedure(host: Host): Procedure<unknown, PowerPlan> {
-  return simple('reset', host, true, async (plan, operation) => {
+  return button('reset', host, async (plan, operation) => {
     await host.supervisor.get(plan.guest, operation.guestName).qmp.execute('system_reset');
   });
 }
@@ -88,10 +115,9 @@ export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: numb
     name: 'shutdown',
     cancellable: true,
     async plan(args, subject) {
-      return {
-        ...(await planFor(host, subject, true)),
-        timeoutSeconds: args.timeoutSeconds ?? DEFAULT_TIMEOUT_SECONDS,
-      };
+      const plan = await planFor(host, subject);
+      host.supervisor.get(plan.guest, subject.guestName);
+      return { ...plan, timeoutSeconds: args.timeoutSeconds ?? DEFAULT_TIMEOUT_SECONDS };
     },
     async run(plan, operation) {
       await operation.step('press-power-button', async () => {

@@ -1,14 +1,10 @@
-/**
- * A guest's schedules as a user writes them: when they are due, and what their images are called. croner reads the expressions:
- * a time of day that a change of the clocks leaves out is due right after the gap, one that comes twice is due once; what is due by an
- * interval (`*`, `/`) goes by the time that really passes.
- */
-import { Cron } from 'croner';
+/** A guest's schedules as a user writes them, what is wrong with one, and what their images are called. */
 import { NAME_PATTERN } from '../api/constants.ts';
 import type { Schedule, ScheduleChange, ScheduleRequest } from '../api/schedules.ts';
 import type { ScheduleRecord } from '../catalog/schedules.ts';
 import { messageOf } from '../errors.ts';
 import { fromStored } from '../stored.ts';
+import { timetable, type Timetable } from '../timetable.ts';
 import { invalid } from './definition/schema.ts';
 
 /** What the catalog keeps of it as JSON. */
@@ -16,14 +12,6 @@ export type ScheduleSpec = Pick<
   Schedule,
   'cron' | 'timeZone' | 'jitterSeconds' | 'quiesce' | 'missed' | 'image'
 >;
-
-/** Instants in ms since 1970. */
-export interface Timetable {
-  /** the first one after an instant; null: never again */
-  next(afterMs: number): number | null;
-  /** the last one up to an instant, that included; null: never before */
-  last(atMs: number): number | null;
-}
 
 const NAME = new RegExp(NAME_PATTERN);
 /** Of an image's name, for a number when the name is taken. */
@@ -78,32 +66,13 @@ export function readSchedules(guest: string, schedules: readonly ScheduleRequest
   });
 }
 
-/** @throws Error when it is not readable; `whyNotSchedule` says so before */
-export function timetable({ cron, timeZone }: Pick<ScheduleSpec, 'cron' | 'timeZone'>): Timetable {
-  const times = new Cron(cron, {
-    paused: true,
-    mode: '5-or-6-parts',
-    fixedTimeRule: 'no-wildcard',
-    ...(timeZone === null ? {} : { timezone: timeZone }),
-  });
-  return {
-    next: (afterMs) => times.nextRun(new Date(afterMs))?.getTime() ?? null,
-    // croner's own is the last one before, and of whole seconds.
-    last: (atMs) => times.previousRuns(1, new Date(secondAfter(atMs)))[0]?.getTime() ?? null,
-  };
-}
-
-function secondAfter(ms: number): number {
-  return (Math.floor(ms / 1000) + 1) * 1000;
-}
-
 /** What is wrong with a schedule, as the end of a sentence; undefined: nothing. */
 export function whyNotSchedule(name: string, spec: ScheduleSpec, nowMs: number): string | undefined {
   let runs: number[];
   try {
     runs = nextRuns(timetable(spec), nowMs);
   } catch (error) {
-    return `"${spec.cron}"${spec.timeZone === null ? '' : ` in the time zone ${spec.timeZone}`} can't be read: ${messageOf(error)}`;
+    return messageOf(error);
   }
   const [first, second] = runs;
   if (first === undefined) return `"${spec.cron}" is never due`;

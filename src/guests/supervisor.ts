@@ -5,6 +5,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   clearInstance,
@@ -25,7 +26,7 @@ import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { runAs } from '../qemu/process/user.ts';
 import { startTpm } from '../qemu/tpm.ts';
-import { attachQemu, killQemu, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
+import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { headIds, seal } from './disks.ts';
 import type { Ownership } from './ownership.ts';
@@ -53,9 +54,24 @@ export interface SupervisorOptions {
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
-  readonly binary: string;
   readonly ownership: Ownership;
 }
+
+/** What a process is to be. */
+export interface Machine {
+  /** the emulator's path */
+  readonly binary: string;
+  readonly args: readonly string[];
+  /** where the state of its TPM is, when it has one */
+  readonly tpmDirectory?: string | undefined;
+  /** in a network namespace of its own */
+  readonly isIsolated?: boolean;
+  /** it has a card in a bridge */
+  readonly startsHelper?: boolean;
+}
+
+/** So long after it the end of a guest that could not be recorded is tried to be again. */
+const RETRY_MS = 2_000;
 
 /** Run states of QEMU in which the guest can't go on by itself, in words. */
 const HALTED: Record<string, string> = {
@@ -70,6 +86,7 @@ export class Supervisor {
   /** launched, not yet anybody's guest, by instance */
   readonly #candidates = new Map<string, QemuProcess>();
   readonly #ended = new EventEmitter<Record<string, []>>().setMaxListeners(0);
+  readonly #letGo = new AbortController();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -117,22 +134,14 @@ export class Supervisor {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }
 
-  /**
-   * Starts a process for a guest. It is not the guest's process until it is `adopt`ed.
-   * @param tpmDirectory where the state of its TPM is, when it has one
-   * @param options.isIsolated in a network namespace of its own
-   * @param options.startsHelper it has a card in a bridge
-   */
+  /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
   async launch(
     instance: string,
-    args: readonly string[],
+    { binary, args, tpmDirectory, isIsolated = false, startsHelper = false }: Machine,
     signal: AbortSignal,
-    tpmDirectory?: string,
-    options: { readonly isIsolated?: boolean; readonly startsHelper?: boolean } = {},
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
-    const { binary, ownership } = this.#options;
-    const { isIsolated = false, startsHelper = false } = options;
+    const { ownership } = this.#options;
     await ownership.makeShared(runDirectory);
     if (tpmDirectory !== undefined) {
       await ownership.makeTheirs(tpmDirectory);
@@ -199,10 +208,11 @@ export class Supervisor {
 
   /**
    * Ends a guest's process and records that it has none. Repeatable.
-   * @param crash why it ended, when nobody asked for it
+   * @param cause why it ended, when nobody asked for it
    */
-  async end(uuid: string, crash: string | null = null): Promise<void> {
+  async end(uuid: string, cause: string | null = null): Promise<void> {
     const record = await getGuestByUuid(this.#options.catalog, uuid);
+    const crash = cause === null ? null : await this.#withLastWords(cause, record.instance);
     await this.giveUp(uuid);
     if (record.instance !== null) await this.discard(record.instance);
     await clearInstance(this.#options.catalog, uuid, crash);
@@ -224,6 +234,12 @@ export class Supervisor {
       guest: record.name,
       message,
     });
+  }
+
+  /** QEMU tells in its log, and nowhere else, why it gave up or who sent it a signal; the log goes with its run directory. */
+  async #withLastWords(cause: string, instance: string | null): Promise<string> {
+    const said = instance === null ? undefined : await lastWords(this.instanceDirectory(instance));
+    return said === undefined ? cause : `${cause}. The last that QEMU said: ${said}`;
   }
 
   /** Resolves when the guest's process has ended and been recorded; at once when it has none. */
@@ -290,6 +306,7 @@ export class Supervisor {
 
   /** Lets go of all processes, which run on. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#letGo.abort();
     const all = [...[...this.#live.values()].map((live) => live.process), ...this.#candidates.values()];
     this.#live.clear();
     this.#candidates.clear();
@@ -375,13 +392,25 @@ export class Supervisor {
     await this.#options.events.publish({ type: 'guest', action: live.runState, guest: name, message });
   }
 
+  /** Until it can be recorded, say for want of space, the guest is not known to have ended: it is tried again. */
   async #closed(live: LiveGuest): Promise<void> {
     if (live.ending || this.#live.get(live.uuid) !== live) return;
+    const { signal } = await live.process.exited;
+    const cause = causeOfDeath(signal, live.memoryFile);
+    while (!(await this.#recordEnd(live, cause)))
+      await delay(RETRY_MS, undefined, { ref: false, signal: this.#letGo.signal }).catch(() => undefined);
+  }
+
+  /** @returns true when there is nothing more to record */
+  async #recordEnd({ uuid, instance }: LiveGuest, cause: string): Promise<boolean> {
+    if (this.#letGo.signal.aborted) return true;
     try {
-      const { signal } = await live.process.exited;
-      await this.end(live.uuid, causeOfDeath(signal, live.memoryFile));
+      const record = await getGuestByUuid(this.#options.catalog, uuid);
+      if (record.instance === instance) await this.end(uuid, cause);
+      return true;
     } catch (error) {
-      this.#options.log.error({ err: error, guest: live.uuid }, 'the end of a guest could not be recorded');
+      this.#options.log.error({ err: error, guest: uuid }, 'the end of a guest could not be recorded');
+      return false;
     }
   }
 }

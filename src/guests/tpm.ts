@@ -27,7 +27,8 @@ export async function removeOldTpms({ catalog, paths }: Host, uuid: string): Pro
 export async function removeGuestDirectory(data: string, uuid: string): Promise<void> {
   const tpms = tpmRoot(data, uuid);
   for (const name of await namesIn(tpms)) await removeShared(join(tpms, name));
-  await rm(guestDirectory(data, uuid).root, { recursive: true, force: true });
+  // Its record may be being written; when the catalog no longer knows the guest, that goes too.
+  await rm(guestDirectory(data, uuid).root, { recursive: true, force: true, maxRetries: 5 });
 }
 
 function tpmRoot(data: string, uuid: string): string {

@@ -18,6 +18,7 @@ import {
   placeOf,
   removeLayers,
   seal,
+  settleLayers,
   type DiskLayerId,
 } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
@@ -154,9 +155,9 @@ export async function capturedLayers(
   );
 }
 
-/** Makes what was copied survive a power cut. */
-export async function settleDisks({ drivers }: Host, { copies }: DiskCapture): Promise<void> {
-  for (const copy of copies) await drivers.get(copy.driver).settle(copy);
+/** Makes what was copied, and what the guest writes to from now on, survive a power cut. */
+export async function settleDisks(host: Host, { copies, heads }: DiskCapture): Promise<void> {
+  await settleLayers(host, [...copies, ...heads]);
 }
 
 /** Part of the commit: the image gets its layers, the guest its new heads. */

@@ -10,8 +10,9 @@ import { countRestore, getImageById } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
+import { runAsNow } from '../guests/build.ts';
 import { alreadyDefined, insertDefined } from '../guests/define.ts';
-import type { Definition } from '../guests/definition.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { randomMac } from '../guests/definition/networks.ts';
 import {
   checkSeals,
@@ -21,6 +22,7 @@ import {
   makeLayers,
   planHeads,
   removeLayers,
+  settleLayers,
 } from '../guests/disks.ts';
 import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
@@ -34,6 +36,7 @@ import { requireImage } from './names.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { markLost } from './lost.ts';
 import { checkMedia, refuseExcluded } from './media.ts';
+import { refuseOtherQemu } from './preflight.ts';
 
 export interface CloneArgs {
   /** UUID of the guest the image is of */
@@ -70,7 +73,11 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       const { definition: saved, guestWasPaused, media = [] } = manifestOf(image);
       refuseExcluded(media, source.name);
       await refuseWithoutHugePages(subject.guestName, saved);
-      const definition = ownDefinition(saved, subject.guestName, { guest: source.name, image: image.name });
+      await refuseOtherQemu(host, source.name, image, storedDefinition(source).qemu.build);
+      const definition = ownDefinition(runAsNow(saved, source), subject.guestName, {
+        guest: source.name,
+        image: image.name,
+      });
       return {
         image: image.id,
         instance: newId(),
@@ -89,7 +96,10 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       await operation.step('lay-heads', () => makeLayers(host, heads, operation.signal));
       await operation.step('load', async () => {
         const disks = await machineDisks(catalog, [], heads);
-        await loadMachine(host, image, { instance, definition, method, disks }, operation);
+        await Promise.all([
+          loadMachine(host, image, { instance, definition, method, disks }, operation),
+          settleLayers(host, heads),
+        ]);
       });
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, instance);

@@ -100,8 +100,9 @@ async function perform(
   }
 }
 
-/** The row goes last: as long as it is there, the file is known. */
+/** The row goes last: as long as it is there, the file is known. That nothing needs it stands in the records before. */
 async function remove(host: Host, layer: LayerRecord): Promise<void> {
+  await host.records.flush();
   // A merge in a running guest leaves the node of what was merged.
   const root = (await chainOf(host.catalog, layer.id)).at(-1)?.id ?? layer.id;
   for (const guest of await guestsOver(host.catalog, [root])) {
@@ -122,7 +123,7 @@ async function absorb(
 ): Promise<void> {
   if (layer.parent === null) throw new Error(`layer ${layer.id} is no root and has no parent`);
   const parent = await getLayer(host.catalog, layer.parent);
-  await unseal(host.catalog, [into.id]);
+  await breakSeals(host, [into.id]);
   if (open === undefined) {
     // After a power cut the header may name the parent already, and not all that was copied be there: it begins anew.
     const standOn = (below: LayerRecord, unsafe: boolean) =>
@@ -158,7 +159,7 @@ async function fold(
   open: OpenDisk | undefined,
   operation: OperationHandle,
 ): Promise<void> {
-  await unseal(host.catalog, [into.id]);
+  await breakSeals(host, [into.id]);
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
     for (const written of [layer, into]) await host.ownership.letWriteLayer(written);
@@ -200,6 +201,7 @@ async function replaceRoot(
   operation: OperationHandle,
 ): Promise<void> {
   if (layer.identity === null) await seal(host, [layer.id]);
+  await host.records.flush();
   const { identity } = await getLayer(host.catalog, layer.id);
   await host.drivers.get(root.driver).replaceRoot(layer, root, fromStored<FileIdentity>(identity ?? ''));
   await operation.failpoint('replace:moved');
@@ -281,6 +283,12 @@ async function openDisks(host: Host, layer: string): Promise<OpenDisk[]> {
   return open;
 }
 
+/** These files are about to change, and not by their guests: also who has only the records must know. */
+async function breakSeals(host: Host, layers: readonly string[]): Promise<void> {
+  await unseal(host.catalog, layers);
+  await host.records.flush();
+}
+
 async function sealUnlessWritten(host: Host, layer: string): Promise<void> {
   const writer = await writerOf(host.catalog, layer);
   if (writer === undefined || host.supervisor.find(writer) === undefined) await seal(host, [layer]);
@@ -296,7 +304,7 @@ async function becomeOne(
   const children = await childrenOf(host.catalog, layer.id);
   const openLayers = open === undefined ? [] : await chainOf(host.catalog, open.head);
   for (const child of children) {
-    await unseal(host.catalog, [child.id]);
+    await breakSeals(host, [child.id]);
     await host.ownership.letWriteLayer(child);
     // A header that QEMU has open has been rewritten by QEMU, as part of its job.
     if (!openLayers.some(({ id }) => id === child.id))

@@ -72,6 +72,7 @@ function chooseDisk(pins: readonly DiskLayer[], wanted: string | undefined, imag
     .map(({ disk }) => disk)
     .toSorted()
     .join(', ');
-  const problem = wanted === undefined ? 'holds several disks: say which' : `holds no disk "${wanted}"`;
-  throw new StasisError('invalid-request', `image ${image} ${problem} (${known || 'it has none'})`);
+  const problem =
+    wanted === undefined ? 'holds several disks: say which of' : `holds no disk "${wanted}"; it holds`;
+  throw new StasisError('invalid-request', `image ${image} ${problem} ${known || 'none'}`);
 }

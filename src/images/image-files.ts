@@ -8,12 +8,11 @@ import { join } from 'node:path';
 import { findFileSum, keepFileSum, type FileSumRecord, type SumOwner } from '../catalog/file-sums.ts';
 import { findImageById, updateImage, type ImageRecord } from '../catalog/images.ts';
 import { chainOf, pinsOf, type LayerRecord } from '../catalog/layers.ts';
-import { errnoOf } from '../errors.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { FileSum } from '../storage/file-sum.ts';
 import { manifestOf } from './load.ts';
-import { writeManifest, type Manifest } from './manifest.ts';
+import type { Manifest } from './manifest.ts';
 
 export interface ImageFile {
   /** `memory`, or `disk root` for the layer that the image pins, `disk root 1` for the one below it … */
@@ -65,10 +64,7 @@ export async function recordSum(host: Host, file: ImageFile, sum: FileSum): Prom
   return host.catalog.transaction().execute((transaction) => keepFileSum(transaction, file.owner, record));
 }
 
-/**
- * Makes an image's manifest say which checksums its files have now, in the catalog and beside the memory file. What counts no
- * more leaves it. Repeatable.
- */
+/** Makes an image's manifest say which checksums its files have now. What counts no more leaves it. Repeatable. */
 export async function refreshManifest(host: Host, id: string): Promise<void> {
   const image = await findImageById(host.catalog, id);
   if (image === undefined || image.state === 'deleting') return;
@@ -77,12 +73,6 @@ export async function refreshManifest(host: Host, id: string): Promise<void> {
   if (JSON.stringify(manifest.checksums) === JSON.stringify(checksums)) return;
   const { checksums: _, ...rest } = manifest;
   const next: Manifest = { ...rest, ...(checksums === undefined ? {} : { checksums }) };
-  try {
-    await writeManifest(imageDirectoryOf(host, image), next);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return; // it is being deleted
-    throw error;
-  }
   await updateImage(host.catalog, id, { manifest: JSON.stringify(next) });
 }
 

@@ -105,17 +105,13 @@ export async function loadMachine(
   const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), request);
   await host.ownership.letStart(plan.definition, plan.disks);
   await host.ownership.letRead(saved.file, 'ours');
-  const { networks } = plan.definition;
-  const process = await host.supervisor.launch(
-    plan.instance,
-    args,
-    operation.signal,
-    tpmDirectory(host, plan.definition, plan.instance),
-    {
-      isIsolated: networks.some(({ type }) => type === 'lone-tap'),
-      startsHelper: hasBridge(plan.definition),
-    },
-  );
+  const { path } = await host.builds.get(plan.definition.qemu.build);
+  const machine = {
+    ...{ binary: path, args, tpmDirectory: tpmDirectory(host, plan.definition, plan.instance) },
+    isIsolated: plan.definition.networks.some(({ type }) => type === 'lone-tap'),
+    startsHelper: hasBridge(plan.definition),
+  };
+  const process = await host.supervisor.launch(plan.instance, machine, operation.signal);
   try {
     await method.load(process, {
       ...request,

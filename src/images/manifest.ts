@@ -1,13 +1,11 @@
 /**
- * What an image says of itself. The same document stands in the catalog and beside the memory file, so that an
- * image can be understood from its directory alone.
+ * What an image says of itself. The document stands in the catalog; recovery/record-files.ts has what is written of it beside
+ * the memory file, so that an image can be understood from its directory alone.
  */
-import { dirname, join } from 'node:path';
 import type { Definition } from '../guests/definition.ts';
 import type { QuiesceReport } from '../guests/quiesce.ts';
 import type { FeatureWord } from '../qemu/build/processor.ts';
 import type { Pause } from '../qemu/capture/capture.ts';
-import { syncPath, writeDurably } from '../storage/durable.ts';
 import type { Medium } from './media.ts';
 
 export interface ManifestDisk {
@@ -87,10 +85,3 @@ export interface Manifest {
 }
 
 export const MEMORY_FILE = 'memory';
-const MANIFEST_FILE = 'manifest.json';
-
-/** Writes the manifest so that after a power cut it is there whole or not at all. */
-export async function writeManifest(directory: string, manifest: Manifest): Promise<void> {
-  await writeDurably(join(directory, MANIFEST_FILE), JSON.stringify(manifest, null, 2));
-  await syncPath(dirname(directory));
-}

@@ -18,7 +18,7 @@ import { qemuTypes } from '../qemu/build/device-types.ts';
 import { featuresOf } from '../qemu/build/features.ts';
 import { machineTypes } from '../qemu/build/machine-types.ts';
 import { featuresOfMachine, lackingFeatures, type FeatureWord } from '../qemu/build/processor.ts';
-import { loadableFormats, loadProblems } from '../qemu/build/vmstate.ts';
+import { loadableFormats, loadProblems, untold } from '../qemu/build/vmstate.ts';
 import { readMemoryFile } from '../qemu/memory/memory-file.ts';
 import { manifestOf } from './load.ts';
 
@@ -34,7 +34,7 @@ interface Findings {
 export async function checkGuest(host: Host, target: QemuBinary, guest: GuestRecord): Promise<Finding> {
   const findings: Findings = { reasons: [], remarks: [] };
   await checkMachine(host, target, storedDefinition(guest), undefined, findings);
-  return verdict({ guest: guest.name, image: null, madeBy: null }, findings);
+  return verdict({ guest: guest.name, image: null, madeBy: null, qemu: target.versionText }, findings);
 }
 
 /** Could this image be restored? */
@@ -43,14 +43,58 @@ export async function checkImage(host: Host, target: QemuBinary, image: ImageRec
   const { definition, guest, qemuVersion, processor } = manifestOf(image);
   if (image.state !== 'ready') findings.reasons.push(`the image is ${image.state}`);
   await checkLoading(target, findings);
-  const saved = processor ?? (await processorBySameBuild(host, definition, qemuVersion));
+  const maker = await makerOf(host, image);
+  const saved = processor ?? (maker && (await processorOf(maker, definition)));
   const isMachine = await checkMachine(host, target, definition, saved, findings);
-  if (isMachine) await checkStates(host, target, image, findings);
-  return verdict({ guest: guest.name, image: image.name, madeBy: qemuVersion }, findings);
+  if (isMachine) await checkStates(host, { target, maker }, image, findings);
+  const about = { guest: guest.name, image: image.name, madeBy: qemuVersion, qemu: target.versionText };
+  return verdict(about, findings);
+}
+
+/**
+ * For who is about to restore an image: another QEMU than the one that made it must be able to. The same one is not asked anything.
+ * @param build that is to restore it, as in `Definition.qemu`
+ * @throws StasisError `qemu-mismatch` with the reasons and the builds of this host that could; those of `QemuBuilds.get`
+ */
+export async function refuseOtherQemu(
+  host: Host,
+  guestName: string,
+  image: ImageRecord,
+  build: string | undefined,
+): Promise<void> {
+  const target = await host.builds.get(build);
+  const { qemuVersion: madeBy } = manifestOf(image);
+  if (target.versionText === madeBy) return;
+  const { reasons } = await checkImage(host, target, image);
+  if (reasons.length === 0) return;
+  const possible = await buildsThatCan(host, image);
+  throw new StasisError(
+    'qemu-mismatch',
+    `image ${image.name} of guest ${guestName} was made by QEMU ${madeBy}, and can't be restored by QEMU ${target.versionText}: ${reasons.join('; ')}. ${cureOf(guestName, possible)}`,
+    {
+      guest: guestName,
+      image: image.name,
+      details: { madeBy, qemu: target.versionText, binary: target.path, reasons, possible },
+    },
+  );
+}
+
+/** Names of the builds of this host that could restore it; null: the usual one. */
+async function buildsThatCan(host: Host, image: ImageRecord): Promise<(string | null)[]> {
+  const possible: (string | null)[] = [];
+  for (const { name, binary } of await host.builds.available())
+    if ((await checkImage(host, binary, image)).reasons.length === 0) possible.push(name);
+  return possible;
+}
+
+function cureOf(guestName: string, [first]: readonly (string | null)[]): string {
+  if (first === undefined)
+    return `Install a QEMU that can beside this one, name it in stasis.yaml (\`qemu: {builds: …}\`), and have the guest run by it: \`stasis qemu ${guestName} NAME\``;
+  return `Another QEMU of this host can: \`stasis qemu ${guestName} ${first ?? '--usual'}\``;
 }
 
 function verdict(
-  about: Pick<Finding, 'guest' | 'image' | 'madeBy'>,
+  about: Pick<Finding, 'guest' | 'image' | 'madeBy' | 'qemu'>,
   { reasons, remarks }: Findings,
 ): Finding {
   const result = reasons.length > 0 ? 'no' : remarks.length > 0 ? 'warning' : 'yes';
@@ -137,15 +181,19 @@ async function canAccelerate(
   }
 }
 
-/** An image of before its processor was recorded: the same QEMU on this host makes the same. */
-async function processorBySameBuild(
-  { qemu }: Host,
+/** The very build that made an image, if this host still has it: only that can tell what it may have been. */
+async function makerOf({ builds }: Host, image: ImageRecord): Promise<QemuBinary | undefined> {
+  const { qemuVersion } = manifestOf(image);
+  return (await builds.available()).find(({ binary }) => binary.versionText === qemuVersion)?.binary;
+}
+
+/** Of an image of before its processor was recorded: the same QEMU on this host makes the same. */
+async function processorOf(
+  maker: QemuBinary,
   { machine, cpu, accelerator }: Definition,
-  madeBy: string,
-): Promise<FeatureWord[] | undefined> {
-  if (qemu.versionText !== madeBy) return undefined;
+): Promise<readonly FeatureWord[] | undefined> {
   try {
-    return await featuresOfMachine(qemu, { machine, cpu, accelerator });
+    return await featuresOfMachine(maker, { machine, cpu, accelerator });
   } catch (error) {
     if (isTold(error)) return undefined;
     throw error;
@@ -154,7 +202,7 @@ async function processorBySameBuild(
 
 async function checkStates(
   host: Host,
-  target: QemuBinary,
+  { target, maker }: { readonly target: QemuBinary; readonly maker: QemuBinary | undefined },
   image: ImageRecord,
   { reasons, remarks }: Findings,
 ): Promise<void> {
@@ -162,11 +210,14 @@ async function checkStates(
   const file = join(guestDirectory(host.paths.data, image.guest).images, image.id, memoryFile.name);
   try {
     const { states } = await readMemoryFile(file, memoryFile.offset);
-    const origin =
-      host.qemu.versionText === qemuVersion
-        ? await loadableFormats(host.qemu, definition.machine)
-        : undefined;
-    reasons.push(...loadProblems(states, await loadableFormats(target, definition.machine), origin));
+    const formats = await loadableFormats(target, definition.machine);
+    const origin = maker && (await loadableFormats(maker, definition.machine));
+    reasons.push(...loadProblems(states, formats, origin));
+    const unknown = origin === undefined ? untold(states, formats) : [];
+    if (unknown.length > 0)
+      remarks.push(
+        `whether it knows the state of ${unknown.join(', ')} can't be said: QEMU ${qemuVersion}, which made it, is not on this host`,
+      );
   } catch (error) {
     if (error instanceof StasisError && error.code === 'image-damaged') reasons.push(error.message);
     else remarks.push(`the states of its devices were not compared: ${messageOf(error)}`);

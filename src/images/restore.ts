@@ -33,6 +33,7 @@ import {
 } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import { letRun } from '../guests/boot.ts';
+import { runAsNow } from '../guests/build.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
@@ -43,6 +44,7 @@ import {
   makeLayers,
   planHeads,
   removeLayers,
+  settleLayers,
   unseal,
   type DiskLayerId,
 } from '../guests/disks.ts';
@@ -61,6 +63,7 @@ import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './l
 import { markLost } from './lost.ts';
 import { checkMedia } from './media.ts';
 import { checkImageName, requireImage } from './names.ts';
+import { refuseOtherQemu } from './preflight.ts';
 import { refuseProtected } from './protect.ts';
 import { saveProcedure } from './save.ts';
 import { fromStored } from '../stored.ts';
@@ -127,6 +130,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
       const pins = (await pinsOf(catalog, image.id)).map(({ disk, layer }) => ({ disk, layer: layer.id }));
       await checkSeals(host, pins);
       const memory = await checkedMemory(host, image);
+      await refuseOtherQemu(host, guest.name, image, storedDefinition(guest).qemu.build);
       const stopped = guest.instance === null;
       const reused = deletes && stopped ? await reusable(host, guest.uuid, pins) : [];
       const alone = !stopped && (await needsToBeAlone(manifest.definition));
@@ -167,7 +171,12 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
           catalog,
           plan.reused.map(({ layer }) => layer),
         );
-        await load(host, plan, image, operation);
+        await Promise.all([
+          load(host, plan, image, operation),
+          settleLayers(host, plan.heads),
+          // Once it runs the image's own layers are written to: whoever has only the records must not promise it any more.
+          plan.reused.length > 0 ? host.records.flush() : undefined,
+        ]);
       });
       await operation.commit(async (transaction) => {
         await installHeads(transaction, plan.guest, plan.heads);
@@ -352,17 +361,23 @@ async function dropAndForget(host: Host, plan: RestorePlan, image: ImageRecord):
   await forget(host, plan.guest, image.id);
 }
 
-/** The machine is the image's; what was decided about the guest since then, its host policy, stays. */
+/** The machine is the image's; what was decided about the guest since then stays: its host policy, its labels, its QEMU. */
 async function restoredDefinition(
   catalog: Catalog,
   { guest, generation }: RestorePlan,
   image: ImageRecord,
 ): Promise<Definition> {
-  const { policy } = storedDefinition(await getGuestByUuid(catalog, guest));
-  const { definition } = manifestOf(image);
+  const present = await getGuestByUuid(catalog, guest);
+  const { policy, labels } = storedDefinition(present);
+  const { labels: _saved, ...definition } = runAsNow(manifestOf(image).definition, present);
   // A guest that was defined without a generation id has no device for it.
   const hasGeneration = generation !== null && definition.generation !== undefined;
-  return { ...definition, policy, ...(hasGeneration ? { generation } : {}) };
+  return {
+    ...definition,
+    policy,
+    ...(labels === undefined ? {} : { labels }),
+    ...(hasGeneration ? { generation } : {}),
+  };
 }
 
 /**

@@ -5,7 +5,7 @@
  * them again. A live save takes all disks in the pause in which the last of the memory is written: by copies of the
  * heads, or by a switch to new ones, whereupon what the heads were until then belongs to the image (capture-disks.ts).
  */
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_IMAGE, type LiveMethod } from '../api/constants.ts';
 import { insertCapture } from '../catalog/captures.ts';
@@ -39,7 +39,7 @@ import { captureBlockers } from '../qemu/capture/migration-blockers.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { findTpmProcesses } from '../qemu/process/process-scan.ts';
 import { processorFeatures } from '../qemu/build/processor.ts';
-import { syncPath } from '../storage/durable.ts';
+import { makeDirectory, syncFile } from '../storage/durable.ts';
 import {
   captureOf,
   capturedLayers,
@@ -56,7 +56,7 @@ import {
 import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.ts';
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
-import { MEMORY_FILE, writeManifest, type Manifest } from './manifest.ts';
+import { MEMORY_FILE, type Manifest } from './manifest.ts';
 import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { refuseProtected } from './protect.ts';
@@ -166,7 +166,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       await tellSwitched(choice, operation);
       const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
       await operation.step('prepare', async () => {
-        await mkdir(imageDirectory(host, plan), { recursive: true, mode: 0o700 });
+        await makeDirectory(imageDirectory(host, plan));
         await prepareDisks(host, qmp, disks, definition, operation.signal);
       });
 
@@ -189,12 +189,12 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
       const manifest = {
         ...described,
+        qemuVersion: qmp.versionText,
         processor,
         media,
         screen: screenBefore ?? screenAfter ?? null,
         quiesce: { ...quiesce.report, isInMemory: quiesce.report.isInMemory || plan.isFrozen === true },
       };
-      await operation.step('write-manifest', () => writeManifest(imageDirectory(host, plan), manifest));
       await tellOverrun(manifest, operation);
 
       await operation.commit(async (transaction) => {
@@ -403,7 +403,7 @@ async function describe(
   choice: CaptureChoice | null,
   captured: CaptureResult,
   disks: DiskCapture,
-): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media'>> {
+): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media' | 'qemuVersion'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
   const path = join(imageDirectory(host, plan), MEMORY_FILE);
@@ -413,7 +413,7 @@ async function describe(
     memoryBytes: definition.memoryBytes,
   });
   await host.ownership.letRead(path, 'ours');
-  await syncPath(path);
+  await syncFile(path);
   await settleDisks(host, disks);
   const { blocks } = await stat(path);
   return {
@@ -442,7 +442,6 @@ async function describe(
       mappable: true,
     },
     guestWasPaused: !plan.wasRunning,
-    qemuVersion: host.qemu.versionText,
     devices: memory.devices,
     definition,
     disks: (await capturedLayers(host.catalog, disks)).map(({ disk, layer }) => ({

@@ -3,10 +3,12 @@
  * lives, and thrown away. It is nobody's guest: the catalog never hears of it, and what a crash leaves of it the plan names.
  */
 import { randomUUID } from 'node:crypto';
+import { getGuestByUuid } from '../catalog/guests.ts';
 import type { ImageRecord } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
 import { StasisError, messageOf } from '../errors.ts';
-import type { Definition } from '../guests/definition.ts';
+import { runAsNow } from '../guests/build.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
   leaveDisks,
@@ -26,6 +28,7 @@ import type { PlannedLayer } from '../storage/driver.ts';
 import { letLive, type Proof } from './life-signs.ts';
 import { checkedMemory, chooseRestoreMethod, loadMachine, manifestOf } from './load.ts';
 import { refuseExcluded } from './media.ts';
+import { refuseOtherQemu } from './preflight.ts';
 
 export interface TrialPlan {
   readonly instance: string;
@@ -39,7 +42,7 @@ export interface TrialPlan {
 const MAPPED_SHARE = 0.25;
 const QEMU_BYTES = 128 * 1024 ** 2;
 
-/** @throws StasisError `unsupported` for what can't be isolated, `disk-in-use`, `no-memory`, with the reason */
+/** @throws StasisError `unsupported` for what can't be isolated, `disk-in-use`, `no-memory`, `qemu-mismatch`, with the reason */
 export async function planTrial(
   host: Host,
   image: ImageRecord,
@@ -49,7 +52,9 @@ export async function planTrial(
   const { definition: saved, media = [] } = manifestOf(image);
   refuseExcluded(media, guestName);
   await refuseWithoutHugePages(guestName, saved);
-  const definition = await inIsolation(saved);
+  const guest = await getGuestByUuid(host.catalog, image.guest);
+  await refuseOtherQemu(host, guestName, image, storedDefinition(guest).qemu.build);
+  const definition = await inIsolation(runAsNow(saved, guest));
   const method = await methodFor(host, image);
   const neededBytes = saved.memoryBytes * (method === 'mapped' ? MAPPED_SHARE : 1) + QEMU_BYTES;
   const freeBytes = await availableBytes();

@@ -39,7 +39,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       if (images.length > 0 && args.deleteImages !== true) {
         throw new StasisError(
           'has-images',
-          `guest ${guest.name} has ${images.length} save image(s), which would be lost; delete them first, or give --delete-images`,
+          `guest ${guest.name} has ${images.length === 1 ? 'a save image' : `${images.length} save images`}, which would be lost; \`stasis delete\` first, or give --delete-images`,
           {
             details: { images: images.map((image) => image.name) },
           },

@@ -31,6 +31,9 @@ import { fromStored } from '../stored.ts';
 // A procedure is only ever called with what its own `plan` returned: the pairing is kept by its name.
 type AnyProcedure = Procedure<unknown, unknown>;
 
+/** So long after it what could not be settled is tried again. */
+const RETRY_MS = 5_000;
+
 /** Among the listeners' ids: those who want to hear of every operation. */
 const ALL = '*';
 
@@ -56,6 +59,8 @@ export interface EngineOptions {
   readonly failpoints?: Failpoints;
   /** for failpoints: ends a guest's QEMU process */
   readonly killGuest?: (guest: string) => Promise<void>;
+  /** how long after it what could not be settled is tried again, in milliseconds */
+  readonly retryMs?: number;
 }
 
 /** What tells a request that is sent again from another. */
@@ -77,7 +82,7 @@ export interface Submission<Args> {
   readonly request?: RequestTag | undefined;
 }
 
-export class OperationEngine {
+export class OperationEngine implements Disposable {
   readonly #options: EngineOptions;
   readonly #failpoints: Failpoints;
   readonly #procedures = new Map<string, AnyProcedure>();
@@ -88,6 +93,7 @@ export class OperationEngine {
   readonly #readers = new Map<string, Set<RunningOperation>>();
   readonly #ended = new EventEmitter<{ ended: [OperationRecord] }>();
   readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -117,7 +123,7 @@ export class OperationEngine {
     this.#holders.set(key, operation);
     if (source !== undefined) this.#readersOf(source).add(operation);
     try {
-      if (guest !== null) await this.#settle(guest);
+      if (guest !== null) await this.#settle(guest, operation);
       await operation.begin(submission.args);
     } catch (error) {
       this.#release(operation);
@@ -151,7 +157,8 @@ export class OperationEngine {
     body: () => Promise<void>,
   ): Promise<boolean> {
     const isOurs = (holder: RunningOperation | undefined) =>
-      holder !== undefined && (holder === operation || holder.id === operation.record.parent);
+      holder !== undefined &&
+      (holder === operation || holder === operation.heldBy || holder.id === operation.record.parent);
     const others = guests.filter((guest) => !isOurs(this.#holders.get(guest)));
     if (others.some((guest) => this.#occupant(guest) !== undefined)) return false;
     for (const guest of others) this.#holders.set(guest, operation);
@@ -248,20 +255,56 @@ export class OperationEngine {
 
   /**
    * What could be neither finished nor undone before must be, before anything new is done to the guest.
+   * @param heldBy what is to be done, and holds the guest meanwhile
    * @throws StasisError why it still can't
    */
-  async #settle(guest: string): Promise<void> {
+  async #settle(guest: string, heldBy: RunningOperation): Promise<void> {
     for (const record of await unsettledOperations(this.#options.catalog, guest)) {
-      const failure = await this.#recovering(record).recover();
+      const failure = await this.#recovering(record, heldBy).recover();
       if (failure !== undefined) throw failure;
     }
   }
 
-  #recovering(record: OperationRecord): RunningOperation {
+  /** Also without anything new that is to be done: a full disk is noticed to have space again by nothing else. */
+  #tryAgainLater(): void {
+    const { retryMs = RETRY_MS } = this.#options;
+    this.#retry ??= setTimeout(() => void this.#tryAgain(), retryMs).unref();
+  }
+
+  /** Never rejects: what fails again is tried again. */
+  async #tryAgain(): Promise<void> {
+    this.#retry = undefined;
+    try {
+      for (const record of await unsettledOperations(this.#options.catalog)) {
+        const key = record.guest ?? record.guestName;
+        if (this.#running.has(record.id)) continue;
+        if (this.#occupant(key) !== undefined) this.#tryAgainLater();
+        else await this.#settleUnlessSettled(record.id, key);
+      }
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'what is not settled could not be looked at');
+      this.#tryAgainLater();
+    }
+  }
+
+  /** It may have come to its end while it was looked for. */
+  async #settleUnlessSettled(id: string, guest: string): Promise<void> {
+    const record = await findOperation(this.#options.catalog, id);
+    if (record?.settled !== 0 || this.#occupant(guest) !== undefined) return;
+    const operation = this.#recovering(record);
+    this.#holders.set(guest, operation);
+    await operation.recover();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#retry);
+  }
+
+  #recovering(record: OperationRecord, heldBy?: RunningOperation): RunningOperation {
     const procedure = this.#procedures.get(record.procedure);
     if (procedure === undefined)
       throw new Error(`operation ${record.id} is of an unknown procedure ${record.procedure}`);
-    const operation = new RunningOperation(this.#shared(), procedure, record, true);
+    const operation = new RunningOperation(this.#shared(), procedure, record, true, heldBy);
     this.#running.set(record.id, operation);
     return operation;
   }
@@ -327,9 +370,10 @@ export class OperationEngine {
         this.#changes.emit(ALL, operation);
       },
       started: (operation) => this.#running.set(operation.record.id, operation),
-      ended: (operation) => {
+      ended: (operation, isOver) => {
         this.#release(operation);
         this.#ended.emit('ended', operation.record);
+        if (!isOver) this.#tryAgainLater();
       },
       whileHolding: (operation, guests, body) => this.#whileHolding(operation, guests, body),
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
@@ -358,7 +402,8 @@ interface Shared extends EngineOptions {
   failpoint(name: string, guest: string | null): Promise<void>;
   changed(operation: LiveOperation): void;
   started(operation: RunningOperation): void;
-  ended(operation: RunningOperation): void;
+  /** @param isOver whether it is settled, and that is recorded */
+  ended(operation: RunningOperation, isOver: boolean): void;
   whileHolding(
     operation: RunningOperation,
     guests: readonly string[],
@@ -376,6 +421,8 @@ class RunningOperation implements LiveOperation, OperationHandle {
   bytesDone = 0;
   bytesTotal = 0;
   readonly recovering: boolean;
+  /** under whose hold on the guest it is settled, if not its own */
+  readonly heldBy: RunningOperation | undefined;
   readonly #shared: Shared;
   readonly #procedure: AnyProcedure;
   readonly #abort = new AbortController();
@@ -383,7 +430,14 @@ class RunningOperation implements LiveOperation, OperationHandle {
   #steps: Step[];
   #warnings: string[];
 
-  constructor(shared: Shared, procedure: AnyProcedure, record: OperationRecord, recovering: boolean) {
+  constructor(
+    shared: Shared,
+    procedure: AnyProcedure,
+    record: OperationRecord,
+    recovering: boolean,
+    heldBy?: RunningOperation,
+  ) {
+    this.heldBy = heldBy;
     this.#shared = shared;
     this.#procedure = procedure;
     this.record = record;
@@ -466,10 +520,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
     } catch (error) {
       throw this.#explain(error);
     }
-    await this.failpoint('record:after');
-    this.#shared.started(this);
-    this.#shared.log.info({}, `${this.#what} begins`);
-    await this.#publishState();
+    try {
+      await this.failpoint('record:after');
+      this.#shared.started(this);
+      this.#shared.log.info({}, `${this.#what} begins`);
+      await this.#publishState();
+    } catch (error) {
+      const failure = this.#explain(error);
+      await this.#end('failed', failure, true); // nothing has been touched yet
+      throw failure;
+    }
   }
 
   /** The whole life of an operation that has begun. Rejects with why it failed, when everything is undone. */
@@ -620,8 +680,19 @@ class RunningOperation implements LiveOperation, OperationHandle {
       return true;
     } catch (error) {
       this.#shared.log.error({ err: error }, 'undoing failed');
-      await this.warn(`undoing it failed too, and will be tried again: ${StasisError.from(error).message}`);
+      await this.#warnIfPossible(
+        `undoing it failed too, and will be tried again: ${StasisError.from(error).message}`,
+      );
       return false;
+    }
+  }
+
+  /** What kept it from being undone may keep the warning from being written: the same full disk. */
+  async #warnIfPossible(message: string): Promise<void> {
+    try {
+      await this.warn(message);
+    } catch (error) {
+      this.#shared.log.error({ err: error }, 'a warning could not be recorded');
     }
   }
 
@@ -639,6 +710,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
     settled: boolean,
   ): Promise<void> {
     const error = failure === undefined ? null : JSON.stringify(failure);
+    let isOver = false;
     const finishedAt = new Date().toISOString();
     this.record = { ...this.record, state, error, finishedAt, steps: JSON.stringify(this.#steps) };
     try {
@@ -649,6 +721,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
         },
         this.#outcomeEntry(state, failure),
       );
+      isOver = settled;
       this.#logEnd(failure);
       await this.#publishState();
       await trimOperations(this.#shared.catalog);
@@ -656,7 +729,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
       // The catalog can't be written, say on a full disk: who waits is told all the same, and recovery comes again.
       this.#shared.log.error({ err: caught }, 'the end of an operation could not be recorded');
     } finally {
-      this.#shared.ended(this);
+      this.#shared.ended(this, isOver);
       this.#shared.changed(this);
     }
   }

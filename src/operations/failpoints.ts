@@ -5,7 +5,8 @@
  * Every journaled step has two, `KIND/STEP:before` and `KIND/STEP:after`; `KIND/record:after` stands where an operation is
  * recorded and nobody has been told of it; a few more stand inside a pause, where
  * nothing may be journaled. `STASIS_FAILPOINT_FILE=PATH` names a file that says the same and is read at each of them, so
- * that a daemon can be given others while it runs. Off unless one of the variables is set.
+ * that a daemon can be given others while it runs. There `#7=kill` is the seventh that is reached from then on, whichever it
+ * is. Off unless one of the variables is set.
  */
 import { readFile } from 'node:fs/promises';
 import { StasisError } from '../errors.ts';
@@ -16,6 +17,9 @@ type Action = (typeof ACTIONS)[number];
 export class Failpoints {
   readonly #actions: ReadonlyMap<string, Action>;
   readonly #file: string | undefined;
+  /** what the file said last, and how many were reached since it says so */
+  #setting = '';
+  #count = 0;
 
   /** @throws StasisError `invalid-request` for an action that doesn't exist */
   constructor(environment: NodeJS.ProcessEnv = {}) {
@@ -25,7 +29,7 @@ export class Failpoints {
 
   /** @param killGuest ends the QEMU process of the guest that this is about, if it has one */
   async reach(name: string, killGuest: () => Promise<void>): Promise<void> {
-    const action = this.#actions.get(name) ?? (await this.#inFile()).get(name);
+    const action = this.#actions.get(name) ?? (await this.#inFile(name));
     switch (action) {
       case undefined:
         return;
@@ -44,8 +48,14 @@ export class Failpoints {
     }
   }
 
-  async #inFile(): Promise<ReadonlyMap<string, Action>> {
-    return actionsOf(this.#file === undefined ? '' : await readFile(this.#file, 'utf8'));
+  async #inFile(name: string): Promise<Action | undefined> {
+    if (this.#file === undefined) return undefined;
+    const setting = await readFile(this.#file, 'utf8');
+    if (setting !== this.#setting) this.#count = 0;
+    this.#setting = setting;
+    this.#count += 1;
+    const actions = actionsOf(setting);
+    return actions.get(name) ?? actions.get(`#${this.#count}`);
   }
 }
 

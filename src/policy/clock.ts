@@ -8,6 +8,9 @@ export interface Clock {
   sleep(durationMs: number, signal: AbortSignal): Promise<void>;
 }
 
+/** A host that slept, or whose clock was set, is noticed so late at most. */
+const LOOK_EVERY_MS = 30_000;
+
 export const SYSTEM_CLOCK: Clock = {
   now: Date.now,
   async sleep(durationMs, signal) {
@@ -18,3 +21,12 @@ export const SYSTEM_CLOCK: Clock = {
     }
   },
 };
+
+/** Resolves when the clock says so late, or is set past it, or the signal is aborted. */
+export async function waitUntil(clock: Clock, atMs: number, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    const leftMs = atMs - clock.now();
+    if (leftMs <= 0 || signal.aborted) return;
+    await clock.sleep(Math.min(leftMs, LOOK_EVERY_MS), signal);
+  }
+}

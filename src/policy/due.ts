@@ -4,7 +4,8 @@
  * jumps ahead, or a host that slept, brings one run, not as many as were missed; one that is set back a little is waited for.
  */
 import { createHash } from 'node:crypto';
-import { timetable, type ScheduleSpec, type Timetable } from '../guests/schedules.ts';
+import type { ScheduleSpec } from '../guests/schedules.ts';
+import { timetable, type Timetable } from '../timetable.ts';
 
 export interface DueSchedule {
   readonly guest: string;

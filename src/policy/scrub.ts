@@ -12,8 +12,8 @@ import { verifyProcedure } from '../images/verify.ts';
 import { verificationOf } from '../images/verification.ts';
 import type { OperationEngine } from '../operations/engine.ts';
 import { fromStored } from '../stored.ts';
-import type { Clock } from './clock.ts';
-import { nextTime, waitUntil, type CronTime } from './cron.ts';
+import { timetable, type CronTime, type Timetable } from '../timetable.ts';
+import { waitUntil, type Clock } from './clock.ts';
 import { runOnGuest } from './guest-work.ts';
 
 export interface ScrubOptions {
@@ -37,23 +37,25 @@ export class Scrubber implements AsyncDisposable {
   readonly #options: ScrubOptions;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #nextMs: number | undefined;
+  readonly #times: Timetable;
+  #nextMs: number | null;
 
   /** Begins to wait for its time. @throws StasisError `invalid-request` for a schedule that is none */
   constructor(options: ScrubOptions) {
     this.#options = options;
-    this.#nextMs = nextTime(options.schedule, options.clock.now());
+    this.#times = timetable(options.schedule);
+    this.#nextMs = this.#times.next(options.clock.now());
     this.#running = this.#run();
   }
 
   /** Its cron expression. */
   get schedule(): string {
-    return this.#options.schedule.expression;
+    return this.#options.schedule.cron;
   }
 
   /** When the next walk begins, unless one is under way; null: never. */
   get nextAt(): string | null {
-    return this.#nextMs === undefined ? null : new Date(this.#nextMs).toISOString();
+    return this.#nextMs === null ? null : new Date(this.#nextMs).toISOString();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -63,16 +65,16 @@ export class Scrubber implements AsyncDisposable {
 
   /** Never rejects: it is its own owner. */
   async #run(): Promise<void> {
-    const { host, clock, schedule } = this.#options;
+    const { host, clock } = this.#options;
     const { signal } = this.#stop;
     try {
       const interrupted = await lastScrub(host.catalog);
       if (interrupted !== undefined && interrupted.finishedAt === null) await this.#walk(interrupted);
-      while (this.#nextMs !== undefined && !signal.aborted) {
+      while (this.#nextMs !== null && !signal.aborted) {
         await waitUntil(clock, this.#nextMs, signal);
         if (signal.aborted) return;
         await this.#begin();
-        this.#nextMs = nextTime(schedule, clock.now());
+        this.#nextMs = this.#times.next(clock.now());
       }
     } catch (error) {
       if (!signal.aborted) host.log.error({ err: error }, 'images are not scrubbed any more');

@@ -1,5 +1,5 @@
 /** What survives a power cut. */
-import { open, rename } from 'node:fs/promises';
+import { mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Makes what was written to a file, or named in a directory, durable. */
@@ -24,4 +24,11 @@ export async function writeDurably(path: string, text: string): Promise<void> {
 export async function syncFile(path: string): Promise<void> {
   await syncPath(path);
   await syncPath(dirname(path));
+}
+
+/** Makes a directory, with those above it that aren't there, so that their names survive a power cut. For its owner alone. */
+export async function makeDirectory(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let made = path; made.length >= first.length; made = dirname(made)) await syncPath(dirname(made));
 }

@@ -2,8 +2,9 @@
  * LVM's own commands, typed: what there is (`lvs` with JSON reports, lvmreport(7)), and the few changes that a storage
  * driver makes (lvcreate(8), lvmthin(7)). Sizes are in bytes.
  */
+import Type, { type Static } from 'typebox';
 import { StasisError } from '../errors.ts';
-import { failureOf, runTool } from './tool.ts';
+import { failureOf, readReport, runTool } from './tool.ts';
 
 /** A volume by its names. */
 export interface VolumeName {
@@ -32,29 +33,20 @@ export interface Volume extends VolumeName {
   readonly groupFreeBytes: number;
 }
 
-type Row = Readonly<Record<(typeof COLUMNS)[number], string>>;
+const Text = Type.String();
+const Bytes = Type.String({ pattern: '^[0-9]+$' });
+/** Empty for what has none. */
+const MaybeBytes = Type.String({ pattern: '^[0-9]*$' });
+const Percent = Type.String({ pattern: '^([0-9]+([.][0-9]+)?)?$' });
 
-const COLUMNS = [
-  ...([
-    'vg_name',
-    'lv_name',
-    'lv_uuid',
-    'lv_size',
-    'segtype',
-    'lv_attr',
-    'pool_lv',
-    'origin',
-    'lv_tags',
-  ] as const),
-  ...([
-    'data_percent',
-    'metadata_percent',
-    'lv_metadata_size',
-    'lv_snapshot_invalid',
-
-    'vg_free',
-  ] as const),
-] as const;
+/** The columns that are asked for, as lvmreport(7) documents them. */
+const Row = Type.Object({
+  ...{ vg_name: Text, lv_name: Text, lv_uuid: Text, lv_size: Bytes, segtype: Text, lv_attr: Text },
+  ...{ pool_lv: Text, origin: Text, lv_tags: Text, data_percent: Percent, metadata_percent: Percent },
+  ...{ lv_metadata_size: MaybeBytes, lv_snapshot_invalid: Text, vg_free: Bytes },
+});
+type Row = Static<typeof Row>;
+const Report = Type.Object({ report: Type.Array(Type.Object({ lv: Type.Array(Row) })) });
 
 const REPORT = [
   '--reportformat',
@@ -63,21 +55,23 @@ const REPORT = [
   'b',
   '--nosuffix',
   '--options',
-  COLUMNS.join(','),
+  Object.keys(Row.properties).join(','),
 ] as const;
 
 /** All visible volumes of a group; none when there is no such group. @throws StasisError `storage-failed` */
 export async function listVolumes(group: string): Promise<Volume[]> {
   try {
-    const report = await runTool('lvs', [...REPORT, group]);
-    // As lvmreport(7) documents it.
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-    const { report: parts } = JSON.parse(report) as { report: readonly { lv: readonly Row[] }[] };
-    return parts.flatMap(({ lv }) => lv).map(volumeOf);
+    return readVolumes(await runTool('lvs', [...REPORT, group]));
   } catch (error) {
     if (isMissing(error)) return [];
     throw error;
   }
+}
+
+/** @param report of `lvs`. @throws StasisError `storage-failed` */
+export function readVolumes(report: string): Volume[] {
+  const { report: parts } = readReport('lvs', Report, report);
+  return parts.flatMap(({ lv }) => lv).map(volumeOf);
 }
 
 export async function findVolume({ group, name }: VolumeName): Promise<Volume | undefined> {

@@ -3,13 +3,13 @@
  * the rest. Over qcow2 and raw files and over block devices, on any file system. A capture switches the guest to an empty
  * overlay within QEMU, which takes a millisecond or two whatever the disk's size; images/collect.ts merges layers when one goes.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from './driver.ts';
-import { syncFile } from './durable.ts';
+import { makeDirectory, syncFile } from './durable.ts';
 import { readIdentity } from './identity.ts';
 
 /** Names an overlay over a layer of any driver. */
@@ -35,7 +35,7 @@ export function overlay(tool: ImageTool): StorageDriver {
     planHead: planOverlay,
 
     async make(layer, from, signal) {
-      await mkdir(dirname(layer.path), { recursive: true, mode: 0o700 });
+      await makeDirectory(dirname(layer.path));
       await tool.createOverlay(
         {
           path: layer.path,

@@ -6,12 +6,12 @@
  * A clone needs the image that it was made of: one that goes is moved to the pool's trash, which Ceph allows
  * while there are clones, and `rbd trash purge` frees its space when the last of them is gone.
  */
+import Type, { type Static } from 'typebox';
 import { StasisError } from '../errors.ts';
-import { fromStored } from '../stored.ts';
 import type { LayerFile, StorageDriver } from './driver.ts';
 import { readIdentity } from './identity.ts';
 import { planOverlay } from './overlay.ts';
-import { failureOf, runTool } from './tool.ts';
+import { failureOf, readReport, runTool } from './tool.ts';
 import { outgoingName, planVolume, PREFIX, roleOf } from './volume-names.ts';
 
 const IMAGE = /^\/dev\/rbd\/([^/@]+)\/([^/@]+)$/;
@@ -108,20 +108,25 @@ const besideOf = (layer: LayerFile) => (name: string) => deviceOf({ pool: requir
 const isHead = (layer: LayerFile) => roleOf(requireImage(layer).name) === 'head';
 const snapshotName = ({ id }: LayerFile) => `${PREFIX}-${id}`;
 
-async function json<T>(args: readonly string[]): Promise<T> {
-  return fromStored<T>(await runTool('rbd', [...args, '--format', 'json']));
+const Names = Type.Array(Type.String());
+const Info = Type.Object({ id: Type.String() });
+const Listed = Type.Array(Type.Object({ image: Type.String(), snapshot: Type.Optional(Type.String()) }));
+const Mapped = Type.Array(Type.Object({ pool: Type.String(), name: Type.String() }));
+
+async function json<T extends Type.TSchema>(schema: T, args: readonly string[]): Promise<Static<T>> {
+  return readReport('rbd', schema, await runTool('rbd', [...args, '--format', 'json']));
 }
 
-const listImages = (pool: string) => json<string[]>(['ls', pool]);
+const listImages = (pool: string) => json(Names, ['ls', pool]);
 
 async function idOf(image: ImageName): Promise<string> {
-  return (await json<{ id: string }>(['info', spec(image)])).id;
+  return (await json(Info, ['info', spec(image)])).id;
 }
 
 /** A snapshot has its layer's id in its name, but belongs to what the layer was made from. */
 async function findSnapshot(layer: LayerFile): Promise<string | undefined> {
   const { pool } = requireImage(layer);
-  const all = await json<{ image: string; snapshot?: string }[]>(['ls', '--long', pool]);
+  const all = await json(Listed, ['ls', '--long', pool]);
   const found = all.find(({ snapshot }) => snapshot === snapshotName(layer));
   return found === undefined ? undefined : `${pool}/${found.image}@${snapshotName(layer)}`;
 }
@@ -139,7 +144,7 @@ async function map(image: ImageName, isReadonly: boolean): Promise<void> {
 }
 
 async function isMapped({ pool, name }: ImageName): Promise<boolean> {
-  const mapped = await json<{ pool: string; name: string }[]>(['device', 'list']);
+  const mapped = await json(Mapped, ['device', 'list']);
   return mapped.some((each) => each.pool === pool && each.name === name);
 }
 

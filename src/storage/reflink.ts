@@ -10,13 +10,13 @@
  * Blocks are shared within one file system only, so the layers are beside the user's disk, in `.stasis/UUID OF THE
  * GUEST`, not in the home of Stasis.
  */
-import { constants, chmod, chown, copyFile, mkdir, open, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { constants, chmod, chown, copyFile, open, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { errnoOf, messageOf, StasisError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { ImageTool } from '../qemu/block/image-tool.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver, UserDisk } from './driver.ts';
-import { syncFile } from './durable.ts';
+import { makeDirectory, syncFile } from './durable.ts';
 import { describeChange, readIdentity } from './identity.ts';
 import { planOverlay } from './overlay.ts';
 
@@ -44,7 +44,7 @@ export function reflink(tool: ImageTool): StorageDriver {
     planCopy: planClone,
 
     async make(layer, from) {
-      await mkdir(dirname(layer.path), { recursive: true, mode: 0o700 });
+      await makeDirectory(dirname(layer.path));
       await rm(layer.path, { force: true });
       await clone(from.path, layer.path);
     },

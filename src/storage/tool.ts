@@ -1,11 +1,16 @@
 /** A storage system's own command line: programs that are run with a list of arguments, never through a shell. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import type Type from 'typebox';
+import type { Static } from 'typebox';
+import Value from 'typebox/value';
 import { StasisError, errnoOf } from '../errors.ts';
 import { throwIfAborted } from '../qemu/wait.ts';
 
 /** Reports of thousands of volumes stay far below. */
 const MAX_OUTPUT_BYTES = 64 << 20;
+/** Of a report that can't be read, so much is told. */
+const MAX_TOLD_CHARS = 1000;
 
 /** What such programs say when there is no room, in all the words that they have for it. */
 const NO_SPACE =
@@ -33,6 +38,26 @@ export async function runTool(tool: string, args: readonly string[], signal?: Ab
     return stdout;
   } catch (error) {
     throw toolError(tool, args, error);
+  }
+}
+
+/**
+ * A program's report in JSON, of which only what is read is looked at.
+ * @throws StasisError `storage-failed` when it is none, or another one than this version of Stasis knows
+ */
+export function readReport<T extends Type.TSchema>(tool: string, schema: T, text: string): Static<T> {
+  const report = jsonIn(text);
+  if (Value.Check(schema, report)) return report;
+  throw new StasisError('storage-failed', `${tool} gave a report that Stasis can't read`, {
+    details: { tool, report: text.slice(0, MAX_TOLD_CHARS) },
+  });
+}
+
+function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // fits no schema
   }
 }
 

@@ -6,8 +6,10 @@ import { EventsView } from './events-view.tsx';
 import { GuestView } from './guest-view.tsx';
 import { GuestsView } from './guests-view.tsx';
 import { HostView } from './host-view.tsx';
+import { LoginView } from './login-view.tsx';
 import { route, type Route } from './router.ts';
-import { connection, dismiss, failure, notices, running } from './store.ts';
+import { connection, dismiss, failure, logOut, notices, notify, principal, running } from './store.ts';
+import { StasisError } from '../errors.ts';
 
 const LINKS = [
   { page: 'guests', href: '#/', label: 'Guests' },
@@ -15,12 +17,15 @@ const LINKS = [
   { page: 'events', href: '#/events', label: 'Events' },
 ] as const;
 
+/** `stasis web` serves the page on the user's own host, and lets in by a link; a daemon serves it to others by HTTPS. */
+const isByLink = location.protocol === 'http:';
+
 export function App() {
   const { value: shown } = route;
   useEffect(() => {
     document.title = `${titleOf(shown)} · Stasis`;
   }, [shown]);
-  if (connection.value === 'no-session') return <NoSession />;
+  if (connection.value === 'no-session') return isByLink ? <NoSession /> : <LoginView />;
   return (
     <>
       <a class="skip" href="#main" onClick={focusMain}>
@@ -32,13 +37,14 @@ export function App() {
           Stasis
         </a>
         <nav aria-label="Pages">
-          {LINKS.map(({ page, href, label }) => (
+          {LINKS.filter(({ page }) => page !== 'host' || seesHost()).map(({ page, href, label }) => (
             <a key={page} href={href} aria-current={isUnder(shown, page) ? 'page' : undefined}>
               {label}
             </a>
           ))}
         </nav>
         <Connection />
+        <Who />
       </header>
       <main id="main" tabIndex={-1}>
         {failure.value === undefined ? (
@@ -73,6 +79,34 @@ function Page({ shown }: { shown: Route }) {
   }
 }
 
+/** What concerns all guests is for nobody who sees some only. */
+function seesHost(): boolean {
+  return principal.value?.labels === null;
+}
+
+function Who() {
+  const { value } = principal;
+  if (value === undefined) return null;
+  const { name, role, labels, by } = value;
+  const guests = labels === null ? '' : `, guests labelled ${labels.join(', ')}`;
+  return (
+    <div class="who">
+      <span title={`known by ${by === 'user' ? 'the user' : `a ${by}`}${guests}`}>
+        {name} <span class="muted">· {role}</span>
+      </span>
+      {by === 'session' && (
+        <button type="button" class="plain" onClick={leave}>
+          Log out
+        </button>
+      )}
+    </div>
+  );
+}
+
+function leave(): void {
+  logOut().catch((error: unknown) => notify('failed', StasisError.from(error).message));
+}
+
 function Connection() {
   const busy = running.value.size;
   const { value } = connection;
@@ -101,7 +135,7 @@ function Notices() {
 
 function NoSession() {
   return (
-    <main class="no-session" id="main">
+    <main class="door" id="main">
       <img src="./icon.svg" alt="" width="48" height="48" />
       <h1>This page has no session</h1>
       <p>

@@ -3,7 +3,8 @@ import type { ComponentChildren } from 'preact';
 import { useState } from 'preact/hooks';
 import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import { begin } from './store.ts';
+import { RoleButton } from './common.tsx';
+import { begin, may } from './store.ts';
 
 /** @returns how to begin a change, and what to show of its refusal */
 export function useChange() {
@@ -45,10 +46,12 @@ export function ChangeForm({ class: style, action, unchanged, done, submit, chil
         change(done, submit());
       }}
     >
-      {children}
-      <button type="submit" class="primary" disabled={unchanged}>
-        {action}
-      </button>
+      <fieldset class="whole" disabled={!may('operator')}>
+        {children}
+        <RoleButton type="submit" class="primary" disabled={unchanged}>
+          {action}
+        </RoleButton>
+      </fieldset>
       {refusal}
     </form>
   );

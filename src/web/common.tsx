@@ -1,9 +1,11 @@
 /** Small things that every view is made of. */
-import type { ComponentChildren } from 'preact';
+import type { ComponentChildren, JSX } from 'preact';
 import { signal } from '@preact/signals';
+import type { Role } from '../api/constants.ts';
 import type { GuestState, Operation } from '../api/schemas.ts';
 import type { ErrorBody } from '../errors.ts';
 import { formatAge, formatBytes, formatDate } from '../units.ts';
+import { may, principal } from './store.ts';
 
 /** One clock for all ages that are shown. */
 const now = signal(Date.now());
@@ -47,6 +49,30 @@ export function Progress({ operation }: { operation: Operation }) {
       <progress aria-label={`${what} of ${operation.guest}`} max={100} value={percent} />
     </div>
   );
+}
+
+type ButtonProps = Omit<JSX.IntrinsicElements['button'], 'role' | 'title'>;
+
+/** A button for what needs a role: whoever hasn't got it is told so, and not refused afterwards. */
+export function RoleButton({ needs = 'operator', disabled, ...rest }: ButtonProps & { needs?: Role }) {
+  const reason = may(needs) ? undefined : reasonOf(needs);
+  return (
+    <button type="button" {...rest} disabled={reason !== undefined || disabled === true} title={reason} />
+  );
+}
+
+/** In place of what only a role may see. */
+export function NotForRole({ needs, what }: { needs: Role; what: string }) {
+  return (
+    <Empty title={`${what} is not shown`}>
+      <p>{reasonOf(needs)}</p>
+    </Empty>
+  );
+}
+
+function reasonOf(needs: Role): string {
+  const { name = 'nobody', role = 'nobody' } = principal.value ?? {};
+  return `This needs the role ${needs}; ${name} is ${role} here.`;
 }
 
 /** Where something will be, while it is fetched. */

@@ -1,16 +1,21 @@
 /** The one dialog: a question with what will be lost, and an answer that may be refused. */
-import { signal } from '@preact/signals';
+import { effect, signal } from '@preact/signals';
 import type { ComponentChildren, JSX } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { NAME_PATTERN } from '../api/constants.ts';
 import type { Operation } from '../api/schemas.ts';
 import { StasisError } from '../errors.ts';
-import { begin } from './store.ts';
+import { begin, connection } from './store.ts';
 
 /** As browsers want it: anchored by itself, and with a dash of a class escaped. */
 const NAME_INPUT = NAME_PATTERN.slice(1, -1).replaceAll('-]', '\\-]');
 
 const open = signal<JSX.Element | undefined>(undefined);
+
+// What somebody was asked is no question to whoever logs in next.
+effect(() => {
+  if (connection.value === 'no-session') open.value = undefined;
+});
 
 export function openDialog(dialog: JSX.Element): void {
   open.value = dialog;

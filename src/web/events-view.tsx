@@ -49,7 +49,7 @@ export function EventsView() {
 
 function Audit() {
   const { value } = audit;
-  if (value === undefined || value.length === 0) return null;
+  if (value === null || value.length === 0) return null;
   return (
     <>
       <h2>Who did what</h2>

@@ -2,7 +2,7 @@
 import type { Guest, GuestOverview } from '../api/schemas.ts';
 import { lazy } from './lazy.tsx';
 import { count, formatBytes } from '../units.ts';
-import { Loading, Progress, State } from './common.tsx';
+import { Loading, NotForRole, Progress, RoleButton, State } from './common.tsx';
 import { openDialog } from './dialog.tsx';
 import { HistoryView } from './history-view.tsx';
 import { ImagesView } from './images-view.tsx';
@@ -10,7 +10,7 @@ import { PowerDialog, StartDialog } from './power-dialogs.tsx';
 import { guestAddress, TABS, type Tab } from './router.ts';
 import { SaveDialog } from './save-dialog.tsx';
 import { SettingsView } from './settings-view.tsx';
-import { begin, client, guestShown, notify, running } from './store.ts';
+import { begin, client, guestShown, may, notify, running } from './store.ts';
 import { StasisError } from '../errors.ts';
 
 // The two terminals are the larger part of the page and not what one comes for first.
@@ -37,11 +37,7 @@ export function GuestView({ name, tab }: { name: string; tab: Tab }) {
       {operation !== undefined && (
         <div class="under-way">
           <Progress operation={operation} />
-          {operation.cancellable && (
-            <button type="button" onClick={() => cancel(operation.id)}>
-              Cancel
-            </button>
-          )}
+          {operation.cancellable && <RoleButton onClick={() => cancel(operation.id)}>Cancel</RoleButton>}
         </div>
       )}
       {overview?.guest.state === 'crashed' && (
@@ -63,13 +59,14 @@ export function GuestView({ name, tab }: { name: string; tab: Tab }) {
 
 function TabView({ overview, tab }: { overview: GuestOverview; tab: Tab }) {
   const { guest } = overview;
+  const mayType = may('operator');
   switch (tab) {
     case 'images':
       return <ImagesView overview={overview} />;
     case 'screen':
-      return <ScreenView guest={guest} />;
+      return mayType ? <ScreenView guest={guest} /> : <NotForRole needs="operator" what="The screen" />;
     case 'console':
-      return <ConsoleView guest={guest} />;
+      return mayType ? <ConsoleView guest={guest} /> : <NotForRole needs="operator" what="The console" />;
     case 'history':
       return <HistoryView overview={overview} />;
     case 'settings':
@@ -101,14 +98,9 @@ function Buttons({ guest }: { guest: Guest }) {
   if (!runs) {
     return (
       <div class="buttons">
-        <button
-          type="button"
-          class="primary"
-          disabled={busy}
-          onClick={() => openDialog(<StartDialog guest={guest} />)}
-        >
+        <RoleButton class="primary" disabled={busy} onClick={() => openDialog(<StartDialog guest={guest} />)}>
           Start…
-        </button>
+        </RoleButton>
       </div>
     );
   }
@@ -116,42 +108,37 @@ function Buttons({ guest }: { guest: Guest }) {
     openDialog(<PowerDialog guest={guest} kind={kind} />);
   return (
     <div class="buttons">
-      <button
-        type="button"
+      <RoleButton
         class="primary"
         disabled={busy}
         onClick={() => openDialog(<SaveDialog guest={guest} live />)}
       >
         Live save…
-      </button>
-      <button
-        type="button"
-        disabled={busy}
-        onClick={() => openDialog(<SaveDialog guest={guest} live={false} />)}
-      >
+      </RoleButton>
+      <RoleButton disabled={busy} onClick={() => openDialog(<SaveDialog guest={guest} live={false} />)}>
         Save and stop…
-      </button>
+      </RoleButton>
       {state === 'running' ? (
-        <button type="button" disabled={busy} onClick={() => press(name, 'pause')}>
+        <RoleButton disabled={busy} onClick={() => press(name, 'pause')}>
           Pause
-        </button>
+        </RoleButton>
       ) : (
-        <button type="button" disabled={busy} onClick={() => press(name, 'resume')}>
+        <RoleButton disabled={busy} onClick={() => press(name, 'resume')}>
           Resume
-        </button>
+        </RoleButton>
       )}
       <details class="more">
         <summary role="button">More</summary>
         <div onClick={closeMenu}>
-          <button type="button" disabled={busy} onClick={() => power('shutdown')}>
+          <RoleButton disabled={busy} onClick={() => power('shutdown')}>
             Shut down…
-          </button>
-          <button type="button" disabled={busy} onClick={() => power('reset')}>
+          </RoleButton>
+          <RoleButton disabled={busy} onClick={() => power('reset')}>
             Reset…
-          </button>
-          <button type="button" disabled={busy} onClick={() => power('stop')}>
+          </RoleButton>
+          <RoleButton disabled={busy} onClick={() => power('stop')}>
             Pull the plug…
-          </button>
+          </RoleButton>
         </div>
       </details>
     </div>

@@ -3,12 +3,12 @@ import { signal } from '@preact/signals';
 import { useMemo, useRef } from 'preact/hooks';
 import type { Guest, GuestOverview, Image } from '../api/schemas.ts';
 import { formatBytes, formatDate, formatDuration, formatGain } from '../units.ts';
-import { Age, Empty, Fields } from './common.tsx';
+import { Age, Empty, Fields, RoleButton } from './common.tsx';
 import { openDialog } from './dialog.tsx';
 import { CloneDialog, DeleteDialog, ProtectDialog, RestoreDialog } from './image-dialogs.tsx';
 import { mannerOf, soundnessOf } from './image-facts.ts';
 import { layOutTree, type TreeLayout, type TreeRow } from './image-tree.ts';
-import { client, running } from './store.ts';
+import { client, may, running } from './store.ts';
 
 const ROW_PX = 60;
 const LANE_PX = 18;
@@ -144,7 +144,7 @@ function ImageRow({ guest, image, isChosen }: { guest: Guest; image: Image; isCh
       aria-pressed={isChosen}
       onClick={() => choose(guest.name, isChosen ? undefined : name)}
     >
-      {screenFile !== null && (
+      {screenFile !== null && may('operator') && (
         <img class="thumb" loading="lazy" alt="" src={client.screenUrl(guest.name, name, createdAt)} />
       )}
       <span class="what">
@@ -185,7 +185,7 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
           ×
         </button>
       </div>
-      {screenFile === null ? null : (
+      {screenFile !== null && may('operator') && (
         <img
           class="screen-shot"
           alt={`The screen of ${guest.name} when ${name} was taken`}
@@ -194,35 +194,28 @@ function Details({ guest, image, images }: { guest: Guest; image: Image; images:
       )}
       {description !== '' && <p>{description}</p>}
       <div class="buttons">
-        <button
-          type="button"
+        <RoleButton
           class="primary"
           disabled={busy || image.state !== 'ready'}
           onClick={() => openDialog(<RestoreDialog guest={guest} image={image} />)}
         >
           Restore…
-        </button>
-        <button
-          type="button"
+        </RoleButton>
+        <RoleButton
           disabled={busy || image.state !== 'ready'}
           onClick={() => openDialog(<CloneDialog guest={guest} image={image} />)}
         >
           Clone…
-        </button>
-        <button
-          type="button"
-          disabled={busy}
-          onClick={() => openDialog(<ProtectDialog guest={guest} image={image} />)}
-        >
+        </RoleButton>
+        <RoleButton disabled={busy} onClick={() => openDialog(<ProtectDialog guest={guest} image={image} />)}>
           {image.protected ? 'Unprotect…' : 'Protect…'}
-        </button>
-        <button
-          type="button"
+        </RoleButton>
+        <RoleButton
           disabled={busy || image.protected}
           onClick={() => openDialog(<DeleteDialog guest={guest} image={image} children={children} />)}
         >
           Delete…
-        </button>
+        </RoleButton>
       </div>
       <Fields
         of={[

@@ -4,6 +4,7 @@ import type { Guest } from '../api/schemas.ts';
 import type { Retention, Schedule } from '../api/schedules.ts';
 import { formatBytes, formatDate } from '../units.ts';
 import { ChangeForm, NumberField, useChange } from './change-form.tsx';
+import { RoleButton } from './common.tsx';
 import { openDialog, Question, TextField } from './dialog.tsx';
 import { client } from './store.ts';
 
@@ -16,9 +17,7 @@ export function SchedulesSection({ guest }: { guest: Guest }) {
       ) : (
         <ScheduleTable guest={guest} />
       )}
-      <button type="button" onClick={() => openDialog(<AddDialog guest={guest} />)}>
-        Add a schedule…
-      </button>
+      <RoleButton onClick={() => openDialog(<AddDialog guest={guest} />)}>Add a schedule…</RoleButton>
       <h3>Images that stay</h3>
       <RetentionForm key={JSON.stringify(guest.retention)} guest={guest} />
     </section>
@@ -65,20 +64,15 @@ function ScheduleRow({ guest, schedule }: { guest: Guest; schedule: Schedule }) 
       <td data-label="Last">{lastOf(lastRun)}</td>
       <td data-label="Change">
         <span class="buttons">
-          <button
-            type="button"
-            onClick={toggle}
-            aria-label={`${paused ? 'Resume' : 'Pause'} schedule ${name}`}
-          >
+          <RoleButton onClick={toggle} aria-label={`${paused ? 'Resume' : 'Pause'} schedule ${name}`}>
             {paused ? 'Resume' : 'Pause'}
-          </button>
-          <button
-            type="button"
+          </RoleButton>
+          <RoleButton
             onClick={() => openDialog(<RemoveDialog guest={guest} name={name} />)}
             aria-label={`Remove schedule ${name}…`}
           >
             Remove…
-          </button>
+          </RoleButton>
         </span>
         {refusal}
       </td>

@@ -4,15 +4,10 @@
  */
 import { computed, effect, signal } from '@preact/signals';
 import { PageClient } from '../client/page-client.ts';
-import type {
-  AuditEntry,
-  Doctor,
-  Event,
-  Guest,
-  GuestOverview,
-  HostStatus,
-  Operation,
-} from '../api/schemas.ts';
+import type { AuditEntry, Event, Guest, GuestOverview, HostOverview, Operation } from '../api/schemas.ts';
+import { includesRole } from '../access/principal.ts';
+import { PAGE_HEADER, type Role } from '../api/constants.ts';
+import type { Principal } from '../api/remote.ts';
 import { StasisError, type ErrorBody } from '../errors.ts';
 import type { News } from '../client/event-stream.ts';
 import { route, type Route } from './router.ts';
@@ -21,12 +16,17 @@ export const client = new PageClient(location.origin + location.pathname);
 
 export type Connection = 'connecting' | 'live' | 'lost' | 'no-session';
 export const connection = signal<Connection>('connecting');
+/** who looks at the page; known with the first that is shown */
+export const principal = signal<Principal | undefined>(undefined);
+/** there was a session, which has ended: by its time, or since its token is no longer good */
+export const hasEnded = signal(false);
 
 export const guests = signal<readonly Guest[] | undefined>(undefined);
 export const guestShown = signal<GuestOverview | undefined>(undefined);
-export const host = signal<{ readonly status: HostStatus; readonly doctor: Doctor } | undefined>(undefined);
+export const host = signal<HostOverview | undefined>(undefined);
 export const events = signal<readonly Event[] | undefined>(undefined);
-export const audit = signal<readonly AuditEntry[] | undefined>(undefined);
+/** null: it is not for who looks at the page */
+export const audit = signal<readonly AuditEntry[] | null>(null);
 /** why the present page could not be had */
 export const failure = signal<ErrorBody | undefined>(undefined);
 const operations = signal<ReadonlyMap<string, Operation>>(new Map());
@@ -48,17 +48,40 @@ let lastNotice = 0;
 const DONE_NOTICE_MS = 6_000;
 
 const EVENTS_SHOWN = 200;
-const AUDIT_SHOWN = 50;
 const RELOAD_AFTER_MS = 120;
 const RECONNECT_AFTER_MS = 1_000;
 
 /** Trades the secret in the address for a session cookie, and takes it out of the address and the history. */
-export async function login(): Promise<void> {
+export async function tradeLink(): Promise<void> {
   const secret = /^#secret=([\w-]+)$/.exec(location.hash)?.[1];
   if (secret === undefined) return;
   history.replaceState(null, '', location.pathname);
   // Whether it was good shows in the first request: a browser that has a session already needs none.
-  await fetch('session', { method: 'POST', body: secret }).catch(() => undefined);
+  await fetch('session', { method: 'POST', body: secret, headers: { [PAGE_HEADER]: '1' } }).catch(
+    () => undefined,
+  );
+}
+
+/**
+ * Trades a token for a session, and goes on.
+ * @throws StasisError `unauthorized`, `too-many-requests`, `daemon-unreachable`
+ */
+export async function logIn(token: string): Promise<void> {
+  await client.beginSession(token);
+  hasEnded.value = false;
+  connection.value = 'connecting';
+  void follow();
+}
+
+/** Ends the session. The page begins anew: nothing of what it showed is left. */
+export async function logOut(): Promise<void> {
+  await client.endSession();
+  location.reload();
+}
+
+/** Whether who looks at the page may do what needs that role. */
+export function may(role: Role): boolean {
+  return principal.value !== undefined && includesRole(principal.value.role, role);
 }
 
 /** Loads what the address names, and again whenever that changes, and listens. Runs as long as the page. */
@@ -72,16 +95,21 @@ export function followDaemon(): void {
   });
 }
 
+let following = new AbortController();
+
 async function follow(): Promise<void> {
+  following = new AbortController();
+  const { signal: left } = following;
   for (;;) {
     try {
       const since = await load(route.peek());
       connection.value = 'live';
-      for await (const news of client.watch(since)) apply(news);
+      for await (const news of client.watch(since, { signal: left })) apply(news);
     } catch (error) {
+      if (left.aborted) return;
       const explained = StasisError.from(error);
-      if (explained.code === 'unauthorized') {
-        connection.value = 'no-session';
+      if (isShutOut(explained)) {
+        shutOut();
         return;
       }
       connection.value = 'lost';
@@ -100,8 +128,22 @@ async function reload(wanted: Route): Promise<void> {
   try {
     await load(wanted);
   } catch (error) {
-    if (StasisError.from(error).code === 'unauthorized') connection.value = 'no-session';
+    if (isShutOut(StasisError.from(error))) shutOut();
   }
+}
+
+function isShutOut({ code }: StasisError): boolean {
+  return code === 'unauthorized' || code === 'too-many-requests';
+}
+
+/** What was shown to somebody is not there for whoever logs in next. */
+function shutOut(): void {
+  connection.value = 'no-session';
+  hasEnded.value ||= principal.value !== undefined;
+  following.abort();
+  for (const shown of [guests, guestShown, host, events, principal, failure]) shown.value = undefined;
+  audit.value = null;
+  operations.value = new Map();
 }
 
 /**
@@ -116,9 +158,9 @@ async function load(wanted: Route): Promise<number> {
     return since;
   } catch (error) {
     const explained = StasisError.from(error);
-    if (explained.code === 'unauthorized' || explained.code === 'daemon-unreachable') throw explained;
+    if (isShutOut(explained) || explained.code === 'daemon-unreachable') throw explained;
     if (isShown(wanted)) failure.value = explained.toJSON();
-    return (await client.listEvents({ limit: 1 })).at(-1)?.id ?? 0;
+    return seen(await client.overview());
   }
 }
 
@@ -128,37 +170,34 @@ async function loadPage(wanted: Route): Promise<number> {
       const overview = await client.overview();
       guests.value = overview.guests;
       remember(overview.operations);
-      return overview.lastEvent;
+      return seen(overview);
     }
     case 'guest': {
       if (guestShown.peek()?.guest.name !== wanted.guest) guestShown.value = undefined;
       const overview = await client.guestOverview(wanted.guest);
       if (isShown(wanted)) guestShown.value = overview;
       remember(overview.operations);
-      return overview.lastEvent;
+      return seen(overview);
     }
     case 'host': {
-      const [status, doctor] = await Promise.all([client.hostStatus(), client.doctor()]);
-      host.value = { status, doctor };
-      return lastKnownEvent();
+      const overview = await client.hostOverview();
+      host.value = overview;
+      return seen(overview);
     }
     case 'events': {
-      const [found, entries] = await Promise.all([
-        client.listEvents({ limit: EVENTS_SHOWN }),
-        client.listAudit({ limit: AUDIT_SHOWN }),
-      ]);
-      events.value = found.toReversed();
-      audit.value = entries.toReversed();
-      return lastKnownEvent();
+      const overview = await client.eventsOverview();
+      events.value = overview.events.toReversed();
+      audit.value = overview.audit?.toReversed() ?? null;
+      return seen(overview);
     }
     default:
       return wanted satisfies never;
   }
 }
 
-async function lastKnownEvent(): Promise<number> {
-  const newest = events.peek()?.[0] ?? (await client.listEvents({ limit: 1 })).at(-1);
-  return newest?.id ?? 0;
+function seen(overview: { readonly lastEvent: number; readonly principal: Principal }): number {
+  principal.value = overview.principal;
+  return overview.lastEvent;
 }
 
 function isShown(wanted: Route): boolean {

@@ -102,6 +102,7 @@ describe('who may call what', { concurrency: 1 }, () => {
       test(`${role}, ${isScoped ? 'for some guests' : 'for all guests'}`, async () => {
         for (const route of Object.keys(RULES)) {
           for (const guest of [OWN, FOREIGN]) {
+            if (guest === FOREIGN && !/:(guest|id)/.test(route)) continue; // the same request again
             const wanted = expected(route, role, isScoped, guest);
             if (wanted === 'let in' && ENDS_THE_TEST.includes(route)) continue;
             const { status, code, body } = await call(route, guest, tokens.get(nameOf(role, isScoped)));

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { AsyncResource } from 'node:async_hooks';
+import { openSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { test } from 'node:test';
-import { createLogger, forJournal, forPeople } from '../../src/daemon/logger.ts';
+import { createLogger, forJournal, forPeople, logDestination } from '../../src/daemon/logger.ts';
 import { redacted } from '../../src/daemon/redact.ts';
 import { inLogScope } from '../../src/log.ts';
 
@@ -68,4 +70,10 @@ test('journald is told the priority, people a line', () => {
   const people = logged(forPeople);
   people.logger.info({ guest: 'web', why: 'it is so' }, 'hello');
   assert.match(people.lines[0] ?? '', /^\d{4}-.+Z INFO hello guest=web why="it is so"\n$/);
+});
+
+test('a log on a full disk is no reason to end', async () => {
+  const logger = createLogger('info', logDestination(openSync('/dev/full', 'w')));
+  for (let line = 0; line < 3; line += 1) logger.info({}, 'nobody will read this');
+  await nextTurn();
 });

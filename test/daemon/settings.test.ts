@@ -21,7 +21,7 @@ test('settings are read, and what is not there is as by default', () => {
 });
 
 test('whom QEMU runs as is a name or a number, and nobody said unless it is', () => {
-  const user = (text: string) => parseSettings(text, 'stasis.yaml').qemuUser;
+  const user = (text: string) => parseSettings(text, 'stasis.yaml').qemu.user;
   assert.equal(user(''), null);
   assert.equal(user('qemu: {}'), null);
   assert.equal(user('qemu: {user: stasis-qemu}'), 'stasis-qemu');
@@ -60,13 +60,13 @@ test('checksums and scrubbing are on unless they are turned off, and a time that
   const { checksums, scrub } = parseSettings('', 'stasis.yaml');
   assert.deepEqual(checksums, { afterSeconds: 30, bytesPerSecond: 200 * 1024 ** 2 });
   assert.deepEqual(scrub, {
-    schedule: { expression: '0 3 * * 0', timeZone: undefined },
+    schedule: { cron: '0 3 * * 0', timeZone: null },
     bytesPerSecond: 50 * 1024 ** 2,
   });
   const off = parseSettings('checksums: false\nscrub: false', 'stasis.yaml');
   assert.deepEqual([off.checksums, off.scrub], [null, null]);
   const own = parseSettings('scrub: {schedule: "30 2 1 * *", timeZone: Europe/Berlin}', 'stasis.yaml').scrub;
-  assert.deepEqual(own?.schedule, { expression: '30 2 1 * *', timeZone: 'Europe/Berlin' });
+  assert.deepEqual(own?.schedule, { cron: '30 2 1 * *', timeZone: 'Europe/Berlin' });
   assert.throws(() => parseSettings('scrub: {schedule: weekly}', 'stasis.yaml'), /scrub\.schedule: .*weekly/);
   assert.throws(
     () => parseSettings('scrub: {shedule: "0 3 * * *"}', 'stasis.yaml'),

@@ -1,10 +1,12 @@
 /** What the preflight says of images and guests, held against what QEMU really does. */
 import assert from 'node:assert/strict';
+import { chmod, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { findQemu } from '../../src/qemu/build/binary.ts';
 import { lackingFeatures } from '../../src/qemu/build/processor.ts';
 import { loadableFormats, loadProblems, parseFormats } from '../../src/qemu/build/vmstate.ts';
-
 import { readMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { STREAM_OFFSET } from '../../src/qemu/migration.ts';
 import { Lab } from '../support/lab.ts';
@@ -47,7 +49,7 @@ describe('an image, and QEMUs that could restore it or not', () => {
     const poorer = changed('fw_cfg', { version_id: 2, minimum_version_id: 1, Subsections: [] });
     assert.match(loadProblems(states, poorer, own).join(), /fw_cfg was saved with "fw_cfg\//);
     const gone = new Map([...own].filter(([name]) => name !== 'hpet'));
-    assert.match(loadProblems(states, gone, own).join(), /can't load hpet any more/);
+    assert.match(loadProblems(states, gone, own).join(), /does not know the state of hpet/);
   });
 
   test('a program that is no QEMU is refused, and the processor is compared bit by bit', async () => {
@@ -58,3 +60,62 @@ describe('an image, and QEMUs that could restore it or not', () => {
     assert.deepEqual(lackingFeatures([word], [{ ...word, bits: 0xffffffff }]), []);
   });
 });
+
+test('a guest is run by the build that it names, and an image of it by what its guest is run by then', async () => {
+  await using lab = await labWithBuilds();
+  const { client } = lab;
+  await lab.running('web', { system: 'bare', disks: 1, extra: { qemu: { build: 'other' } } });
+  assert.equal(await runsByOther(lab, 'web'), true);
+  const { versionText } = await findQemu();
+  assert.deepEqual((await client.getGuest('web')).qemu, { build: 'other', version: versionText });
+  const { qemuVersion } = await client.createSaveImage('web', { name: 'a', live: true });
+  assert.equal(qemuVersion, versionText);
+
+  const { stdout } = await lab.cli(['qemu', 'web', '--usual']);
+  assert.match(stdout, /^the usual one; it runs by /, 'from the next start on');
+  await client.setLabels('web', ['own']);
+  await client.restoreSaveImage('web', 'a');
+  assert.equal(await runsByOther(lab, 'web'), false);
+  const { qemu, labels } = await client.getGuest('web');
+  assert.deepEqual([qemu.build, labels], [null, ['own']], 'what was decided since the image stays');
+  await client.setQemu('web', 'other');
+  await client.restoreSaveImage('web', 'a', { asNewGuest: 'clone' });
+  assert.equal(await runsByOther(lab, 'clone'), true);
+  await client.stop('web');
+  await client.start('web', { fresh: true });
+  assert.equal(await runsByOther(lab, 'web'), true);
+  assert.deepEqual(
+    (await client.checkHost({ build: 'other', guest: 'web' })).results.map(({ verdict }) => verdict),
+    ['yes', 'yes'],
+  );
+});
+
+test('a build that is not there is told by name, and keeps nothing else from working', async () => {
+  await using lab = await labWithBuilds();
+  const { client } = lab;
+  await lab.define('web', { system: 'bare', disks: 1 });
+  await assert.rejects(client.setQemu('web', 'gone'), { code: 'qemu-missing', message: /nowhere/ });
+  await assert.rejects(client.setQemu('web', 'another'), { code: 'unsupported', message: /stasis\.yaml/ });
+  const extra = { qemu: { build: 'another' } };
+  await assert.rejects(lab.define('more', { system: 'bare', disks: 1, extra }), { code: 'unsupported' });
+  const builds = (await client.doctor()).checks.find(({ name }) => name === 'other QEMUs');
+  assert.deepEqual([builds?.status, /other: \d+\..*gone: /.test(builds?.message ?? '')], ['degraded', true]);
+  assert.equal((await client.getGuest('web')).qemu.build, null);
+});
+
+/** With a build beside the usual one, which is that in an environment by which it is known, and one that is not there. */
+async function labWithBuilds(): Promise<Lab> {
+  const home = await mkdtemp(join(tmpdir(), 'stasis-'));
+  const program = join(home, 'other-qemu');
+  await writeFile(program, `#!/bin/sh\nOTHER_QEMU=yes exec ${(await findQemu()).path} "$@"\n`);
+  await chmod(program, 0o755);
+  await mkdir(join(home, 'config'));
+  const builds = { other: program, gone: join(home, 'nowhere') };
+  await writeFile(join(home, 'config/stasis.yaml'), JSON.stringify({ qemu: { builds } }));
+  return Lab.open(home);
+}
+
+async function runsByOther(lab: Lab, guest: string): Promise<boolean> {
+  const { pid } = await lab.client.getGuest(guest);
+  return (await readFile(`/proc/${pid}/environ`, 'utf8')).split('\0').includes('OTHER_QEMU=yes');
+}

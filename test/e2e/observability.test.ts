@@ -188,12 +188,12 @@ async function callFromPage(link: string, path: string): Promise<void> {
   const login = await fetch(`${page}session`, {
     method: 'POST',
     body: hash.replace('#secret=', ''),
-    headers: { origin },
+    headers: { origin, 'stasis-page': '1' },
   });
   const cookie = login.headers.get('set-cookie')?.split(';')[0] ?? '';
   const reply = await fetch(page + path, {
     method: 'POST',
-    headers: { origin, cookie, accept: 'text/event-stream' },
+    headers: { origin, cookie, 'stasis-page': '1', accept: 'text/event-stream' },
   });
   const told = await reply.text();
   if (reply.status !== 200) throw new StasisError('internal', told);

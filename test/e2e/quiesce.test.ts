@@ -8,17 +8,17 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { SaveRequest } from '../../src/api/schemas.ts';
-import { Lab, testBoot } from '../support/lab.ts';
+import { startWritingFiles, writesOn } from '../support/files-guest.ts';
+import { Lab } from '../support/lab.ts';
 
 const GUEST = 'web1';
 const run = promisify(execFile);
 
 test('a live save of a frozen guest: its disks need no recovery, and the guest and its restores write on', async () => {
   await using lab = await Lab.create();
-  await running(lab);
+  await startWritingFiles(lab, GUEST);
   for (const method of ['precopy', 'background'] as const) {
     const image = await lab.client.createSaveImage(GUEST, {
       name: method,
@@ -57,7 +57,7 @@ test('a live save of a frozen guest: its disks need no recovery, and the guest a
 
 test('a guest that is saved frozen and stopped is thawed when it starts', async () => {
   await using lab = await Lab.create();
-  await running(lab);
+  await startWritingFiles(lab, GUEST);
   const image = await lab.client.createSaveImage(GUEST, { quiesce: true });
   assert.deepEqual([image.quiesce, image.frozenMs], ['frozen', null]);
   assert.equal(await needsRecovery(lab, 'default'), false);
@@ -67,7 +67,7 @@ test('a guest that is saved frozen and stopped is thawed when it starts', async 
 
 test('whatever ends a save in the middle, the guest is thawed', async () => {
   await using lab = await Lab.create();
-  await running(lab);
+  await startWritingFiles(lab, GUEST);
   const save = (request: SaveRequest) =>
     lab.client.createSaveImage(GUEST, { name: 'x', quiesce: true, ...request }).then(
       () => 'done',
@@ -129,54 +129,6 @@ test('a guest that can not be frozen is saved all the same, and says why, unless
     message: /defined without an agent/,
   });
 });
-
-/** A guest with a counter on one disk and a file system on the other, whose agent answers. */
-async function running(lab: Lab): Promise<void> {
-  const [counter, files] = [join(lab.home, 'counter.qcow2'), join(lab.home, 'files.raw')];
-  await run('qemu-img', ['create', '-q', '-f', 'qcow2', counter, '64M']);
-  await run('qemu-img', ['create', '-q', '-f', 'raw', files, '64M']);
-  await run('/sbin/mkfs.ext4', ['-q', files]);
-  await lab.define(GUEST, {
-    disks: 0,
-    extra: {
-      agent: true,
-      boot: testBoot('agent mount=vdb'),
-      disks: [
-        { name: 'counter', path: counter, format: 'qcow2' },
-        { name: 'files', path: files, format: 'raw' },
-      ],
-    },
-  });
-  await lab.client.start(GUEST);
-  await writesOn(lab, GUEST);
-  await agentAnswers(lab);
-}
-
-/** The agent begins to work some time after the rest of the guest: the first save that finds it is the proof. */
-async function agentAnswers(lab: Lab): Promise<void> {
-  for (let attempt = 1; ; attempt += 1) {
-    const { quiesceReason } = await lab.client.createSaveImage(GUEST, {
-      name: 'probe',
-      live: true,
-      quiesce: true,
-    });
-    await lab.client.deleteSaveImage(GUEST, 'probe');
-    if (quiesceReason === null) return;
-    assert.ok(attempt < 20, quiesceReason);
-  }
-}
-
-/** The guest is at work: memory and counter agree, and its files grow. */
-async function writesOn(lab: Lab, guest: string, when = 'now'): Promise<void> {
-  await using witness = await lab.witness(guest);
-  const { records } = await witness.files();
-  for (let waitedMs = 0; (await witness.files()).records <= records; waitedMs += 20) {
-    assert.ok(waitedMs < 20_000, `${guest} writes on (${when})`);
-    await delay(20);
-  }
-  const { mismatches, ioErrors } = await witness.status();
-  assert.deepEqual([mismatches, ioErrors], [0, 0], when);
-}
 
 /** Whether the file system in an image was in use, by its own superblock. */
 async function needsRecovery(lab: Lab, image: string): Promise<boolean> {

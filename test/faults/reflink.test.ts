@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { describe, test } from 'node:test';
-import { SCENARIOS, walkFailpoints, type Scenario } from '../support/failpoint-walk.ts';
+import { scenarioNamed, walkFailpoints } from '../support/failpoint-walk.ts';
 import { kindsNamed } from '../support/grounds.ts';
 import { Lab } from '../support/lab.ts';
 import { besideDisk, changeContent, REGION } from '../support/rules.ts';
@@ -15,44 +15,32 @@ const GUEST = 'web1';
 const [XFS, BTRFS] = kindsNamed('reflinks of qcow2 on XFS, reflinks of raw files on Btrfs');
 assert.ok(XFS && BTRFS);
 
-/** A scenario with fewer steps, or with others in its pause. */
-function of(name: string, changes: Partial<Scenario>): Scenario {
-  const scenario = SCENARIOS.find((candidate) => candidate.name === name);
-  assert.ok(scenario, name);
-  return { ...scenario, ...changes };
-}
-
 const IN_PAUSE = ['pause:before-copy', 'pause:before-switch'];
 const isCampaign = process.env['STASIS_FAULTS'] === 'all';
 walkFailpoints(
-  of('live save', {
-    ...(isCampaign ? {} : { steps: ['verify', 'seal'] }),
-    inPause: IN_PAUSE,
-    actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
-  }),
+  [
+    scenarioNamed('live save', {
+      ...(isCampaign ? {} : { steps: ['verify', 'seal'] }),
+      inPause: IN_PAUSE,
+      actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
+    }),
+    scenarioNamed('restore', {
+      name: 'restore of an image that goes with it',
+      run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { delete: true }),
+      ...(isCampaign ? {} : { steps: ['load', 'delete-image'] }),
+      actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
+    }),
+  ],
   XFS,
 );
 walkFailpoints(
-  of('save', {
-    name: 'save of a guest on a copy, which becomes the file of the user',
-    prepare: async (bench) => {
-      await bench.lab.client.restoreSaveImage(GUEST, 'base');
-      bench.expected.set('default', await bench.change());
-    },
-    ...(isCampaign ? {} : { steps: ['replace-layer'] }),
-    inPause: ['replace:moved'],
-    actions: ['kill'],
-  }),
+  [
+    scenarioNamed('save of a guest on a copy, which becomes the file of the user', {
+      ...(isCampaign ? {} : { steps: ['replace-layer'] }),
+      actions: ['kill'],
+    }),
+  ],
   BTRFS,
-);
-walkFailpoints(
-  of('restore', {
-    name: 'restore of an image that goes with it',
-    run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { delete: true }),
-    ...(isCampaign ? {} : { steps: ['load', 'delete-image'] }),
-    actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
-  }),
-  XFS,
 );
 
 describe('undefine, reflinks of raw files on Btrfs', { skip: BTRFS.skip }, () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { proveKvm, resolveAccelerator } from '../../src/qemu/build/accelerator.ts';
 import { PROOF_EXIT_STATUS, proofArguments, proofRom } from '../../src/qemu/build/kvm-proof-program.ts';
@@ -38,9 +38,10 @@ test('a proof is remembered for this kernel and this QEMU only', async () => {
   await using lab = await Lab.open();
   const host = { binary: lab.binary, cacheDirectory: lab.path('cache') };
   const { accelerator, reason } = await resolveAccelerator('auto', host);
-  const cache = `${host.cacheDirectory}/kvm-proof.json`;
-  const text = await readFile(cache, 'utf8').catch(() => undefined);
-  if (text === undefined) return; // no usable /dev/kvm: nothing was proven
+  const [name] = await readdir(host.cacheDirectory).catch(() => []);
+  if (name === undefined) return; // no usable /dev/kvm: nothing was proven
+  const cache = `${host.cacheDirectory}/${name}`;
+  const text = await readFile(cache, 'utf8');
   await writeFile(cache, JSON.stringify({ ...JSON.parse(text), reason: 'as remembered' }));
   assert.equal((await resolveAccelerator('auto', host)).reason, 'as remembered');
   await writeFile(cache, '{"broken');

@@ -45,7 +45,7 @@ async function contentOf(layer: LayerFile): Promise<Content> {
 }
 
 test(`after ${STEPS} random steps (seed ${SEED}) every copy reads as it was taken, and all goes back`, async () => {
-  execFileSync('vgcreate', ['-qq', GROUP, '/dev/vde']);
+  execFileSync('vgcreate', ['-qq', GROUP, '/dev/ubde']);
   execFileSync('lvcreate', ['-qq', '-V', '16M', '-n', 'disk', '-L', '256M', '-T', `${GROUP}/pool`], {
     stdio: 'pipe',
   });

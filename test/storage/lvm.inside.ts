@@ -20,7 +20,7 @@ const call = (tool: string, ...args: string[]) =>
   execFileSync(tool, args, { encoding: 'utf8', stdio: 'pipe' });
 
 before(() => {
-  call('vgcreate', '-qq', GROUP, '/dev/vdc', '/dev/vdd');
+  call('vgcreate', '-qq', GROUP, '/dev/ubdc', '/dev/ubdd');
   call('lvcreate', '-qq', '-L', '256M', '-T', POOL);
 });
 
@@ -262,7 +262,7 @@ describe('what a disk needs', () => {
     assert.equal(await why(plain.root.path, 8 * MIB), undefined);
     assert.match((await why(`/dev/${GROUP}/none`)) ?? '', /no such volume/);
     assert.match((await why(`/dev/${POOL}`)) ?? '', /no snapshots/);
-    assert.match((await why('/dev/vdc')) ?? '', /not that of a logical volume/);
+    assert.match((await why('/dev/ubdc')) ?? '', /not that of a logical volume/);
     assert.deepEqual(
       (await names()).filter((name) => name.startsWith('stasis')),
       [],

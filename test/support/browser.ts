@@ -53,9 +53,10 @@ export class Visit implements AsyncDisposable {
   }
 }
 
-export function startChromium(): Promise<Browser> {
+/** @param executablePath in its place, a program that ends up as it */
+export function startChromium(executablePath: string = CHROMIUM): Promise<Browser> {
   return chromium.launch({
-    executablePath: CHROMIUM,
+    executablePath,
     // Its own sandbox refuses to start as root.
     args: process.geteuid?.() === 0 ? ['--no-sandbox'] : [],
   });

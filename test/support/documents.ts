@@ -28,6 +28,7 @@ export function aGuest(fields: Partial<Guest> = {}): Guest {
     machine: 'pc-q35-10.0',
     cpu: 'host-model',
     accelerator: 'kvm',
+    qemu: { build: null, version: null },
     pid: 4711,
     operation: null,
     createdAt: '2026-06-01T12:00:00Z',

@@ -109,7 +109,7 @@ async function blockDevices(): Promise<Ground> {
   };
 }
 
-function needs(...tools: readonly string[]): string | false {
+export function needs(...tools: readonly string[]): string | false {
   if (process.getuid?.() !== 0) return 'only root may mount file systems and make block devices';
   const missing = tools.find(
     (tool) => !['/usr/sbin', '/sbin', '/usr/bin', '/bin'].some((place) => existsSync(join(place, tool))),
@@ -161,9 +161,8 @@ export const GROUNDS: readonly [GroundKind, ...GroundKind[]] = [
   },
 ];
 
-/** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
-export function kindsNamed(names: string | undefined): readonly GroundKind[] {
-  if (names === undefined) return GROUNDS;
+/** Kinds by their names, separated by commas. @throws Error when there is none of that name */
+export function kindsNamed(names: string): readonly GroundKind[] {
   return names.split(',').map((name) => {
     const kind = GROUNDS.find((candidate) => candidate.name === name.trim());
     if (kind === undefined)

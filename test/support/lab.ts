@@ -12,6 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
+import { GUEST_FILE } from '../../src/recovery/record-files.ts';
 import { findDiskServer } from '../../src/qemu/block/disk-server.ts';
 import { findQemuProcesses, waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import type { Ground, GroundKind, TestDisk } from './grounds.ts';
@@ -86,11 +87,15 @@ export class Lab implements AsyncDisposable {
     return Lab.open(await mkdtemp(join(parent, 'stasis-')), environment);
   }
 
-  /** A lab whose disks are of that kind. */
-  static async on(kind: GroundKind, environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+  /** A lab whose disks are of that kind. @param parent where its home is made */
+  static async on(
+    kind: GroundKind,
+    environment: NodeJS.ProcessEnv = {},
+    parent: string = tmpdir(),
+  ): Promise<Lab> {
     const ground = await kind.open();
     try {
-      const lab = await Lab.create(tmpdir(), environment);
+      const lab = await Lab.create(parent, environment);
       lab.#ground = ground;
       return lab;
     } catch (error) {
@@ -102,11 +107,18 @@ export class Lab implements AsyncDisposable {
   /**
    * A lab on a home that somebody prepared; it is removed with the lab.
    * @param user whom the daemon runs as, by number; only root can choose
+   * @param before is done to the home while no daemon is there
    */
-  static async open(home: string, environment: NodeJS.ProcessEnv = {}, user?: number): Promise<Lab> {
+  static async open(
+    home: string,
+    environment: NodeJS.ProcessEnv = {},
+    user?: number,
+    before: (lab: Lab) => Promise<void> = () => Promise.resolve(),
+  ): Promise<Lab> {
     const lab = new Lab(home, user);
     if (user === undefined) await lab.#chooseQemuUser();
     await lab.failAt();
+    await before(lab);
     await lab.startDaemon(environment);
     return lab;
   }
@@ -151,10 +163,16 @@ export class Lab implements AsyncDisposable {
     return this.#daemon?.pid ?? 0;
   }
 
+  /** Has the daemon ended, or was there none? */
+  get hasNoDaemon(): boolean {
+    const daemon = this.#daemon;
+    return daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null;
+  }
+
   /** Ends the daemon by a signal and waits until it is gone. */
   async endDaemon(signal: 'SIGTERM' | 'SIGKILL' = 'SIGKILL'): Promise<void> {
     const daemon = this.#daemon;
-    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    if (daemon === undefined || this.hasNoDaemon) return;
     const exited = once(daemon, 'exit');
     daemon.kill(signal);
     await exited;
@@ -163,8 +181,7 @@ export class Lab implements AsyncDisposable {
   /** Resolves when the daemon has ended by itself: a failpoint was reached. */
   async daemonEnded(): Promise<void> {
     const daemon = this.#daemon;
-    if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null)
-      await once(daemon, 'exit');
+    if (daemon !== undefined && !this.hasNoDaemon) await once(daemon, 'exit');
   }
 
   /** Resolves when the daemon stands still at a failpoint. Nothing announces that, so its state is looked at. */
@@ -256,24 +273,31 @@ export class Lab implements AsyncDisposable {
     return witness;
   }
 
-  /** Every file under the home that is a layer or a memory file. */
+  /** Resolves when what stands beside layers and images says what the catalog says. */
+  async recordsWritten(): Promise<void> {
+    while ((await this.client.hostStatus()).unwrittenRecords > 0) await delay(5);
+  }
+
+  /** Every file under the home that is a layer or an image's. */
   async files(): Promise<string[]> {
     const guests = join(this.paths.data, 'guests');
     if (!existsSync(guests)) return []; // made with the first layer or image
     const entries = await readdir(guests, { recursive: true, withFileTypes: true });
     return entries
-      .filter((entry) => entry.isFile())
+      .filter((entry) => entry.isFile() && !entry.name.startsWith(GUEST_FILE))
       .map((entry) => join(entry.parentPath, entry.name))
       .toSorted();
   }
 
+  /** A directory for each QEMU process of this home. */
+  async runDirectories(): Promise<string[]> {
+    const directory = join(this.paths.run, 'guests');
+    return (await readdir(directory).catch(() => [])).map((name) => join(directory, name));
+  }
+
   /** Pids of all QEMU processes of this home. */
   async qemuProcesses(): Promise<number[]> {
-    const directories = await readdir(join(this.paths.run, 'guests')).catch(() => []);
-    const found = await Promise.all(
-      directories.map((name) => findQemuProcesses(join(this.paths.run, 'guests', name))),
-    );
-    return found.flat();
+    return (await Promise.all((await this.runDirectories()).map(findQemuProcesses))).flat();
   }
 
   /** Pids of all processes that serve disks of this home's images. */

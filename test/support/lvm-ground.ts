@@ -14,7 +14,7 @@ const MAX_PAUSE_MS = 60_000;
 type Kind = 'thin' | 'plain';
 
 async function open(kinds: readonly [Kind, Kind]): Promise<Ground> {
-  await run('vgcreate', ['-qq', GROUP, '/dev/vdc', '/dev/vdd']);
+  await run('vgcreate', ['-qq', GROUP, '/dev/ubdc', '/dev/ubdd']);
   await run('lvcreate', ['-qq', '-L', `${POOL_MIB}M`, '-T', `${GROUP}/pool`]);
   let made = 0;
   return {

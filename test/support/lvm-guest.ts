@@ -1,16 +1,16 @@
 /**
  * Runs a test file inside the guest with LVM (lvm-guest/, built by scripts/build-lvm-guest): this machine's kernel may
- * have no device mapper. The guest gets the present sources on a disk of its own, empty disks to make volumes of, and
- * hands out what the test says.
+ * have no device mapper. The guest is a Linux kernel as a program (User Mode Linux). It gets the present sources on a disk of
+ * its own, empty disks to make volumes of, and hands out what the test says.
  */
-import { execFile, spawn } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, open, readFile, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { QUICK_BOOT } from './lab.ts';
+import { errnoOf } from '../../src/errors.ts';
 
 const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, '../..');
@@ -19,11 +19,12 @@ const TSC = join(ROOT, 'node_modules/typescript/bin/tsc');
 const NEEDED = ['package.json', '.cache/test-guest'];
 const PROJECT_MIB = 256;
 const SCRATCH_BYTES = 4 * 1024 ** 3;
+const MEMORY_MIB = 2048;
 const TEST_ARGS = ['--disable-warning=ExperimentalWarning', '--test', '--test-isolation=none'];
 
 /**
- * Each test of the files becomes one of `t`'s. They run in one process, one after the other. The scratch disks are /dev/vdc,
- * /dev/vdd and /dev/vde.
+ * Each test of the files becomes one of `t`'s. They run in one process, one after the other. The scratch disks are /dev/ubdc,
+ * /dev/ubdd and /dev/ubde.
  * @param files such as `test/storage/lvm.inside.ts`
  */
 export async function testInLvmGuest(t: TestContext, ...files: readonly string[]): Promise<void> {
@@ -103,40 +104,35 @@ interface GuestRun {
   readonly log: string;
 }
 
+/** The guest has `directory` mounted, to write its output there. */
 async function boot(directory: string, command: readonly string[], signal: AbortSignal): Promise<GuestRun> {
-  const output = join(directory, 'output');
-  const log = join(directory, 'log');
+  await checkSharedMemory();
   const scratch = ['c', 'd', 'e'].map((name) => join(directory, `scratch-${name}.raw`));
   for (const path of scratch) {
     await using file = await open(path, 'w');
     await file.truncate(SCRATCH_BYTES);
   }
-  const options = [
-    [
-      '-accel',
-      'tcg,thread=multi',
-      '-machine',
-      'q35',
-      '-smp',
-      '2',
-      '-m',
-      '2048',
-      '-nodefaults',
-      '-display',
-      'none',
-    ],
-    ['-no-reboot', '-kernel', join(GUEST, 'vmlinuz'), '-initrd', join(GUEST, 'initrd.gz')],
-    ['-append', `console=ttyS0 quiet ${QUICK_BOOT.join(' ')} panic=-1 run=${command.join(',')}`],
-    ['-serial', `file:${log}`, '-device', 'virtio-serial-pci'],
-    ['-chardev', `file,id=output,path=${output}`, '-device', 'virtserialport,chardev=output,nr=1'],
-    ...[join(GUEST, 'system.ext4'), projectDisk(directory)].map(readonlyDrive),
-    ...scratch.map((path) => ['-drive', `if=virtio,format=raw,discard=unmap,cache=unsafe,file=${path}`]),
-  ].flat();
-  const qemu = spawn(process.env['STASIS_QEMU'] ?? 'qemu-system-x86_64', options, {
-    stdio: ['ignore', 'ignore', 'inherit'],
+  const disks = [
+    ...[join(GUEST, 'system.ext4'), projectDisk(directory)].map((path) => ({ path, how: 'r' })),
+    ...scratch.map((path) => ({ path, how: '' })),
+  ];
+  const args = [
+    `mem=${MEMORY_MIB}M`,
+    `initrd=${join(GUEST, 'initrd.gz')}`,
+    ...disks.map(({ path, how }, index) => `ubd${index}${how}=${path}`),
+    ...['con=null', 'con0=null,fd:1', 'quiet', 'panic=-1', `uml_dir=${join(directory, 'control')}`],
+    ...[`out=${directory}`, `run=${command.join(',')}`],
+  ];
+  const output = join(directory, 'output');
+  const log = join(directory, 'log');
+  await using console = await open(log, 'w');
+  // All that runs inside is processes of this machine, of one group.
+  const linux = spawn(join(GUEST, 'linux'), args, {
+    stdio: ['ignore', console.fd, console.fd],
+    detached: true,
   });
-  const ended = once(qemu, 'exit');
-  const kill = (): void => void qemu.kill('SIGKILL');
+  const ended = once(linux, 'exit');
+  const kill = (): void => endGroup(linux);
   signal.addEventListener('abort', kill, { once: true });
   try {
     await ended;
@@ -144,9 +140,21 @@ async function boot(directory: string, command: readonly string[], signal: Abort
     signal.removeEventListener('abort', kill);
     kill();
   }
-  return { output: await readFile(output, 'utf8'), log: await readFile(log, 'utf8') };
+  return { output: await readFile(output, 'utf8').catch(() => ''), log: await readFile(log, 'utf8') };
 }
 
-function readonlyDrive(path: string): readonly string[] {
-  return ['-drive', `if=virtio,format=raw,readonly=on,file=${path}`];
+/** The kernel keeps its memory there, and is killed when it finds no room. */
+async function checkSharedMemory(): Promise<void> {
+  const { bavail, bsize } = await statfs('/dev/shm');
+  const freeMiB = Math.floor((bavail * bsize) / 1024 ** 2);
+  if (freeMiB < MEMORY_MIB)
+    throw new Error(`the guest with LVM needs ${MEMORY_MIB} MiB in /dev/shm, which has ${freeMiB} MiB free`);
+}
+
+function endGroup({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    if (errnoOf(error) !== 'ESRCH') throw error; // all of it has ended
+  }
 }

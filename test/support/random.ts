@@ -19,6 +19,11 @@ export class Random {
     return first + Math.floor(this.next() * (last - first + 1));
   }
 
+  /** True so often of 1. */
+  chance(probability: number): boolean {
+    return this.next() < probability;
+  }
+
   /** One of them. */
   of<T>(choices: readonly T[]): T {
     for (const choice of choices.slice(this.between(0, choices.length - 1))) return choice;

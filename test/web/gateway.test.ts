@@ -44,7 +44,8 @@ describe('the gateway', () => {
     const link = new URL(gateway.link());
     const secret = link.hash.slice('#secret='.length);
     const base = new URL(link.pathname, link);
-    const { status, headers } = await ask(new URL('session', base), 'POST', { origin: base.origin }, secret);
+    const own = { origin: base.origin, 'stasis-page': '1' };
+    const { status, headers } = await ask(new URL('session', base), 'POST', own, secret);
     assert.equal(status, 204);
     const setCookie = headers['set-cookie']?.[0] ?? '';
     return { base, secret, setCookie, cookie: setCookie.split(';')[0] ?? '' };
@@ -54,7 +55,12 @@ describe('the gateway', () => {
     const { base, secret, setCookie, cookie } = await login();
     assert.match(setCookie, /; HttpOnly; SameSite=Strict$/);
     assert.ok(setCookie.includes(`Path=${base.pathname};`), 'and which is for this path alone');
-    const again = await ask(new URL('session', base), 'POST', { origin: base.origin }, secret);
+    const again = await ask(
+      new URL('session', base),
+      'POST',
+      { origin: base.origin, 'stasis-page': '1' },
+      secret,
+    );
     assert.equal(again.status, 401);
     assert.equal(again.headers['set-cookie'], undefined);
     const guests = await ask(new URL('v1/guests', base), 'GET', { cookie });
@@ -63,7 +69,7 @@ describe('the gateway', () => {
 
   test('without its session, from elsewhere, or under another name it does nothing', async () => {
     const { base, cookie } = await login();
-    const own = { cookie, origin: base.origin };
+    const own = { cookie, origin: base.origin, 'stasis-page': '1' };
     const url = new URL('v1/guests', base);
     const refused: [string, string, Record<string, string>][] = [
       ['no cookie', 'GET', { origin: base.origin }],
@@ -76,6 +82,7 @@ describe('the gateway', () => {
       ['another site, without an origin', 'GET', { cookie, 'sec-fetch-site': 'cross-site' }],
       ['a change without an origin', 'POST', { cookie }],
       ['a sandboxed page', 'POST', { cookie, origin: 'null' }],
+      ['a form', 'POST', { cookie, origin: base.origin }],
     ];
     for (const [who, method, headers] of refused) {
       const answer = await ask(url, method, headers);
@@ -159,7 +166,8 @@ describe('the gateway', () => {
     const base = new URL(link.pathname, link);
     const secret = link.hash.slice('#secret='.length);
     assert.equal(secret.length, 43);
-    const { headers } = await ask(new URL('session', base), 'POST', { origin: base.origin }, secret);
+    const own = { origin: base.origin, 'stasis-page': '1' };
+    const { headers } = await ask(new URL('session', base), 'POST', own, secret);
     const cookie = headers['set-cookie']?.[0]?.split(';')[0] ?? '';
     assert.equal((await ask(new URL('v1/host', base), 'GET', { cookie })).status, 200);
     child.kill('SIGINT');

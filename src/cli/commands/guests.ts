@@ -2,9 +2,10 @@
 import { Option, type Command } from 'commander';
 import { FALLBACKS, ON_BOOT, ON_SHUTDOWN } from '../../api/constants.ts';
 import type { Guest, Policy } from '../../api/schemas.ts';
+import { StasisError } from '../../errors.ts';
 import { wholeNumber } from '../arguments.ts';
 import { renderFields } from '../fields.ts';
-import { describeDefined, renderGuest } from '../guest-view.ts';
+import { describeDefined, describeQemu, renderGuest } from '../guest-view.ts';
 import { mutate, noWaitOption, type MutationOptions } from '../mutation.ts';
 import { openSession } from '../session.ts';
 import { styleOfState } from '../style.ts';
@@ -103,6 +104,19 @@ Example:
     .addOption(noWaitOption())
     .addHelpText('after', '\nExamples:\n  $ stasis label web1 web production\n  $ stasis label web1 --none')
     .action(label);
+
+  program
+    .command('qemu')
+    .summary('which QEMU runs a guest')
+    .description(
+      'Has a guest run by another QEMU of this host, from its next start or restore on; prints which it is when none is named. Builds have their names in stasis.yaml: `qemu: {builds: {"10": /opt/qemu-10/bin/qemu-system-x86_64}}`. An image that the guest\'s QEMU can\'t load is refused; `stasis host check` tells before.',
+    )
+    .argument('<guest>')
+    .argument('[build]')
+    .option('--usual', 'the one that guests run by that say nothing')
+    .addOption(noWaitOption())
+    .addHelpText('after', '\nExamples:\n  $ stasis qemu web1 10\n  $ stasis qemu web1 --usual')
+    .action(qemu);
 }
 
 async function define(
@@ -220,6 +234,28 @@ async function label(
     run: (waiting) => client.setLabels(guest, labels, waiting),
     document: (changed) => changed.labels,
     text: (changed) => changed.labels,
+  });
+}
+
+async function qemu(
+  guest: string,
+  build: string | undefined,
+  options: MutationOptions & { readonly usual?: true },
+  command: Command,
+): Promise<void> {
+  if (build !== undefined && options.usual === true)
+    throw new StasisError('invalid-request', 'either the name of a build or --usual, not both');
+  const session = await openSession(command);
+  const { client, output } = session;
+  if (build === undefined && options.usual !== true) {
+    const found = await client.getGuest(guest);
+    output.print(found.qemu, () => [describeQemu(found)]);
+    return;
+  }
+  await mutate(session, options, {
+    run: (waiting) => client.setQemu(guest, build ?? null, waiting),
+    document: (changed) => changed.qemu,
+    text: describeQemu,
   });
 }
 

@@ -1,7 +1,7 @@
 /** `host check`: before QEMU, the kernel or the machine is replaced. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { HostCheck } from '../../api/schemas.ts';
+import type { HostCheck, HostCheckRequest } from '../../api/schemas.ts';
 import { openSession } from '../session.ts';
 import { renderTable, type Cell, type Column } from '../table.ts';
 
@@ -14,7 +14,10 @@ export function registerCheck(host: Command): void {
     )
     .argument('[guest]', 'only one guest and its images')
     .argument('[image]', 'only one of them')
-    .option('--with <binary>', 'another QEMU than the one in use: the new one before an upgrade')
+    .option(
+      '--with <qemu>',
+      "another QEMU than the guest's own: a path, or the name of a build; the new one before an upgrade",
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  $ stasis host check --with /opt/qemu-11/bin/qemu-system-x86_64\n  $ stasis host check web1 before-update',
@@ -29,26 +32,33 @@ async function check(
   command: Command,
 ): Promise<void> {
   const { client, output } = await openSession(command);
-  const binary = options.with === undefined ? undefined : resolve(options.with);
-  const found = await client.checkHost({ binary, guest, image });
+  const found = await client.checkHost({ ...targetOf(options.with), guest, image });
   output.print(found, () => render(found, output.width));
   if (found.results.some(({ verdict }) => verdict === 'no')) process.exitCode = 1;
+}
+
+/** A path, or the name of a build in the daemon's settings, which has no slash. */
+function targetOf(wanted: string | undefined): Pick<HostCheckRequest, 'binary' | 'build'> {
+  if (wanted === undefined) return {};
+  return wanted.includes('/') ? { binary: resolve(wanted) } : { build: wanted };
 }
 
 const COLUMNS: readonly Column[] = [
   { title: 'GUEST', flexible: true },
   { title: 'IMAGE', flexible: true },
   { title: 'MADE BY', flexible: true, spare: true },
+  { title: 'BY', spare: true },
   { title: 'POSSIBLE' },
   { title: 'WHY', flexible: true },
 ];
 const STYLES = { yes: 'green', warning: 'yellow', no: 'red' } as const;
 
 function render({ qemu, results }: HostCheck, width: number): string[] {
-  const rows = results.map(({ guest, image, madeBy, verdict, reasons, remarks }): Cell[] => [
+  const rows = results.map(({ guest, image, madeBy, qemu: by, verdict, reasons, remarks }): Cell[] => [
     guest,
     image ?? '(its start)',
     madeBy?.split(' ')[0] ?? '',
+    by.split(' ')[0] ?? '',
     { text: verdict === 'warning' ? 'yes, but' : verdict, style: STYLES[verdict] },
     [...reasons, ...remarks].join('; '),
   ]);

@@ -199,8 +199,7 @@ async function operations(
 
 /** An operation that is asked to cancel has to undo what it did first: it has ended when it says so. */
 async function cancel(session: Session, id: string): Promise<Operation> {
-  await session.client.cancelOperation(id);
-  const { operation } = await watched(session, (waiting) => session.client.followOperation(id, waiting));
+  const { operation } = await watched(session, (waiting) => session.client.undoOperation(id, waiting));
   return operation;
 }
 

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { DEFAULT_IMAGE, LIVE_METHODS, type LiveMethod } from '../../api/constants.ts';
 import type { Guest, Image } from '../../api/schemas.ts';
+import type { StasisClient } from '../../client/stasis-client.ts';
 import { StasisError } from '../../errors.ts';
 import { positiveNumber } from '../arguments.ts';
 import { renderOutcomes } from '../operation-view.ts';
@@ -167,8 +168,8 @@ async function listImages(
   command: Command,
 ): Promise<void> {
   const { client, output } = await openSession(command);
-  const images = await client.listSaveImages(guest);
   if (output.json || options.tree === undefined) {
+    const images = await client.listSaveImages(guest);
     output.print(images, () =>
       images.length === 0
         ? 'no save images yet: stasis save GUEST'
@@ -176,10 +177,23 @@ async function listImages(
     );
     return;
   }
-  const guests = guest === undefined ? await client.listGuests() : [await client.getGuest(guest)];
+  const { guests, images } = await treesOf(client, guest);
   const byGuest = Map.groupBy(images, (image) => image.guest);
   const trees = guests.map((each) => renderTree(each, byGuest.get(each.name) ?? [], output.width));
   output.lines(trees.flatMap((tree, index) => (index === 0 ? tree : ['', ...tree])));
+}
+
+/** Guests and their images, in one request. */
+async function treesOf(
+  client: StasisClient,
+  name: string | undefined,
+): Promise<{ guests: readonly Guest[]; images: readonly Image[] }> {
+  if (name === undefined) {
+    const { guests, images = [] } = await client.overview({ images: true });
+    return { guests, images };
+  }
+  const { guest, images } = await client.guestOverview(name);
+  return { guests: [guest], images };
 }
 
 function imageRow(image: Image): Cell[] {

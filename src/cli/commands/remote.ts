@@ -35,6 +35,7 @@ export function register(program: Command): void {
     .option('--name <name...>', 'what clients call this host: names and addresses (default: its host name)')
     .option('--certificate <file>', 'PEM with the chain, in place of one of its own; with --key')
     .option('--key <file>', 'PEM')
+    .option('--no-page', 'only the API, and no web page')
     .addHelpText(
       'after',
       '\nExamples:\n  $ stasis remote setup --name kvm1.example.org\n  $ stasis remote setup --certificate fullchain.pem --key privkey.pem --name kvm1.example.org',
@@ -75,6 +76,7 @@ export function register(program: Command): void {
   remote
     .command('revoke')
     .summary('let somebody in no more')
+    .description('From now on; what goes on by it, such as consoles and sessions of the page, ends at once.')
     .argument('<name>')
     .addHelpText('after', '\nExample:\n  $ stasis remote revoke alice')
     .action(revoke);
@@ -109,10 +111,11 @@ interface SetUpOptions {
   readonly name?: string[];
   readonly certificate?: string;
   readonly key?: string;
+  readonly page: boolean;
 }
 
 async function setUp(options: SetUpOptions, command: Command): Promise<void> {
-  const { listen, name: names = [hostname()], certificate, key } = options;
+  const { listen, name: names = [hostname()], certificate, key, page } = options;
   if ((certificate === undefined) !== (key === undefined))
     throw new StasisError('invalid-request', '--certificate and --key go together');
   const { client, output } = await openSession(command);
@@ -120,19 +123,20 @@ async function setUp(options: SetUpOptions, command: Command): Promise<void> {
     certificate === undefined || key === undefined
       ? {}
       : { given: { certificate: await readFile(certificate, 'utf8'), key: await readFile(key, 'utf8') } };
-  const now = await client.turnOnRemote({ listen, names, ...given });
+  const now = await client.turnOnRemote({ listen, names, page, ...given });
   output.print(now, () => [...renderStatus(now), '', ...nextSteps(now)]);
 }
 
-function nextSteps({ listen, names, fingerprint }: RemoteStatus): string[] {
-  const port = listen?.split(':').at(-1) ?? '';
+function nextSteps({ listen, names, fingerprint, page }: RemoteStatus): string[] {
+  const url = `https://${names[0]}:${listen?.split(':').at(-1)}`;
   const pinned = fingerprint === null ? '' : ` --fingerprint ${fingerprint}`;
   return [
     'Here, for each person or machine:',
     '  stasis remote grant NAME --role viewer|operator|admin',
     'There, with the token on stdin:',
-    `  stasis login https://${names[0]}:${port}${pinned}`,
-    `  stasis guests --connect https://${names[0]}:${port}`,
+    `  stasis login ${url}${pinned}`,
+    `  stasis guests --connect ${url}`,
+    ...(page ? [`or, in a browser, ${url}`] : []),
   ];
 }
 
@@ -148,13 +152,14 @@ async function turnOff(_options: object, command: Command): Promise<void> {
   output.print(now, () => renderStatus(now));
 }
 
-function renderStatus({ listen, names, certificateExpiresAt, fingerprint }: RemoteStatus): string[] {
+function renderStatus({ listen, names, certificateExpiresAt, fingerprint, page }: RemoteStatus): string[] {
   if (listen === null) return renderFields([['remote access', 'off']]);
   return renderFields([
     ['remote access', `on, ${listen}`, 'green'],
     ['names', names.join(', ')],
     ['certificate', certificateExpiresAt === null ? null : `good until ${formatDate(certificateExpiresAt)}`],
     ['authority', fingerprint === null ? "the certificate's own" : `SHA-256 ${fingerprint}`],
+    ['web page', page ? 'served there too' : 'not served'],
   ]);
 }
 

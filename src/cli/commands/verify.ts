@@ -66,19 +66,19 @@ async function verify(
   const session = await openSession(command);
   const { boot, timeLimit: timeLimitSeconds, expect, reject } = options;
   const request: VerifyOptions = { boot, timeLimitSeconds, expect, reject };
-  const name = image ?? (options.all === undefined ? await onlyDefault(session, guest ?? '') : undefined);
-  if (guest === undefined || name === undefined) return verifyAll(session, guest, request, options);
-  await mutate(session, options, {
-    run: (waiting) => session.client.verifySaveImage(guest, name, request, waiting),
-    document: reportOf,
-    text: (verified, operation) => [summaryOf(verified), ...renderOutcomes(operation)],
-  });
-}
-
-/** @returns undefined when the guest has images, and none of them is the default one */
-async function onlyDefault({ client }: Session, guest: string): Promise<string | undefined> {
-  const images = await client.listSaveImages(guest);
-  return images.length === 0 || images.some(({ name }) => name === DEFAULT_IMAGE) ? DEFAULT_IMAGE : undefined;
+  if (guest === undefined || options.all !== undefined) return verifyAll(session, guest, request, options);
+  try {
+    await mutate(session, options, {
+      run: (waiting) => session.client.verifySaveImage(guest, image ?? DEFAULT_IMAGE, request, waiting),
+      document: reportOf,
+      text: (verified, operation) => [summaryOf(verified), ...renderOutcomes(operation)],
+    });
+  } catch (error) {
+    // Only then is it asked which there are: most have a default image, or it is named.
+    if (image !== undefined || StasisError.from(error).code !== 'image-not-found') throw error;
+    if ((await session.client.listSaveImages(guest)).length === 0) throw error;
+    await verifyAll(session, guest, request, options);
+  }
 }
 
 interface Failed {

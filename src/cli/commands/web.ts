@@ -1,6 +1,7 @@
 /** The web page: web. */
 import { once } from 'node:events';
 import { InvalidArgumentError, type Command } from 'commander';
+import { formatEndpoint } from '../../client/connect.ts';
 import { StasisError } from '../../errors.ts';
 import { Gateway } from '../../gateway/gateway.ts';
 import { openSession } from '../session.ts';
@@ -19,14 +20,14 @@ export function register(program: Command): void {
 
 async function web(options: { port?: number }, command: Command): Promise<void> {
   const { client, output } = await openSession(command);
-  await client.hostStatus(); // a page without a daemon is no use: better said here
   const { endpoint } = client;
   if (endpoint.kind !== 'unix') {
     throw new StasisError(
       'unsupported',
-      "the web page needs the daemon's socket: --connect unix:PATH, also one that ssh -L forwards",
+      `the daemon serves the page itself there, unless that was switched off: open ${formatEndpoint(endpoint)} in a browser`,
     );
   }
+  await client.hostStatus(); // a page without a daemon is no use: better said here
   await using gateway = await Gateway.open(endpoint.path, options.port ?? 0);
   const tell = () => {
     const url = gateway.link();

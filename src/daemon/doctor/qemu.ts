@@ -2,8 +2,10 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
+import { StasisError } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
 import { proveKvm } from '../../qemu/build/accelerator.ts';
+import type { QemuBuilds } from '../../qemu/build/builds.ts';
 import { featuresOf, proveFaults, type Feature } from '../../qemu/build/features.ts';
 import { USERFAULTFD } from '../../qemu/build/userfaultfd.ts';
 import { QEMU_USER } from '../../qemu-user.ts';
@@ -40,6 +42,29 @@ async function closedTo(startedBy: readonly string[], directories: readonly stri
       closed.push(directory),
     );
   return closed;
+}
+
+/** Others that guests may run by. */
+export async function otherBuilds({ builds }: Host): Promise<Finding> {
+  if (builds.names.length === 0) return ok('none');
+  const found = await Promise.all(builds.names.map((name) => describeBuild(builds, name)));
+  const told = found.map(({ text }) => text).join('; ');
+  return found.every(({ isThere }) => isThere)
+    ? ok(told)
+    : degraded(told, 'install what is missing, or correct `qemu: {builds: …}` in stasis.yaml');
+}
+
+async function describeBuild(
+  builds: QemuBuilds,
+  name: string,
+): Promise<{ readonly isThere: boolean; readonly text: string }> {
+  try {
+    const { versionText, path } = await builds.get(name);
+    return { isThere: true, text: `${name}: ${versionText} at ${path}` };
+  } catch (error) {
+    if (!(error instanceof StasisError)) throw error;
+    return { isThere: false, text: `${name}: ${error.message}` };
+  }
 }
 
 /** What each is for, and the QEMU that brought it. */

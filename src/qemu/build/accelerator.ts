@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { release, tmpdir, version } from 'node:os';
 import { join } from 'node:path';
 import { errnoOf, StasisError } from '../../errors.ts';
@@ -19,7 +19,6 @@ export interface KvmProof {
 
 /** The program takes 0.1 s on a CPU that really runs it, 0.7 s even in QEMU's own emulation. */
 const PROOF_TIME_LIMIT_MS = 3_000;
-const CACHE_FILE = 'kvm-proof.json';
 
 /**
  * Chooses how a guest's CPU is run. `auto`: by KVM when KVM has been proven to work, else by emulation. The proof is
@@ -122,7 +121,7 @@ async function cachedProof(
   if (obstacle !== undefined) return { works: false, reason: obstacle };
   const { versionText, modifiedMs, startedBy } = binary;
   const key = [release(), version(), binary.path, versionText, modifiedMs, ...startedBy].join('|');
-  const path = join(cacheDirectory, CACHE_FILE);
+  const path = join(cacheDirectory, cacheFile(binary));
   const cached = await readCache(path);
   if (cached?.key === key) return cached;
 
@@ -132,6 +131,11 @@ async function cachedProof(
   await writeFile(fresh, JSON.stringify({ key, ...proof } satisfies CachedProof));
   await rename(fresh, path);
   return proof;
+}
+
+/** Each build of several has its own. */
+function cacheFile({ path }: QemuBinary): string {
+  return `kvm-proof-${createHash('sha256').update(path).digest('hex').slice(0, 16)}.json`;
 }
 
 /** A cache that can't be read, for whatever reason, is no cache. */

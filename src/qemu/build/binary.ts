@@ -47,15 +47,18 @@ export async function findQemu(env: NodeJS.ProcessEnv = process.env): Promise<Qe
     throw new StasisError('qemu-missing', `${wanted ?? EMULATOR} was not found. ${WHERE_TO_GET_IT}`);
   }
   const binary = await describeQemu(found, env);
-  const { path, version, versionText } = binary;
-  if (isBelow(version, MINIMUM)) {
-    throw new StasisError(
-      'qemu-too-old',
-      `QEMU ${versionText} is too old: Stasis needs ${MINIMUM.major}.${MINIMUM.minor} or later. ${WHERE_TO_GET_IT}`,
-      { details: { path, version: versionText, minimum: `${MINIMUM.major}.${MINIMUM.minor}` } },
-    );
-  }
+  refuseTooOld(binary);
   return binary;
+}
+
+/** @throws StasisError `qemu-too-old` (before 9.0) */
+export function refuseTooOld({ path, version, versionText }: QemuBinary): void {
+  if (!isBelow(version, MINIMUM)) return;
+  throw new StasisError(
+    'qemu-too-old',
+    `QEMU ${versionText} is too old: Stasis needs ${MINIMUM.major}.${MINIMUM.minor} or later. ${WHERE_TO_GET_IT}`,
+    { details: { path, version: versionText, minimum: `${MINIMUM.major}.${MINIMUM.minor}` } },
+  );
 }
 
 /**

@@ -1,6 +1,6 @@
 /** What of the things that came late a QEMU offers. It is asked: distributions leave things out and bring others back. */
 import type { QemuBinary } from './binary.ts';
-import { probeQemu } from './probe.ts';
+import { askedOnce, probeQemu } from './probe.ts';
 import type { SchemaEntity } from '../qmp/commands.ts';
 import { qmpErrorDescription, type QmpClient } from '../qmp/client.ts';
 
@@ -13,8 +13,10 @@ export type Feature =
   | 'background-snapshot'
   | 'postcopy-ram';
 
-/** @throws StasisError `qemu-failed`, `timeout` */
-export async function featuresOf(binary: QemuBinary): Promise<ReadonlySet<Feature>> {
+/** Asked once per build of QEMU. @throws StasisError `qemu-failed`, `timeout` */
+export const featuresOf = askedOnce(queryFeatures);
+
+async function queryFeatures(binary: QemuBinary): Promise<ReadonlySet<Feature>> {
   return probeQemu(binary, async (qmp) => {
     const capabilities = (await qmp.execute('query-migrate-capabilities')).map(
       ({ capability }) => capability,

@@ -34,17 +34,19 @@ export async function probeQemu<T>(
   }
 }
 
-/** A question that a build of QEMU is asked once; a failure is not remembered. */
-export function askedOnce<T>(ask: (binary: QemuBinary) => Promise<T>): (binary: QemuBinary) => Promise<T> {
+type Question<About extends readonly string[], T> = (binary: QemuBinary, ...about: About) => Promise<T>;
+
+/** A question that a build of QEMU is asked once about the same; a failure is not remembered. */
+export function askedOnce<T, About extends readonly string[]>(ask: Question<About, T>): Question<About, T> {
   const answers = new Map<string, Promise<T>>();
-  return async (binary) => {
-    const build = `${binary.path}:${binary.modifiedMs}`;
-    const answer = answers.get(build) ?? ask(binary);
-    answers.set(build, answer);
+  return async (binary, ...about) => {
+    const question = JSON.stringify([binary.path, binary.modifiedMs, ...about]);
+    const answer = answers.get(question) ?? ask(binary, ...about);
+    answers.set(question, answer);
     try {
       return await answer;
     } catch (error) {
-      answers.delete(build);
+      answers.delete(question);
       throw error;
     }
   };

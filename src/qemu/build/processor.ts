@@ -1,6 +1,6 @@
 /** What a machine's processor is able to do, as its guest sees it: the words of CPUID, from QEMU itself. */
 import type { QmpClient } from '../qmp/client.ts';
-import { probeQemu } from './probe.ts';
+import { askedOnce, probeQemu } from './probe.ts';
 import type { QemuBinary } from './binary.ts';
 
 /** A word of CPUID. */
@@ -32,18 +32,31 @@ function wordOf(word: Readonly<Record<string, unknown>>): FeatureWord[] {
   return [{ leaf, subleaf, register, bits: features }];
 }
 
+interface Processor {
+  readonly machine: string;
+  readonly cpu: string;
+  readonly accelerator: string;
+}
+
 /**
- * The same of a machine that a build would make. It is made, and nothing runs in it.
+ * The same of a machine that a build would make. It is made, and nothing runs in it. Asked once for each.
  * @throws StasisError `guest-crashed` when QEMU can't make such a machine
  */
 export async function featuresOfMachine(
   binary: QemuBinary,
-  {
-    machine,
-    cpu,
-    accelerator,
-  }: { readonly machine: string; readonly cpu: string; readonly accelerator: string },
-): Promise<FeatureWord[]> {
+  { machine, cpu, accelerator }: Processor,
+): Promise<readonly FeatureWord[]> {
+  return featuresOnce(binary, machine, cpu, accelerator);
+}
+
+const featuresOnce = askedOnce(queryFeatures);
+
+async function queryFeatures(
+  binary: QemuBinary,
+  machine: string,
+  cpu: string,
+  accelerator: string,
+): Promise<readonly FeatureWord[]> {
   const args = ['-machine', machine, '-cpu', cpu, '-accel', accelerator, '-m', '16M'];
   return probeQemu(binary, processorFeatures, args);
 }

@@ -4,7 +4,8 @@
  * `-dump-vmstate`: the formats of all devices for a machine type, with the versions from the least to the newest. The rules
  * are those of QEMU's loader (migration/vmstate.c: the version within these bounds, each subsection known).
  *
- * The dump has only devices: what belongs to the machine itself (cpu, timer, …) is in none, and is left to the machine type.
+ * The dump has only devices: what belongs to the machine itself (cpu, timer, …) is in none, and is left to the machine type. Whether
+ * anything else that isn't in it was a device, the dump of the build that saved it tells.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,6 +17,7 @@ import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import type { DeviceState } from '../memory/memory-file.ts';
 import { waitFor } from '../wait.ts';
 import type { QemuBinary } from './binary.ts';
+import { askedOnce } from './probe.ts';
 
 /** What a build can load under one name: two kinds of devices may share it. */
 interface Format {
@@ -28,23 +30,12 @@ export type Formats = ReadonlyMap<string, readonly Format[]>;
 
 /** It takes a quarter of a second. */
 const PATIENCE_MS = 30_000;
-const dumps = new Map<string, Promise<Formats>>();
 
 /**
  * What a build can load into a machine type. Asked once for each.
  * @throws StasisError `qemu-failed` when it doesn't say, `timeout`
  */
-export async function loadableFormats(binary: QemuBinary, machine: string): Promise<Formats> {
-  const key = `${binary.path}:${binary.modifiedMs}:${machine}`;
-  const formats = dumps.get(key) ?? dump(binary, machine);
-  dumps.set(key, formats);
-  try {
-    return await formats;
-  } catch (error) {
-    dumps.delete(key);
-    throw error;
-  }
-}
+export const loadableFormats = askedOnce(dump);
 
 async function dump({ path, versionText }: QemuBinary, machine: string): Promise<Formats> {
   const directory = await mkdtemp(join(tmpdir(), 'stasis-vmstate-'));
@@ -114,7 +105,8 @@ function formatOf(part: object): Format {
 /**
  * Why the state of devices can't be loaded: one line for each that can't.
  * @param target what the build can load
- * @param origin what the build can load that saved it, if that is known: a format which is in that dump but not in the target's has gone
+ * @param origin what the build can load that saved it, if that is known: a format which is in that dump and not in the target's is
+ *   a device's that the target has not got
  */
 export function loadProblems(
   devices: readonly DeviceState[],
@@ -124,12 +116,23 @@ export function loadProblems(
   return devices.flatMap((device) => {
     const formats = target.get(device.format);
     if (formats === undefined)
-      return origin?.has(device.format) === true ? [`it can't load ${nameOf(device)} any more`] : [];
+      return origin?.has(device.format) === true ? [`it does not know the state of ${nameOf(device)}`] : [];
     const problems = formats.map((format) => problemOf(device, format));
     return problems.includes(undefined)
       ? []
       : problems.slice(0, 1).filter((problem) => problem !== undefined);
   });
+}
+
+/** Written by what is no device: these are in no build's dump (read from images of QEMU 10.0 and 11.1). */
+const NO_DEVICES = new Set([
+  ...['timer', 'cpu', 'cpu_common', 'apic', 'globalstate', 'acpi_build', 'PCIBUS', 'i2c_bus'],
+  ...['slirp', 'tpm-emulator', 'audio', 'eeprom'],
+]);
+
+/** Of which nothing can be said unless it is known what the build that saved them could load. */
+export function untold(devices: readonly DeviceState[], target: Formats): string[] {
+  return devices.filter(({ format }) => !target.has(format) && !NO_DEVICES.has(format)).map(nameOf);
 }
 
 function problemOf(device: DeviceState, format: Format): string | undefined {

@@ -1,6 +1,7 @@
 /** How the pager and whoever started it, or comes later, know of each other: small files in QEMU's run directory. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { StasisError } from '../../errors.ts';
 import { fromStored } from '../../stored.ts';
 import { readOwnFile, writeOwnFile } from '../process/run-files.ts';
 import type { PagerProgress, PagerRequest } from './pager.ts';
@@ -45,5 +46,11 @@ export async function readPagerStatus(runDirectory: string): Promise<PagerStatus
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters
 async function readIfThere<T>(path: string): Promise<T | undefined> {
   const text = await readOwnFile(path);
-  return text === undefined ? undefined : fromStored<T>(text);
+  if (text === undefined) return undefined;
+  try {
+    return fromStored<T>(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new StasisError('qemu-failed', `${path} can't be read: it is no JSON`, { cause: error });
+  }
 }

@@ -218,6 +218,16 @@ export async function readLogTail(runDirectory: string): Promise<readonly string
   return text.trimEnd().split('\n').slice(-LOG_TAIL_LINES);
 }
 
+/** The last that the QEMU of this run directory said, with its time; undefined when it said nothing, or all of it is gone. */
+export async function lastWords(runDirectory: string): Promise<string | undefined> {
+  try {
+    return (await readLogTail(runDirectory)).at(-1) || undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
 async function failOnExit(binary: string, exited: Promise<QemuExit>, runDirectory: string): Promise<never> {
   const exit = await exited;
   const log = await readLogTail(runDirectory);

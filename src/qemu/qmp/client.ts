@@ -47,6 +47,7 @@ export class QmpClient implements AsyncDisposable {
   #lastId = 0;
   #end: StasisError | undefined;
   #version: QemuVersion = { major: 0, minor: 0, micro: 0 };
+  #versionText = '';
 
   private constructor(stream: Duplex) {
     this.#stream = stream;
@@ -84,6 +85,7 @@ export class QmpClient implements AsyncDisposable {
       const { signal, timeoutMs = GREETING_TIMEOUT_MS } = options;
       const greeting = await waitFor("QEMU's QMP greeting", client.#greeting.promise, { signal, timeoutMs });
       client.#version = greeting.version;
+      client.#versionText = greeting.versionText;
       const enable = greeting.allowsOutOfBand ? (['oob'] as const) : [];
       await client.execute('qmp_capabilities', { enable }, { signal, timeoutMs });
       return client;
@@ -96,6 +98,11 @@ export class QmpClient implements AsyncDisposable {
   /** The version of QEMU at the other end, from its greeting. */
   get version(): QemuVersion {
     return this.#version;
+  }
+
+  /** The same as QEMU's own command line tells it, with the build of its distribution. */
+  get versionText(): string {
+    return this.#versionText;
   }
 
   get isClosed(): boolean {

@@ -2,6 +2,8 @@ import type { QemuVersion, QmpEvent } from './commands.ts';
 
 export interface QmpGreeting {
   readonly version: QemuVersion;
+  /** as `qemu-system-… --version` tells it: `10.0.2 (Debian 1:10.0.2+ds-2)` */
+  readonly versionText: string;
   /** whether some commands may overtake others */
   readonly allowsOutOfBand: boolean;
 }
@@ -47,17 +49,19 @@ function eventOf(message: Record<string, unknown>): QmpEvent {
 function greetingOf(greeting: Record<string, unknown>): QmpGreeting {
   const { capabilities } = greeting;
   return {
-    version: versionOf(greeting),
+    ...versionOf(greeting),
     allowsOutOfBand: Array.isArray(capabilities) && capabilities.includes('oob'),
   };
 }
 
-function versionOf(greeting: Record<string, unknown>): QemuVersion {
+function versionOf(greeting: Record<string, unknown>): Pick<QmpGreeting, 'version' | 'versionText'> {
   const version = greeting['version'];
   if (!isRecord(version) || !isRecord(version['qemu']))
     throw new SyntaxError('a QMP greeting without a version');
-  const { qemu } = version;
-  return { major: numberOf(qemu, 'major'), minor: numberOf(qemu, 'minor'), micro: numberOf(qemu, 'micro') };
+  const { qemu, package: build } = version;
+  const [major, minor, micro] = [numberOf(qemu, 'major'), numberOf(qemu, 'minor'), numberOf(qemu, 'micro')];
+  const suffix = typeof build === 'string' && build !== '' ? ` (${build})` : '';
+  return { version: { major, minor, micro }, versionText: `${major}.${minor}.${micro}${suffix}` };
 }
 
 function numberOf(record: Record<string, unknown>, key: string): number {
