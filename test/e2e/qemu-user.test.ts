@@ -136,12 +136,11 @@ async function brought(lab: Lab): Promise<TestDisk> {
 
 async function modesOf({ paths }: Lab): Promise<Record<keyof typeof CLOSED, number>> {
   const modeOf = async (path: string) => (await stat(path)).mode & 0o7777;
-  const { data, run, cache, socket } = paths;
   return {
-    ...{ data: await modeOf(data), run: await modeOf(run), cache: await modeOf(cache) },
-    socket: await modeOf(socket),
-    catalog: await modeOf(join(data, 'catalog.sqlite')),
-    log: await modeOf(join(data, 'catalog.sqlite-wal')),
+    ...{ data: await modeOf(paths.data), run: await modeOf(paths.run), cache: await modeOf(paths.cache) },
+    socket: await modeOf(paths.socket),
+    catalog: await modeOf(join(paths.data, 'catalog.sqlite')),
+    log: await modeOf(join(paths.data, 'catalog.sqlite-wal')),
   };
 }
 
