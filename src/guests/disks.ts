@@ -19,7 +19,7 @@ import {
 import { StasisError } from '../errors.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/driver.ts';
 import type { Drivers } from '../storage/drivers.ts';
-import { syncFile } from '../storage/durable.ts';
+import { syncPath } from '../storage/durable.ts';
 import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
@@ -227,7 +227,7 @@ export async function sealOf(
   layer: Pick<LayerFile, 'path' | 'driver'>,
 ): Promise<FileIdentity> {
   const identity = await drivers.get(layer.driver).identity(layer);
-  if (provesContent(identity)) await syncFile(layer.path);
+  if (provesContent(identity)) await syncPath(layer.path);
   return identity;
 }
 

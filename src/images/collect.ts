@@ -159,7 +159,9 @@ async function fold(
   open: OpenDisk | undefined,
   operation: OperationHandle,
 ): Promise<void> {
-  await breakSeals(host, [into.id]);
+  // QEMU rewrites the headers of what stands on it at the end of its job.
+  const children = await childrenOf(host.catalog, layer.id);
+  await breakSeals(host, [into.id, ...children.map(({ id }) => id)]);
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
     for (const written of [layer, into]) await host.ownership.letWriteLayer(written);

@@ -38,7 +38,8 @@ const WALKED: readonly Scenario[] = [
   {
     name: 'clone',
     procedure: 'clone',
-    prepare: (bench) => bench.image('target'),
+    keeps: 'target',
+    prepare: () => Promise.resolve(),
     run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { asNewGuest: CLONE }),
     actions: ['error', 'kill'],
     after: checkClone,

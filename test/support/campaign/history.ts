@@ -8,7 +8,7 @@ import { messageOf, StasisError } from '../../../src/errors.ts';
 import type { GroundKind } from '../grounds.ts';
 import { Random } from '../random.ts';
 import { changeContent, checkHousekeeping, contentOf, REGION, type Content } from '../rules.ts';
-import { actionsIn, DEFAULT, GUEST, mustBeOneOf, removeClone, type Action } from './actions.ts';
+import { actionsIn, DEFAULT, GUEST, letRun, mustBeOneOf, removeClone, type Action } from './actions.ts';
 import { FAULTS, NO_FAULT, type Fault } from './faults.ts';
 import { Ledger } from './ledger.ts';
 import { World } from './world.ts';
@@ -129,6 +129,7 @@ class History {
     this.#what = 'restoring all that is left';
     for (const { name } of await this.#lab.client.listSaveImages(GUEST)) {
       await this.#lab.client.restoreSaveImage(GUEST, name);
+      await letRun(this.#lab, GUEST);
       mustBeOneOf(await contentOf(this.#lab, GUEST), this.#ledger.held(name), `image ${name}`);
     }
   }
@@ -138,8 +139,8 @@ class History {
     this.#what = 'undefining it';
     const { client } = this.#lab;
     const { state } = await client.getGuest(GUEST);
-    if (state === 'paused') await client.resume(GUEST);
-    else if (state !== 'running') await client.start(GUEST);
+    if (state !== 'running' && state !== 'paused') await client.start(GUEST);
+    await letRun(this.#lab, GUEST);
     await this.#ensureMemory();
     const { disk } = await changeContent(this.#lab, GUEST, 1_000_000);
     const brought = await this.#lab.disksOf(GUEST);
