@@ -171,9 +171,7 @@ async function fold(
     await foldHead(host, layer, into, open, operation);
   } else {
     if ((await backingChain(open.qmp, nodeName(open.head))).includes(nodeName(layer.id))) {
-      // QEMU writes into the header of what stands on it, too.
-      for (const written of [into, ...(await childrenOf(host.catalog, layer.id))])
-        await host.ownership.letWriteLayer(written);
+      for (const written of [into, ...children]) await host.ownership.letWriteLayer(written);
       await commitIntermediate(open.qmp, {
         jobId: `fold-${layer.id}`,
         head: nodeName(open.head),
