@@ -25,9 +25,10 @@ import { isolated } from '../qemu/process/isolation.ts';
 import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { runAs } from '../qemu/process/user.ts';
-import { startTpm } from '../qemu/tpm.ts';
+import { removeEmptyTpm, startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
+import { syncDirectory } from '../storage/durable.ts';
 import { headIds, seal } from './disks.ts';
 import type { Ownership } from './ownership.ts';
 
@@ -70,6 +71,9 @@ export interface Machine {
   readonly startsHelper?: boolean;
 }
 
+const TPM_LOST =
+  'what the TPM stored was not yet on the disk when the host went down: it begins anew; a restore brings back that of an image';
+
 /** So long after it the end of a guest that could not be recorded is tried to be again. */
 const RETRY_MS = 2_000;
 
@@ -85,6 +89,8 @@ export class Supervisor {
   readonly #live = new Map<string, LiveGuest>();
   /** launched, not yet anybody's guest, by instance */
   readonly #candidates = new Map<string, QemuProcess>();
+  /** directories of TPMs that may not be on the disk yet, by instance */
+  readonly #newTpms = new Map<string, string>();
   readonly #ended = new EventEmitter<Record<string, []>>().setMaxListeners(0);
   readonly #letGo = new AbortController();
 
@@ -144,8 +150,10 @@ export class Supervisor {
     const { ownership } = this.#options;
     await ownership.makeShared(runDirectory);
     if (tpmDirectory !== undefined) {
+      if (await removeEmptyTpm(tpmDirectory)) this.#options.log.warn({ tpm: tpmDirectory }, TPM_LOST);
       await ownership.makeTheirs(tpmDirectory);
       await startTpm(runDirectory, tpmDirectory, signal, runAs(ownership.user));
+      this.#newTpms.set(instance, tpmDirectory);
     }
     const startedBy = [
       ...(isIsolated ? isolated() : []),
@@ -168,6 +176,7 @@ export class Supervisor {
   /** Makes sure that nothing is left of an instance. Repeatable. */
   async discard(instance: string): Promise<void> {
     this.#candidates.delete(instance);
+    this.#newTpms.delete(instance);
     const directory = this.instanceDirectory(instance);
     await killQemu(directory);
     await removeShared(directory);
@@ -176,7 +185,7 @@ export class Supervisor {
   /** From now on this process is the guest; one that was before is ended. */
   async adopt(uuid: string, instance: string, process: QemuProcess): Promise<void> {
     const before = this.#live.get(uuid);
-    if (before?.instance === instance) return;
+    if (before?.instance === instance) return this.#makeTpmDurable(instance);
     if (before !== undefined) await this.giveUp(uuid);
     const memoryFile = await memoryFileOf(process.qmp);
     const live: LiveGuest = {
@@ -188,6 +197,14 @@ export class Supervisor {
     void this.#follow(live);
     live.memory = this.#followMemory(live);
     await this.#query(live);
+    await this.#makeTpmDurable(instance);
+  }
+
+  /** swtpm doesn't wait until what it stores is on the disk: what an image brought must be there before the image may go. */
+  async #makeTpmDurable(instance: string): Promise<void> {
+    const directory = this.#newTpms.get(instance);
+    if (directory !== undefined) await syncDirectory(directory);
+    this.#newTpms.delete(instance);
   }
 
   /** Ends a guest's process, if it has one, and leaves the catalog alone: another process takes its place. */
