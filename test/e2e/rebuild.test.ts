@@ -21,7 +21,9 @@ async function rebuild(lab: Lab, ...options: readonly string[]): Promise<Rebuild
 /** Of each image its state, and why. */
 function told({ guests }: RebuildReport): string[] {
   return guests.flatMap(({ name, images }) =>
-    images.map((image) => `${name}/${image.name} ${image.state}${image.damage === null ? '' : `: ${image.damage}`}`),
+    images.map(
+      (image) => `${name}/${image.name} ${image.state}${image.damage === null ? '' : `: ${image.damage}`}`,
+    ),
   );
 }
 
