@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Lab } from '../test/support/lab.ts';
 import { crowd } from './crowd.ts';
@@ -22,50 +23,44 @@ const { values: options } = parseArgs({
     rate: { type: 'string', default: '200' },
     rounds: { type: 'string', default: '5' },
     saves: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '20' },
   },
 });
-const [streams, rate, rounds, saves] = [options.streams, options.rate, options.rounds, options.saves].map(
-  Number,
-);
-
-const home = await mkdtemp(join(tmpdir(), 'stasis-clients-'));
-try {
-  await crowd(home, GUESTS, IMAGES);
-  await using lab = await Lab.open(home);
-  print(
-    `${GUESTS} guests, ${IMAGES} images, ${streams} event streams, ${rate} requests/s; ${availableParallelism()} cores, load ${loadavg()[0]?.toFixed(1)}`,
-  );
-  await measure(lab);
-} finally {
-  await rm(home, { recursive: true, force: true });
-}
+const wanted = {
+  streams: Number(options.streams),
+  rate: Number(options.rate),
+  rounds: Number(options.rounds),
+  saves: Number(options.saves),
+  seconds: Number(options.seconds),
+};
 
 async function measure(lab: Lab): Promise<void> {
-  const witness = await lab.running('live', { disks: 1 });
-  await witness.dirty(DIRTY_MBPS, 'touch');
-  await save(lab); // nobody's first one counts
+  const { streams, rate, rounds, saves, seconds } = wanted;
+  if (saves > 0) {
+    const witness = await lab.running('live', { disks: 1 });
+    await witness.dirty(DIRTY_MBPS, 'touch');
+    await save(lab); // nobody's first one counts
+  }
   const pauses: Record<'alone' | 'crowded', number[]> = { alone: [], crowded: [] };
   const waits: Waits[] = [];
   const resident = [await residentMiB(lab)];
-  for (let round = 0; round < (rounds ?? 0); round += 1) {
-    for (let count = 0; count < (saves ?? 0); count += 1) pauses.alone.push(await save(lab));
-    await using clients = await Clients.start({
-      socket: lab.paths.socket,
-      streams: streams ?? 0,
-      rate: rate ?? 0,
-      guests: GUESTS,
-    });
-    for (let count = 0; count < (saves ?? 0); count += 1) pauses.crowded.push(await save(lab));
+  for (let round = 0; round < rounds; round += 1) {
+    for (let count = 0; count < saves; count += 1) pauses.alone.push(await save(lab));
+    await using clients = await Clients.start({ socket: lab.paths.socket, streams, rate, guests: GUESTS });
+    const longEnough = delay(seconds * 1000);
+    for (let count = 0; count < saves; count += 1) pauses.crowded.push(await save(lab));
+    await longEnough;
     waits.push(await clients.stop());
     resident.push(await residentMiB(lab));
   }
   report(waits);
-  const [alone, crowded] = [median(pauses.alone), median(pauses.crowded)];
-  print(
-    `pause of a live save, ms: ${spread(pauses.alone)} alone, ${spread(pauses.crowded)} with them: ${(crowded / alone).toFixed(2)} times`,
-  );
   print(
     `the daemon's resident memory, MiB, before and after each round: ${resident.map(Math.round).join(', ')}`,
+  );
+  if (saves === 0) return;
+  const ratio = median(pauses.crowded) / median(pauses.alone);
+  print(
+    `pause of a live save, ms: ${spread(pauses.alone)} alone, ${spread(pauses.crowded)} with them: ${ratio.toFixed(2)} times`,
   );
 }
 
@@ -140,4 +135,16 @@ async function residentMiB(lab: Lab): Promise<number> {
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
+}
+
+const home = await mkdtemp(join(tmpdir(), 'stasis-clients-'));
+try {
+  await crowd(home, GUESTS, IMAGES);
+  await using lab = await Lab.open(home);
+  print(
+    `${GUESTS} guests, ${IMAGES} images, ${wanted.streams} event streams, ${wanted.rate} requests/s; ${availableParallelism()} cores, load ${loadavg()[0]?.toFixed(1)}`,
+  );
+  await measure(lab);
+} finally {
+  await rm(home, { recursive: true, force: true });
 }
