@@ -21,7 +21,11 @@ import { Witness } from './witness.ts';
 const ROOT = join(import.meta.dirname, '../..');
 const MAIN = join(ROOT, `src/main${extname(import.meta.filename)}`);
 /** Tests run the sources; what is measured is the program as it is built. */
-const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
+const NODE_ARGS = [
+  '--disable-warning=ExperimentalWarning',
+  '--max-semi-space-size=4',
+  process.env['STASIS_TEST_PROGRAM'] ?? MAIN,
+];
 const run = promisify(execFile);
 const DISK_MIB = 64;
 const QEMU_USER = process.env['STASIS_TEST_QEMU_USER'];

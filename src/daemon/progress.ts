@@ -1,0 +1,39 @@
+/** Operations under way, for whoever watches all of them: looked at once, however many do. */
+import type { Operation } from '../api/schemas.ts';
+import type { OperationRecord } from '../catalog/operations.ts';
+import type { LiveOperation, OperationEngine } from '../operations/engine.ts';
+import { operationSummary } from './views.ts';
+
+/** An operation's progress is told at most that often: nobody reads faster. */
+const PROGRESS_INTERVAL_MS = 100;
+
+export type TellProgress = (operation: Operation, record: OperationRecord) => void;
+
+export class Progress {
+  readonly #listeners = new Set<TellProgress>();
+  /** what was told last, by operation */
+  readonly #told = new Map<string, { readonly phase: string; readonly atMs: number }>();
+
+  constructor(engine: OperationEngine) {
+    engine.listenToAll((live) => this.#changed(live));
+  }
+
+  /** Tells each change of phase, progress now and then, and the end. @returns how to stop */
+  listen(tell: TellProgress): () => void {
+    this.#listeners.add(tell);
+    return () => void this.#listeners.delete(tell);
+  }
+
+  #changed(live: LiveOperation): void {
+    const { id, state } = live.record;
+    if (this.#listeners.size === 0) return void this.#told.delete(id);
+    const operation = operationSummary(live.record, live);
+    const last = this.#told.get(id);
+    const now = Date.now();
+    if (state === 'running' && last?.phase === operation.phase && now - last.atMs < PROGRESS_INTERVAL_MS)
+      return;
+    if (state === 'running') this.#told.set(id, { phase: operation.phase, atMs: now });
+    else this.#told.delete(id);
+    for (const tell of this.#listeners) tell(operation, live.record);
+  }
+}
