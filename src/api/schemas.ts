@@ -549,6 +549,7 @@ export const HostOverview = Type.Object(
   { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
   { $id: 'HostOverview' },
 );
+/** What a page about the host shows, in one answer. */
 export type HostOverview = Static<typeof HostOverview>;
 
 export const EventsOverview = Type.Object(
@@ -562,6 +563,7 @@ export const EventsOverview = Type.Object(
   },
   { $id: 'EventsOverview' },
 );
+/** What a page about events shows, in one answer. */
 export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(

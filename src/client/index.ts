@@ -43,12 +43,14 @@ export type {
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestDisk,
   GuestOverview,
   GuestState,
   HostCheck,
   HostCheckRequest,
+  HostOverview,
   HostStatus,
   Image,
   ImageState,
@@ -64,6 +66,7 @@ export type {
   SaveRequest,
   VerifyRequest,
 } from '../api/schemas.ts';
+export type { Principal } from '../api/remote.ts';
 export type { RetentionChange, ScheduleChange } from '../api/schedules.ts';
 export {
   ERRORS,

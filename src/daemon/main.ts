@@ -146,14 +146,16 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     policy: settings.policy,
   };
   const audit = new AuditTrail(catalog);
-  const engine = new OperationEngine({
-    catalog,
-    events,
-    audit,
-    log: logger,
-    failpoints,
-    killGuest: (guest) => supervisor.kill(guest),
-  });
+  const engine = stack.use(
+    new OperationEngine({
+      catalog,
+      events,
+      audit,
+      log: logger,
+      failpoints,
+      killGuest: (guest) => supervisor.kill(guest),
+    }),
+  );
   registerProcedures(engine, host);
   const metrics = stack.use(new Metrics(host, engine));
   const health = new Health(host, engine, settings.minFreeBytes);

@@ -6,6 +6,7 @@
 import { EventEmitter } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import {
   clearInstance,
@@ -64,6 +65,9 @@ export interface Machine {
   readonly isIsolated?: boolean;
 }
 
+/** So long after it the end of a guest that could not be recorded is tried to be again. */
+const RETRY_MS = 2_000;
+
 /** Run states of QEMU in which the guest can't go on by itself, in words. */
 const HALTED: Record<string, string> = {
   'io-error': 'a disk reported an error, most likely no space; free some and `stasis resume`',
@@ -77,6 +81,7 @@ export class Supervisor {
   /** launched, not yet anybody's guest, by instance */
   readonly #candidates = new Map<string, QemuProcess>();
   readonly #ended = new EventEmitter<Record<string, []>>().setMaxListeners(0);
+  readonly #letGo = new AbortController();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -289,6 +294,7 @@ export class Supervisor {
 
   /** Lets go of all processes, which run on. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#letGo.abort();
     const all = [...[...this.#live.values()].map((live) => live.process), ...this.#candidates.values()];
     this.#live.clear();
     this.#candidates.clear();
@@ -374,13 +380,25 @@ export class Supervisor {
     await this.#options.events.publish({ type: 'guest', action: live.runState, guest: name, message });
   }
 
+  /** Until it can be recorded, say for want of space, the guest is not known to have ended: it is tried again. */
   async #closed(live: LiveGuest): Promise<void> {
     if (live.ending || this.#live.get(live.uuid) !== live) return;
+    const { signal } = await live.process.exited;
+    const cause = causeOfDeath(signal, live.memoryFile);
+    while (!(await this.#recordEnd(live, cause)))
+      await delay(RETRY_MS, undefined, { ref: false, signal: this.#letGo.signal }).catch(() => undefined);
+  }
+
+  /** @returns true when there is nothing more to record */
+  async #recordEnd({ uuid, instance }: LiveGuest, cause: string): Promise<boolean> {
+    if (this.#letGo.signal.aborted) return true;
     try {
-      const { signal } = await live.process.exited;
-      await this.end(live.uuid, causeOfDeath(signal, live.memoryFile));
+      const record = await getGuestByUuid(this.#options.catalog, uuid);
+      if (record.instance === instance) await this.end(uuid, cause);
+      return true;
     } catch (error) {
-      this.#options.log.error({ err: error, guest: live.uuid }, 'the end of a guest could not be recorded');
+      this.#options.log.error({ err: error, guest: uuid }, 'the end of a guest could not be recorded');
+      return false;
     }
   }
 }

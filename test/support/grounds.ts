@@ -154,9 +154,8 @@ export const GROUNDS: readonly [GroundKind, ...GroundKind[]] = [
   },
 ];
 
-/** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
-export function kindsNamed(names: string | undefined): readonly GroundKind[] {
-  if (names === undefined) return GROUNDS;
+/** Kinds by their names, separated by commas. @throws Error when there is none of that name */
+export function kindsNamed(names: string): readonly GroundKind[] {
   return names.split(',').map((name) => {
     const kind = GROUNDS.find((candidate) => candidate.name === name.trim());
     if (kind === undefined)
