@@ -4,7 +4,6 @@
  * one ends that nobody asked to.
  */
 import { EventEmitter } from 'node:events';
-import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CatalogDatabase } from '../catalog/database.ts';
@@ -23,12 +22,15 @@ import { bringMemory, isAbandoned, memoryArrived } from '../qemu/restore/memory-
 import { readPagerRequest } from '../qemu/pager/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
+import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
+import { runAs } from '../qemu/process/user.ts';
 import { removeEmptyTpm, startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { syncDirectory } from '../storage/durable.ts';
 import { headIds, seal } from './disks.ts';
+import type { Ownership } from './ownership.ts';
 
 export type RunState = 'running' | 'paused';
 
@@ -53,6 +55,7 @@ export interface SupervisorOptions {
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
+  readonly ownership: Ownership;
 }
 
 /** What a process is to be. */
@@ -64,6 +67,8 @@ export interface Machine {
   readonly tpmDirectory?: string | undefined;
   /** in a network namespace of its own */
   readonly isIsolated?: boolean;
+  /** it has a card in a bridge */
+  readonly startsHelper?: boolean;
 }
 
 const TPM_LOST =
@@ -138,18 +143,23 @@ export class Supervisor {
   /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
   async launch(
     instance: string,
-    { binary, args, tpmDirectory, isIsolated = false }: Machine,
+    { binary, args, tpmDirectory, isIsolated = false, startsHelper = false }: Machine,
     signal: AbortSignal,
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
-    await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+    const { ownership } = this.#options;
+    await ownership.makeShared(runDirectory);
     if (tpmDirectory !== undefined) {
       if (await removeEmptyTpm(tpmDirectory)) this.#options.log.warn({ tpm: tpmDirectory }, TPM_LOST);
-      await startTpm(runDirectory, tpmDirectory, signal);
+      await ownership.makeTheirs(tpmDirectory);
+      await startTpm(runDirectory, tpmDirectory, signal, runAs(ownership.user));
       this.#newTpms.set(instance, tpmDirectory);
     }
-    const startedBy = isIsolated ? isolated() : [];
-    const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
+    const startedBy = [
+      ...(isIsolated ? isolated() : []),
+      ...runAs(ownership.user, { startsHelper, ownsNetwork: isIsolated }),
+    ];
+    const process = await ownership.explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
     this.#candidates.set(instance, process);
     return process;
   }
@@ -169,7 +179,7 @@ export class Supervisor {
     this.#newTpms.delete(instance);
     const directory = this.instanceDirectory(instance);
     await killQemu(directory);
-    await rm(directory, { recursive: true, force: true });
+    await removeShared(directory);
   }
 
   /** From now on this process is the guest; one that was before is ended. */
@@ -203,7 +213,7 @@ export class Supervisor {
     if (live === undefined) return;
     live.ending = true;
     await killQemu(live.process.runDirectory);
-    await rm(live.process.runDirectory, { recursive: true, force: true });
+    await removeShared(live.process.runDirectory);
     if (this.#live.get(uuid) === live) this.#live.delete(uuid);
   }
 

@@ -48,14 +48,16 @@ export async function removeEmptyTpm(stateDirectory: string): Promise<boolean> {
 /**
  * Starts a TPM 2.0 and waits until QEMU can connect to it. It is ended by QEMU's end, or by `killQemu`.
  * @param stateDirectory made when needed, mode 0700; no other TPM may use it
+ * @param startedBy what becomes it (process/user.ts)
  * @throws StasisError `unsupported`, `qemu-failed` with the end of its log, `timeout`, `cancelled`
  */
 export async function startTpm(
   runDirectory: string,
   stateDirectory: string,
   signal: AbortSignal,
+  startedBy: readonly string[] = [],
 ): Promise<void> {
-  const program = await findTpmProgram();
+  const [program, ...before] = [...startedBy, await findTpmProgram()];
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
   await rm(join(runDirectory, TPM_SOCKET), { force: true });
   const appeared = Promise.withResolvers<void>();
@@ -65,6 +67,7 @@ export async function startTpm(
   const child = spawn(
     program,
     [
+      ...before,
       ...['socket', '--tpm2', '--terminate', '--tpmstate', `dir=${stateDirectory},mode=0600`],
       ...['--ctrl', `type=unixio,path=${TPM_SOCKET},mode=0600`],
     ],
