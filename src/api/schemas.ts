@@ -470,8 +470,7 @@ export const HostStatus = Type.Object(
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
     unwrittenRecords: Type.Integer({
-      description:
-        'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+      description: 'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
     }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(

@@ -10,23 +10,34 @@ const PROGRESS_INTERVAL_MS = 100;
 export type TellProgress = (operation: Operation, record: OperationRecord) => void;
 
 export class Progress {
+  readonly #engine: OperationEngine;
+  #stop: (() => void) | undefined;
   readonly #listeners = new Set<TellProgress>();
   /** what was told last, by operation */
   readonly #told = new Map<string, { readonly phase: string; readonly atMs: number }>();
 
   constructor(engine: OperationEngine) {
-    engine.listenToAll((live) => this.#changed(live));
+    this.#engine = engine;
   }
 
   /** Tells each change of phase, progress now and then, and the end. @returns how to stop */
   listen(tell: TellProgress): () => void {
+    this.#stop ??= this.#engine.listenToAll((live) => this.#changed(live));
     this.#listeners.add(tell);
-    return () => void this.#listeners.delete(tell);
+    return () => this.#leave(tell);
+  }
+
+  /** With the last one nobody looks any more. */
+  #leave(tell: TellProgress): void {
+    this.#listeners.delete(tell);
+    if (this.#listeners.size > 0) return;
+    this.#stop?.();
+    this.#stop = undefined;
+    this.#told.clear();
   }
 
   #changed(live: LiveOperation): void {
     const { id, state } = live.record;
-    if (this.#listeners.size === 0) return void this.#told.delete(id);
     const operation = operationSummary(live.record, live);
     const last = this.#told.get(id);
     const now = Date.now();

@@ -76,10 +76,7 @@ export async function takeInventory(paths: Paths, tools: LayerTools): Promise<In
     ...{ guests, layers, heads, leftOut },
     notes: [
       ...silent.map(({ instance, whyNot }) => `the QEMU in ${instance} does not answer: ${whyNot}`),
-      ...nobodys.map(
-        ({ instance, uuid }) =>
-          `the QEMU in ${instance} is of no recorded guest (${uuid}); the next daemon ends it`,
-      ),
+      ...nobodys.map(({ instance, uuid }) => `the QEMU in ${instance} is of no recorded guest (${uuid}); the next daemon ends it`),
     ],
   };
 }
@@ -91,8 +88,7 @@ async function readGuests({ data }: Paths, leftOut: LeftOut[]): Promise<GuestFil
     const { root } = guestDirectory(data, uuid);
     const read = await readGuestFile(root);
     if ('whyNot' in read) leftOut.push({ path: root, reason: read.whyNot });
-    else if (read.file.uuid !== uuid)
-      leftOut.push({ path: root, reason: `its record is of ${read.file.uuid}` });
+    else if (read.file.uuid !== uuid) leftOut.push({ path: root, reason: `its record is of ${read.file.uuid}` });
     else found.push(read.file);
   }
   const newestFirst = found.toSorted((a, b) => b.createdAt.localeCompare(a.createdAt));
@@ -122,8 +118,7 @@ async function presentOf(
   const process = processOf(file, living);
   const heads: DiskLayerId[] = [];
   for (const { disk, layer: recorded } of file.heads) {
-    const written =
-      process?.heads.get(deviceId(disk)) ?? (await successor(data, tools, file, recorded, layers));
+    const written = process?.heads.get(deviceId(disk)) ?? (await successor(data, tools, file, recorded, layers));
     const head = written?.id ?? recorded;
     if (written !== undefined && layers.find(written.id) === undefined)
       await adopt(tools, file, disk, written, layers);
@@ -186,8 +181,7 @@ async function adopt(
   layers: FoundLayers,
 ): Promise<FoundLayer | undefined> {
   const backing = format === 'qcow2' ? await backingOf(tools, path) : undefined;
-  const below =
-    backing === undefined ? undefined : await layerAt(tools, file, disk, backing, sizeBytes, layers);
+  const below = backing === undefined ? undefined : await layerAt(tools, file, disk, backing, sizeBytes, layers);
   const tree = below?.tree ?? layers.find(file.heads.find((head) => head.disk === disk)?.layer ?? '')?.tree;
   if (tree === undefined || (backing !== undefined && below === undefined)) return undefined;
   const driver = below === undefined ? driverOf(file.definition, disk) : 'overlay';
@@ -243,10 +237,7 @@ async function strayLayers(
   layers: FoundLayers,
 ): Promise<LeftOut[]> {
   const paths = await unknownFiles(data, tools, file, layers);
-  return paths.map((path) => ({
-    path,
-    reason: 'a layer that no record tells of, or that stands on such a one',
-  }));
+  return paths.map((path) => ({ path, reason: 'a layer that no record tells of, or that stands on such a one' }));
 }
 
 /** Newest first: of two with one name the newer one took the place of the other. */

@@ -10,13 +10,7 @@ import { onRecordMarked, type Catalog, type CatalogDatabase } from '../catalog/d
 import { findGuest } from '../catalog/guests.ts';
 import { findImageById } from '../catalog/images.ts';
 import { layersMadeFor, pinsOf } from '../catalog/layers.ts';
-import {
-  forgetRecord,
-  markWritten,
-  recordVersion,
-  unwrittenRecords,
-  type RecordMark,
-} from '../catalog/records.ts';
+import { forgetRecord, markWritten, recordVersion, unwrittenRecords, type RecordMark } from '../catalog/records.ts';
 import { listRetention } from '../catalog/retention.ts';
 import { listSchedules } from '../catalog/schedules.ts';
 import { errnoOf, messageOf } from '../errors.ts';

@@ -6,13 +6,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readlink, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { sql, type Insertable } from 'kysely';
-import {
-  checkCatalog,
-  copyCatalog,
-  openCatalog,
-  type Catalog,
-  type CatalogDatabase,
-} from '../catalog/database.ts';
+import { checkCatalog, copyCatalog, openCatalog, type Catalog, type CatalogDatabase } from '../catalog/database.ts';
 import { insertEvent } from '../catalog/events.ts';
 import { insertLayer, insertPin, setHead } from '../catalog/layers.ts';
 import { outdateRecord } from '../catalog/records.ts';
@@ -42,11 +36,7 @@ export interface RebuiltGuest {
   readonly name: string;
   readonly uuid: string;
   readonly isRunning: boolean;
-  readonly images: readonly {
-    readonly name: string;
-    readonly state: 'ready' | 'broken';
-    readonly damage: string | null;
-  }[];
+  readonly images: readonly { readonly name: string; readonly state: 'ready' | 'broken'; readonly damage: string | null }[];
   readonly notes: readonly string[];
 }
 
@@ -60,11 +50,7 @@ export interface RebuildReport {
   /** its operations, events, audit trail, credentials … are still there */
   readonly keepsHistory: boolean;
   readonly guests: readonly RebuiltGuest[];
-  readonly leftOut: readonly {
-    readonly path: string;
-    readonly reason: string;
-    readonly movedTo: string | null;
-  }[];
+  readonly leftOut: readonly { readonly path: string; readonly reason: string; readonly movedTo: string | null }[];
   readonly notes: readonly string[];
 }
 
@@ -191,11 +177,7 @@ async function fill(path: string, inventory: Inventory): Promise<void> {
       for (const { file, images } of inventory.guests) {
         await outdateRecord(transaction, { kind: 'guest', id: file.uuid, version: file.version });
         for (const image of images)
-          await outdateRecord(transaction, {
-            kind: 'image',
-            id: image.file.id,
-            version: image.file.record.version,
-          });
+          await outdateRecord(transaction, { kind: 'image', id: image.file.id, version: image.file.record.version });
       }
       const images = inventory.guests.reduce((sum, guest) => sum + guest.images.length, 0);
       await insertEvent(transaction, {
@@ -214,9 +196,7 @@ async function forgetAll(catalog: Catalog): Promise<void> {
   await sql`pragma defer_foreign_keys = on`.execute(catalog);
   for (const table of ['pins', 'heads', 'images', 'fileSums', 'layers', 'guests', 'records'] as const)
     await catalog.deleteFrom(table).execute();
-  const error = JSON.stringify(
-    new StasisError('interrupted', 'the catalog was made again while it was under way'),
-  );
+  const error = JSON.stringify(new StasisError('interrupted', 'the catalog was made again while it was under way'));
   await catalog
     .updateTable('operations')
     .set({ state: 'failed', settled: 1, error, finishedAt: new Date().toISOString() })
@@ -247,10 +227,7 @@ async function insertGuests(catalog: Catalog, { guests, layers, heads }: Invento
       });
     if (retention !== null) await setRetention(catalog, uuid, JSON.stringify(retention));
     for (const image of found) {
-      await catalog
-        .insertInto('images')
-        .values(imageRow(uuid, image, known))
-        .execute();
+      await catalog.insertInto('images').values(imageRow(uuid, image, known)).execute();
       for (const { name: disk, layer } of image.file.disks) {
         const pinned = layers.find(layer.id);
         if (pinned !== undefined) await insertPin(catalog, image.file.id, disk, pinned.id);
@@ -268,14 +245,7 @@ function imageRow(
   const manifest: Manifest = { ...said, version: 1 };
   const verification = damage === undefined ? record.verification : { damage };
   return {
-    ...{
-      id: file.id,
-      guest,
-      name: file.name,
-      state,
-      parent: known(record.parent),
-      createdAt: file.createdAt,
-    },
+    ...{ id: file.id, guest, name: file.name, state, parent: known(record.parent), createdAt: file.createdAt },
     live: file.live ? 1 : 0,
     memoryBytes: file.memoryBytes,
     description: file.description,
