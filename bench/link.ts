@@ -61,7 +61,7 @@ async function measureCommand(command: string): Promise<void> {
 /** A whole process. @param within what runs it elsewhere */
 async function stasis(command: string, within: readonly string[]): Promise<void> {
   const program = [process.execPath, process.env['STASIS_TEST_PROGRAM'] ?? '', ...command.split(' ')];
-  const [file = '', ...argv] = [...within, ...program, '--connect', url, '--json'];
+  const [file, ...argv] = [...within, ...program, '--connect', url, '--json'];
   await run(file, argv, {
     env: { ...process.env, STASIS_HOME: lab.home, STASIS_TOKEN: token, STASIS_AUTHORITY: authority },
   });

@@ -20,6 +20,7 @@ import { measureRestore } from './measure/restore.ts';
 import { measureSpawn } from './measure/spawn.ts';
 import { measureStalls } from './measure/stalls.ts';
 import { measureStopped } from './measure/stopped.ts';
+import { measureVerify } from './measure/verify.ts';
 import { Bare } from './peers/bare.ts';
 import { Libvirt } from './peers/libvirt.ts';
 import type { Peer } from './peers/peer.ts';
@@ -33,6 +34,8 @@ const STALLS_DIRTY_MBPS = 200;
 /** All of its images are kept, so this guest is a small one. */
 const CHAIN_MEMORY_MIB = 128;
 const QUIESCE_MEMORY_MIB = 512;
+/** Larger, so that its checksums take longer than what is measured beside them. */
+const VERIFY_MEMORY_MIB = 1024;
 const FIGURES = [
   'pause',
   'stalls',
@@ -43,9 +46,10 @@ const FIGURES = [
   'lazy',
   'chain',
   'quiesce',
+  'verify',
 ] as const;
 /** Those that are measured on guests of their own. */
-const APART: readonly string[] = ['chain', 'quiesce'];
+const APART: readonly string[] = ['chain', 'quiesce', 'verify'];
 
 const { values: options } = parseArgs({
   options: {
@@ -96,6 +100,10 @@ async function measure(): Promise<Results> {
     if (FIGURES.some((figure) => !APART.includes(figure) && wanted.has(figure)))
       for (const memoryMiB of memories)
         await measureMemory({ directory, memoryMiB, withLibvirt, leftOut, figures });
+    if (wanted.has('verify')) {
+      say('checksums');
+      await measureVerify(directory, { memoryMiB: VERIFY_MEMORY_MIB }, rounds, figures, interruption.signal);
+    }
     if (wanted.has('chain')) {
       say('a chain of live saves');
       const marks = options.quick ? [1, 10] : [1, 10, 50, 100];

@@ -4,6 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Page } from 'playwright-core';
 import { Visit } from '../test/support/browser.ts';
 import { Lab } from '../test/support/lab.ts';
 
@@ -32,6 +33,14 @@ await page.emulateMedia({ colorScheme: 'light' });
 await page.setViewportSize({ width: 390, height: 700 });
 await take('phone');
 
+const { listen } = await lab.client.turnOnRemote({ listen: '127.0.0.1:0', names: ['localhost'] });
+await using elsewhere = await visit.browser.newContext({ ignoreHTTPSErrors: true });
+const door = await elsewhere.newPage();
+await door.setViewportSize({ width: 1120, height: 520 });
+await door.goto(`https://localhost:${listen?.split(':').at(-1)}`);
+await door.getByLabel('Token').waitFor();
+await take('login', door);
+
 /** A guest with a history worth looking at, and some company. */
 async function prepare(): Promise<void> {
   await using _ = await lab.running('web1', { extra: { graphics: 'vnc', memory: '256MiB' } });
@@ -49,7 +58,7 @@ async function prepare(): Promise<void> {
   await lab.client.restoreSaveImage('web1', 'tuned');
 }
 
-async function take(name: string): Promise<void> {
-  await page.evaluate('document.activeElement?.blur()');
-  await page.screenshot({ path: join(OUT, `${name}.png`), animations: 'disabled' });
+async function take(name: string, from: Page = page): Promise<void> {
+  await from.evaluate('document.activeElement?.blur()');
+  await from.screenshot({ path: join(OUT, `${name}.png`), animations: 'disabled' });
 }

@@ -61,14 +61,8 @@ export const ERRORS = {
 /** SQLite's result codes, https://sqlite.org/rescode.html; the extended ones have the primary in their last byte. */
 const PRIMARY_CODE = 0xff;
 const SQLITE_FULL = 13;
-const [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_CANTOPEN, SQLITE_NOTADB] = [8, 10, 11, 14, 26];
-const SQLITE_DISK_ERRORS: readonly number[] = [
-  SQLITE_READONLY,
-  SQLITE_IOERR,
-  SQLITE_CORRUPT,
-  SQLITE_CANTOPEN,
-  SQLITE_NOTADB,
-];
+const [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN] = [8, 10, 14];
+const SQLITE_DISK_ERRORS: readonly number[] = [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN];
 
 /** What went wrong, for programs; the README's table says more. */
 export type ErrorCode = keyof typeof ERRORS;
@@ -161,12 +155,12 @@ export class StasisError extends Error {
     if (errno !== undefined && ['EACCES', 'EPERM', 'EROFS', 'EIO', 'EMFILE', 'ENFILE'].includes(errno)) {
       return new StasisError('storage-failed', messageOf(error), { cause: error });
     }
-    if (isSqliteDamage(error)) return catalogDamaged(messageOf(error), { cause: error });
     return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
   }
 
   /** Of SQLite's errors those of the disk below it can be mended; any other is a defect. */
   static #ofCatalog(error: unknown): StasisError {
+    if (isSqliteDamage(error)) return catalogDamaged(messageOf(error), { cause: error });
     const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & PRIMARY_CODE : 0;
     if (code === SQLITE_FULL) {
       const message = `no space left on the device of the catalog: ${messageOf(error)}`;

@@ -42,7 +42,6 @@ export const RemoteRequest = Type.Object(
 );
 export type RemoteRequest = Static<typeof RemoteRequest>;
 
-/** Who a request is from, as far as that decides what it may do. */
 export const Principal = Type.Object(
   {
     name: Type.String({ description: 'a user of the host, or a credential' }),
@@ -61,6 +60,7 @@ export const Principal = Type.Object(
   },
   { $id: 'Principal' },
 );
+/** Who a request is from, as far as that decides what it may do. */
 export type Principal = Static<typeof Principal>;
 
 export const Credential = Type.Object(

@@ -470,7 +470,8 @@ export const HostStatus = Type.Object(
     freeBytes: Type.Integer(),
     residentBytes: Type.Integer(),
     unwrittenRecords: Type.Integer({
-      description: 'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
+      description:
+        'record files beside images that do not say yet what the catalog says: soon 0, if they can be written',
     }),
     readiness: Ref<Readiness>('Readiness'),
     boot: Type.Object(
@@ -548,6 +549,7 @@ export const HostOverview = Type.Object(
   { status: Ref<HostStatus>('HostStatus'), doctor: Ref<Doctor>('Doctor'), ...FOR_PAGES },
   { $id: 'HostOverview' },
 );
+/** What a page about the host shows, in one answer. */
 export type HostOverview = Static<typeof HostOverview>;
 
 export const EventsOverview = Type.Object(
@@ -561,6 +563,7 @@ export const EventsOverview = Type.Object(
   },
   { $id: 'EventsOverview' },
 );
+/** What a page about events shows, in one answer. */
 export type EventsOverview = Static<typeof EventsOverview>;
 
 export const SaveAllPlan = Type.Object(
@@ -773,6 +776,18 @@ export const SaveAllRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+export const CatalogBackup = Type.Object(
+  {
+    name: Type.String(),
+    path: Type.String({ description: "on the daemon's host" }),
+    createdAt: Type.String(),
+    sizeBytes: Type.Integer(),
+  },
+  { $id: 'CatalogBackup' },
+);
+/** Where the catalog was copied to, and how large it is. */
+export type CatalogBackup = Static<typeof CatalogBackup>;
 
 export const HostCheckRequest = Type.Object(
   {

@@ -5,7 +5,15 @@
  */
 import { EventEmitter } from 'node:events';
 import { backup, DatabaseSync, type SQLInputValue } from 'node:sqlite';
-import { Kysely, sql, SqliteDialect, type SqliteDatabase, type Transaction } from 'kysely';
+import {
+  Kysely,
+  sql,
+  SqliteAdapter,
+  SqliteDialect,
+  type DialectAdapter,
+  type SqliteDatabase,
+  type Transaction,
+} from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { StasisError, catalogDamaged, messageOf } from '../errors.ts';
 import { MIGRATIONS, type Tables } from './schema.ts';
@@ -29,11 +37,28 @@ function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
       return {
         reader: statement.columns().length > 0,
         all: (parameters) => statement.all(...values(parameters)),
-        run: (parameters) => statement.run(...values(parameters)),
+        run: (parameters) => {
+          // When its disk fails SQLite rolls back by itself: nothing is left to do, and the error that counts is told already.
+          if (text === 'rollback' && !database.isTransaction) return { changes: 0, lastInsertRowid: 0 };
+          return statement.run(...values(parameters));
+        },
         iterate: (parameters) => statement.iterate(...values(parameters)),
       };
     },
   };
+}
+
+/** SQLite takes back changes of tables too, so all that is missing of them is made at once, or nothing. */
+class Dialect extends SqliteDialect {
+  override createAdapter(): DialectAdapter {
+    return new TransactionalTables();
+  }
+}
+
+class TransactionalTables extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true;
+  }
 }
 
 /**
@@ -44,7 +69,7 @@ function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
 export async function openCatalog(path: string, until?: string): Promise<CatalogDatabase> {
   const connection = openConnection(path);
   const database = new Kysely<Tables>({
-    dialect: new SqliteDialect({ database: kyselyDatabase(connection) }),
+    dialect: new Dialect({ database: kyselyDatabase(connection) }),
   });
   const migrator = new Migrator({
     db: database,
@@ -60,7 +85,8 @@ export async function openCatalog(path: string, until?: string): Promise<Catalog
       cause: error,
     });
   }
-  connections.set(database, { connection, marked: announceMarks(connection) });
+  // One that is not yet of today has no records.
+  if (until === undefined) connections.set(database, { connection, marked: announceMarks(connection) });
   return database;
 }
 

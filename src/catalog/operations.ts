@@ -1,5 +1,5 @@
 /** Operations as records: the journal that recovery reads. */
-import type { Selectable } from 'kysely';
+import { sql, type Selectable } from 'kysely';
 import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { OperationTable } from './schema.ts';
@@ -77,12 +77,12 @@ export async function markSettled(catalog: Catalog, id: string): Promise<void> {
 
 /**
  * What was under way when the last daemon ended, and what could be neither finished nor undone since: newest first,
- * so that a child comes before its parent.
+ * so that a child comes before its parent. By the order in which they were recorded, since clocks jump.
  */
 export async function unsettledOperations(catalog: Catalog, guest?: string): Promise<OperationRecord[]> {
   let query = catalog.selectFrom('operations').selectAll().where('settled', '=', 0);
   if (guest !== undefined) query = query.where('guest', '=', guest);
-  return query.orderBy('createdAt', 'desc').orderBy('id', 'desc').execute();
+  return query.orderBy(sql`rowid`, 'desc').execute();
 }
 
 /** Finished operations are history, and history has a limit, which is not below what requests are known by. */

@@ -1,5 +1,6 @@
 /**
- * Stasis for pages: the same calls as under Node, by `fetch`. The page comes from where the API is answered: `stasis web`, or a daemon that other machines reach by HTTPS.
+ * Stasis for pages: the same calls as under Node, by `fetch`. The page comes from where the API is answered: `stasis web`, or
+ * a daemon that other machines reach by HTTPS.
  *
  * @module
  */
@@ -19,9 +20,11 @@ export type {
 export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   Event,
+  EventsOverview,
   Guest,
   GuestOverview,
   HostCheckRequest,
+  HostOverview,
   Image,
   Operation,
   Overview,
@@ -30,6 +33,7 @@ export type {
   SaveRequest,
   VerifyRequest,
 } from '../api/schemas.ts';
+export type { Principal } from '../api/remote.ts';
 export type { RetentionChange, ScheduleChange } from '../api/schedules.ts';
 export {
   ERRORS,

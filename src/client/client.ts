@@ -3,6 +3,7 @@ import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,
@@ -496,6 +497,21 @@ export abstract class Client {
   /** Lets no other machine in any more. */
   turnOffRemote(options: CallOptions = {}): Promise<RemoteStatus> {
     return sendForJson(this.#transport, { method: 'DELETE', path: '/v1/remote', signal: options.signal });
+  }
+
+  /** Copies the catalog while the daemon goes on, to a file on its host: the newest few are kept. */
+  backUpCatalog(options: CallOptions = {}): Promise<CatalogBackup> {
+    const exchange: Exchange = { method: 'POST', path: '/v1/catalog/backups', signal: options.signal };
+    return sendForJson(this.#transport, exchange);
+  }
+
+  /** A backup's content: an SQLite database. */
+  async *readCatalogBackup(
+    name: string,
+    options: CallOptions = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const path = `/v1/catalog/backups/${encodeURIComponent(name)}`;
+    yield* (await send(this.#transport, { method: 'GET', path, signal: options.signal })).body;
   }
 
   /** Who is let in from other machines; no secret is among it. */

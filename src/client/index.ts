@@ -38,16 +38,19 @@ export { DEFAULT_IMAGE } from '../api/constants.ts';
 export type {
   AuditEntry,
   AuditVerdict,
+  CatalogBackup,
   DiskExport,
   DiskTree,
   Doctor,
   Event,
+  EventsOverview,
   Guest,
   GuestDisk,
   GuestOverview,
   GuestState,
   HostCheck,
   HostCheckRequest,
+  HostOverview,
   HostStatus,
   Image,
   ImageState,
@@ -63,6 +66,7 @@ export type {
   SaveRequest,
   VerifyRequest,
 } from '../api/schemas.ts';
+export type { Principal } from '../api/remote.ts';
 export type { RetentionChange, ScheduleChange } from '../api/schedules.ts';
 export {
   ERRORS,

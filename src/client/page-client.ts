@@ -25,7 +25,7 @@ export class PageClient extends Client {
     return sendForJson(this.#transport, { method: 'POST', path: '/v1/session', headers });
   }
 
-  /** Ends the session of this page: whoever has it open has to begin another. */
+  /** Ends it: the cookie is forgotten, and what was open by it is closed. */
   async endSession(): Promise<void> {
     const exchange = { method: 'DELETE', path: '/v1/session' } as const;
     await readText(await send(this.#transport, exchange), exchange);

@@ -84,6 +84,10 @@ export const RULES: Readonly<Record<string, Rule>> = {
   'GET /readyz': { role: 'viewer', about: 'host' },
   'GET /metrics': { role: 'viewer', about: 'host' },
 
+  // A backup has what all guests' owners did, and the hashes of credentials.
+  'POST /v1/catalog/backups': { role: 'admin', about: 'host' },
+  'GET /v1/catalog/backups/:name': { role: 'admin', about: 'host' },
+
   // Whoever is let in may have a session in place of their token.
   'POST /v1/session': { role: 'viewer', about: 'nothing' },
   'DELETE /v1/session': { role: 'viewer', about: 'nothing' },

@@ -49,6 +49,7 @@ export class Gate {
   readonly #failures = new RateLimiterMemory(FAILURES);
   readonly #known = new WeakMap<IncomingMessage, Promise<Principal>>();
   readonly #connections = new Connections();
+  readonly #sessionsOf = new WeakMap<IncomingMessage, Session<string>>();
   /** of the page, by the id of the token that each was had for; with the daemon they end */
   readonly #sessions = new Sessions<string>(PAGE_SESSIONS);
   /** ids of credentials, while this daemon runs: who was found good just before is so no longer */
@@ -106,6 +107,11 @@ export class Gate {
     return { principal: principalBy({ credential: token, session }), cookie };
   }
 
+  /** Something comes through a channel that this opened: the session that it is by, if it is, doesn't end for want of requests. */
+  isUsed(request: IncomingMessage): void {
+    this.#sessionsOf.get(request)?.use();
+  }
+
   /** Ends the session that a request comes by, if it does, and what goes on by it. @returns the `Set-Cookie` */
   endSession({ headers, socket }: IncomingMessage): string {
     const cookie = this.#sessions.end(headers.cookie);
@@ -145,7 +151,10 @@ export class Gate {
     if (shown === undefined) throw await this.#refusal(request);
     const { credential, session } = shown;
     nameCredential(request, credential.name, session?.name);
-    if (session !== undefined) requireOwnPage(request, origin);
+    if (session !== undefined) {
+      requireOwnPage(request, origin);
+      this.#sessionsOf.set(request, session);
+    }
     await touchCredential(this.#catalog, credential, new Date());
     const { id, expiresAt } = credential;
     const expiresAtMs = Date.parse(expiresAt);

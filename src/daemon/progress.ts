@@ -11,10 +11,11 @@ export type TellProgress = (operation: Operation, record: OperationRecord) => vo
 
 export class Progress {
   readonly #engine: OperationEngine;
-  #stop: (() => void) | undefined;
   readonly #listeners = new Set<TellProgress>();
   /** what was told last, by operation */
   readonly #told = new Map<string, { readonly phase: string; readonly atMs: number }>();
+  /** the engine is listened to as long as anybody listens here */
+  #unlisten: (() => void) | undefined;
 
   constructor(engine: OperationEngine) {
     this.#engine = engine;
@@ -22,17 +23,16 @@ export class Progress {
 
   /** Tells each change of phase, progress now and then, and the end. @returns how to stop */
   listen(tell: TellProgress): () => void {
-    this.#stop ??= this.#engine.listenToAll((live) => this.#changed(live));
     this.#listeners.add(tell);
+    this.#unlisten ??= this.#engine.listenToAll((live) => this.#changed(live));
     return () => this.#leave(tell);
   }
 
-  /** With the last one nobody looks any more. */
   #leave(tell: TellProgress): void {
     this.#listeners.delete(tell);
     if (this.#listeners.size > 0) return;
-    this.#stop?.();
-    this.#stop = undefined;
+    this.#unlisten?.();
+    this.#unlisten = undefined;
     this.#told.clear();
   }
 

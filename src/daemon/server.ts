@@ -27,6 +27,7 @@ import {
   Policy,
   SaveAllPlan,
   SavePrediction,
+  CatalogBackup,
 } from '../api/schemas.ts';
 import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
@@ -39,6 +40,7 @@ import { answerRepeats } from './answer-repeats.ts';
 import type { DaemonContext } from './views.ts';
 import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
+import { catalogRoutes } from './routes-catalog.ts';
 import { checkRoutes } from './routes-check.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
@@ -130,6 +132,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     HostCheck,
     HostStatus,
     Doctor,
+    CatalogBackup,
     HostOverview,
     EventsOverview,
     RemoteStatus,
@@ -166,6 +169,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     checkRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     healthRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     hostRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
+    catalogRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     remoteRoutes(routes.withTypeProvider<TypeBoxTypeProvider>(), context);
     done();
   });

@@ -40,6 +40,7 @@ export function openChannels(context: ViewContext): Channels {
       const { protocol, join } = await openChannel(context, lines, request);
       if (protocol === 'websocket') joinWebSocket(sockets, { request, client, head }, join);
       else join(switched(client, protocol));
+      client.on('data', () => context.gate.isUsed(request));
     };
     serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
   };

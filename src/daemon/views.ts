@@ -25,6 +25,7 @@ import { verificationOf } from '../images/verification.ts';
 import type { Scrubber } from '../policy/scrub.ts';
 import type { LiveOperation, OperationEngine, Step } from '../operations/engine.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
+import type { Backups } from './backups.ts';
 import { exportView } from './disk-view.ts';
 import { scheduleViews } from './schedule-view.ts';
 import { guestState } from './guest-state.ts';
@@ -49,6 +50,7 @@ export interface DaemonContext extends ViewContext {
   readonly metrics: Metrics;
   readonly health: Health;
   readonly remote: RemoteAccess;
+  readonly backups: Backups;
 }
 
 export async function guestViews(

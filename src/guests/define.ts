@@ -24,6 +24,7 @@ import {
   type DiskDefinition,
   type Upkeep,
 } from './definition.ts';
+import { sealOf } from './disks.ts';
 import type { Host } from './host.ts';
 import { makeVariables, newVariables, resolveFirmware } from './uefi.ts';
 
@@ -112,7 +113,7 @@ export function defineProcedure(
       await operation.commit(async (transaction) => {
         await insertDefined(transaction, definition, null);
         for (const { disk, id, path, format, sizeBytes, driver } of roots) {
-          const identity = JSON.stringify(await host.drivers.get(driver).identity({ path, driver }));
+          const identity = JSON.stringify(await sealOf(host.drivers, { path, driver }));
           await insertLayer(transaction, {
             ...{ id, path, format, sizeBytes, driver, identity },
             ...{ parent: null, root: 1, tree: id, guest: definition.uuid },
@@ -262,7 +263,7 @@ async function rootLayer(
   disk: DiskDefinition & { readonly format: 'qcow2' | 'raw' },
   path: string = disk.path,
 ): Promise<RootLayer> {
-  const info = await host.imageTool.info(path);
+  const info = await host.ownership.whileRead(path, () => host.imageTool.info(path));
   if (info.format !== disk.format && disk.format !== 'raw') {
     throw new StasisError(
       'invalid-definition',
@@ -281,7 +282,9 @@ async function rootLayer(
     sizeBytes: info['virtual-size'],
     driver:
       path === disk.path
-        ? await host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver)
+        ? await host.ownership.whileRead(path, () =>
+            host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver),
+          )
         : (disk.driver ?? 'overlay'),
   };
 }

@@ -19,18 +19,20 @@ import {
 import { StasisError } from '../errors.ts';
 import type { LayerFile, Place, PlannedLayer, StorageDriver } from '../storage/driver.ts';
 import type { Drivers } from '../storage/drivers.ts';
-import { syncFile } from '../storage/durable.ts';
+import { syncPath } from '../storage/durable.ts';
 import { describeChange, provesContent, type FileIdentity } from '../storage/identity.ts';
 import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
 import type { Definition } from './definition.ts';
+import type { Ownership } from './ownership.ts';
 import { fromStored } from '../stored.ts';
 
 /** What is needed to work with layers: their records, and who makes them. */
 export interface LayerStore {
   readonly catalog: Catalog;
   readonly drivers: Drivers;
+  readonly ownership: Ownership;
 }
 
 export interface DiskLayerId {
@@ -216,13 +218,28 @@ export async function checkSeals(
   }
 }
 
-/** Seals layers that nobody writes to any more: what a power cut leaves of them is what the seal says. */
-export async function seal({ catalog, drivers }: LayerStore, layers: Iterable<string>): Promise<void> {
+/**
+ * What a layer looks like that nobody writes to any more, and will look like after a power cut.
+ * @throws StasisError `disk-missing`, `disk-changed`
+ */
+export async function sealOf(
+  drivers: Drivers,
+  layer: Pick<LayerFile, 'path' | 'driver'>,
+): Promise<FileIdentity> {
+  const identity = await drivers.get(layer.driver).identity(layer);
+  if (provesContent(identity)) await syncPath(layer.path);
+  return identity;
+}
+
+/** Seals layers that nobody writes to any more. */
+export async function seal(
+  { catalog, drivers, ownership }: LayerStore,
+  layers: Iterable<string>,
+): Promise<void> {
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
-    const identity = await drivers.get(layer.driver).identity(layer);
-    if (provesContent(identity)) await syncFile(layer.path);
-    await setIdentity(catalog, id, JSON.stringify(identity));
+    await ownership.letReadLayer(layer);
+    await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
   }
 }
 

@@ -1,6 +1,7 @@
 /** Deleting an image, at any place in the tree, of a guest in any state. */
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Catalog } from '../catalog/database.ts';
 import { getGuestByUuid } from '../catalog/guests.ts';
@@ -15,6 +16,7 @@ import { deletePins } from '../catalog/layers.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
+import { syncPath } from '../storage/durable.ts';
 import { collect } from './collect.ts';
 import { MEMORY_FILE } from './manifest.ts';
 import { requireImage } from './names.ts';
@@ -39,8 +41,7 @@ export async function dropImage(transaction: Catalog, image: ImageRecord): Promi
 export async function forget(host: Host, guest: string, id: string): Promise<void> {
   const directory = join(guestDirectory(host.paths.data, guest).images, id);
   await host.supervisor.memoryArrivedFrom(directory);
-  await host.records.flush();
-  await rm(directory, { recursive: true, force: true });
+  await removeDirectory(directory);
   const image = await findImageById(host.catalog, id);
   if (image === undefined) return;
   await host.catalog.transaction().execute(async (transaction) => {
@@ -55,6 +56,15 @@ export async function forget(host: Host, guest: string, id: string): Promise<voi
     image: image.name,
     message: `image ${image.name} of ${name} deleted`,
   });
+}
+
+/**
+ * Also on a full disk, and while its record is being written. For good before any layer changes that the image pinned: who has only
+ * the records would take it for an image as long as it is there.
+ */
+async function removeDirectory(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  if (existsSync(dirname(directory))) await syncPath(dirname(directory));
 }
 
 export function deleteProcedure(host: Host): Procedure<{ name?: string }, DeletePlan> {

@@ -31,6 +31,9 @@ import { fromStored } from '../stored.ts';
 // A procedure is only ever called with what its own `plan` returned: the pairing is kept by its name.
 type AnyProcedure = Procedure<unknown, unknown>;
 
+/** So long after it what could not be settled is tried again. */
+const RETRY_MS = 5_000;
+
 /** Among the listeners' ids: those who want to hear of every operation. */
 const ALL = '*';
 
@@ -56,6 +59,8 @@ export interface EngineOptions {
   readonly failpoints?: Failpoints;
   /** for failpoints: ends a guest's QEMU process */
   readonly killGuest?: (guest: string) => Promise<void>;
+  /** how long after it what could not be settled is tried again, in milliseconds */
+  readonly retryMs?: number;
 }
 
 /** What tells a request that is sent again from another. */
@@ -77,7 +82,7 @@ export interface Submission<Args> {
   readonly request?: RequestTag | undefined;
 }
 
-export class OperationEngine {
+export class OperationEngine implements Disposable {
   readonly #options: EngineOptions;
   readonly #failpoints: Failpoints;
   readonly #procedures = new Map<string, AnyProcedure>();
@@ -88,6 +93,7 @@ export class OperationEngine {
   readonly #readers = new Map<string, Set<RunningOperation>>();
   readonly #ended = new EventEmitter<{ ended: [OperationRecord] }>();
   readonly #changes = new EventEmitter<Record<string, [LiveOperation]>>().setMaxListeners(0);
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -259,6 +265,41 @@ export class OperationEngine {
     }
   }
 
+  /** Also without anything new that is to be done: a full disk is noticed to have space again by nothing else. */
+  #tryAgainLater(): void {
+    const { retryMs = RETRY_MS } = this.#options;
+    this.#retry ??= setTimeout(() => void this.#tryAgain(), retryMs).unref();
+  }
+
+  /** Never rejects: what fails again is tried again. */
+  async #tryAgain(): Promise<void> {
+    this.#retry = undefined;
+    try {
+      for (const record of await unsettledOperations(this.#options.catalog)) {
+        const key = record.guest ?? record.guestName;
+        if (this.#running.has(record.id)) continue;
+        if (this.#occupant(key) !== undefined) this.#tryAgainLater();
+        else await this.#settleUnlessSettled(record.id, key);
+      }
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'what is not settled could not be looked at');
+      this.#tryAgainLater();
+    }
+  }
+
+  /** It may have come to its end while it was looked for. */
+  async #settleUnlessSettled(id: string, guest: string): Promise<void> {
+    const record = await findOperation(this.#options.catalog, id);
+    if (record?.settled !== 0 || this.#occupant(guest) !== undefined) return;
+    const operation = this.#recovering(record);
+    this.#holders.set(guest, operation);
+    await operation.recover();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#retry);
+  }
+
   #recovering(record: OperationRecord, heldBy?: RunningOperation): RunningOperation {
     const procedure = this.#procedures.get(record.procedure);
     if (procedure === undefined)
@@ -329,9 +370,10 @@ export class OperationEngine {
         this.#changes.emit(ALL, operation);
       },
       started: (operation) => this.#running.set(operation.record.id, operation),
-      ended: (operation) => {
+      ended: (operation, isOver) => {
         this.#release(operation);
         this.#ended.emit('ended', operation.record);
+        if (!isOver) this.#tryAgainLater();
       },
       whileHolding: (operation, guests, body) => this.#whileHolding(operation, guests, body),
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
@@ -360,7 +402,8 @@ interface Shared extends EngineOptions {
   failpoint(name: string, guest: string | null): Promise<void>;
   changed(operation: LiveOperation): void;
   started(operation: RunningOperation): void;
-  ended(operation: RunningOperation): void;
+  /** @param isOver whether it is settled, and that is recorded */
+  ended(operation: RunningOperation, isOver: boolean): void;
   whileHolding(
     operation: RunningOperation,
     guests: readonly string[],
@@ -477,10 +520,16 @@ class RunningOperation implements LiveOperation, OperationHandle {
     } catch (error) {
       throw this.#explain(error);
     }
-    await this.failpoint('record:after');
-    this.#shared.started(this);
-    this.#shared.log.info({}, `${this.#what} begins`);
-    await this.#publishState();
+    try {
+      await this.failpoint('record:after');
+      this.#shared.started(this);
+      this.#shared.log.info({}, `${this.#what} begins`);
+      await this.#publishState();
+    } catch (error) {
+      const failure = this.#explain(error);
+      await this.#end('failed', failure, true); // nothing has been touched yet
+      throw failure;
+    }
   }
 
   /** The whole life of an operation that has begun. Rejects with why it failed, when everything is undone. */
@@ -661,6 +710,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
     settled: boolean,
   ): Promise<void> {
     const error = failure === undefined ? null : JSON.stringify(failure);
+    let isOver = false;
     const finishedAt = new Date().toISOString();
     this.record = { ...this.record, state, error, finishedAt, steps: JSON.stringify(this.#steps) };
     try {
@@ -671,6 +721,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
         },
         this.#outcomeEntry(state, failure),
       );
+      isOver = settled;
       this.#logEnd(failure);
       await this.#publishState();
       await trimOperations(this.#shared.catalog);
@@ -678,7 +729,7 @@ class RunningOperation implements LiveOperation, OperationHandle {
       // The catalog can't be written, say on a full disk: who waits is told all the same, and recovery comes again.
       this.#shared.log.error({ err: caught }, 'the end of an operation could not be recorded');
     } finally {
-      this.#shared.ended(this);
+      this.#shared.ended(this, isOver);
       this.#shared.changed(this);
     }
   }

@@ -27,17 +27,15 @@ export interface Session<Owner> {
   readonly lastsUntilMs: number;
   /** when it has ended, by the clock as it is now */
   endsAtMs(): number;
-}
-
-interface Kept<Owner> extends Session<Owner> {
-  usedAtMs: number;
+  /** It is used, by something else than a request. */
+  use(): void;
 }
 
 export class Sessions<Owner> {
   readonly #rules: SessionRules;
   readonly #now: () => number;
   /** by hash, oldest first: how long it takes to look for one says nothing of the secret */
-  readonly #sessions = new Map<string, Kept<Owner>>();
+  readonly #sessions = new Map<string, Session<Owner>>();
 
   /** @param now milliseconds since the epoch */
   constructor(rules: SessionRules, now: () => number = Date.now) {
@@ -54,11 +52,14 @@ export class Sessions<Owner> {
     const secret = newSecret();
     const key = hashed(secret);
     const { idleMs, longestMs } = this.#rules;
-    const usedAtMs = this.#now();
+    let usedAtMs = this.#now();
     const lastsUntilMs = usedAtMs + longestMs;
-    const session: Kept<Owner> = {
-      ...{ owner, name: key.slice(0, NAME_CHARS), lastsUntilMs, usedAtMs },
-      endsAtMs: () => (this.#sessions.has(key) ? Math.min(lastsUntilMs, session.usedAtMs + idleMs) : 0),
+    const session: Session<Owner> = {
+      ...{ owner, name: key.slice(0, NAME_CHARS), lastsUntilMs },
+      endsAtMs: () => (this.#sessions.has(key) ? Math.min(lastsUntilMs, usedAtMs + idleMs) : 0),
+      use: () => {
+        usedAtMs = this.#now();
+      },
     };
     this.#sessions.set(key, session);
     return { session, cookie: this.#cookie(secret) };
@@ -71,7 +72,7 @@ export class Sessions<Owner> {
   find(cookies: string | undefined): Session<Owner> | undefined {
     const session = this.#sessions.get(this.#keyIn(cookies));
     if (session === undefined || session.endsAtMs() <= this.#now()) return undefined;
-    session.usedAtMs = this.#now();
+    session.use();
     return session;
   }
 

@@ -33,7 +33,10 @@ export class FoundLayers {
   /** a copy that took the place of its root, and that root: see `replaceRoot` in storage/driver.ts */
   readonly #moved = new Map<string, string>();
 
-  static async look(tools: LayerTools, entries: readonly (LayerEntry & { guest: string })[]): Promise<FoundLayers> {
+  static async look(
+    tools: LayerTools,
+    entries: readonly (LayerEntry & { guest: string })[],
+  ): Promise<FoundLayers> {
     const found = new FoundLayers();
     for (const entry of entries) found.add(await lookAt(tools, entry));
     found.#followMoved();

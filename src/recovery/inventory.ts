@@ -24,7 +24,8 @@ export interface FoundImage {
 
 export interface FoundGuest {
   readonly file: GuestFile;
-  readonly isRunning: boolean;
+  /** the QEMU that it is */
+  readonly living: LivingGuest | undefined;
   readonly instance: string | null;
   readonly tpm: string | null;
   readonly heads: readonly DiskLayerId[];
@@ -76,7 +77,10 @@ export async function takeInventory(paths: Paths, tools: LayerTools): Promise<In
     ...{ guests, layers, heads, leftOut },
     notes: [
       ...silent.map(({ instance, whyNot }) => `the QEMU in ${instance} does not answer: ${whyNot}`),
-      ...nobodys.map(({ instance, uuid }) => `the QEMU in ${instance} is of no recorded guest (${uuid}); the next daemon ends it`),
+      ...nobodys.map(
+        ({ instance, uuid }) =>
+          `the QEMU in ${instance} is of no recorded guest (${uuid}); the next daemon ends it`,
+      ),
     ],
   };
 }
@@ -88,7 +92,8 @@ async function readGuests({ data }: Paths, leftOut: LeftOut[]): Promise<GuestFil
     const { root } = guestDirectory(data, uuid);
     const read = await readGuestFile(root);
     if ('whyNot' in read) leftOut.push({ path: root, reason: read.whyNot });
-    else if (read.file.uuid !== uuid) leftOut.push({ path: root, reason: `its record is of ${read.file.uuid}` });
+    else if (read.file.uuid !== uuid)
+      leftOut.push({ path: root, reason: `its record is of ${read.file.uuid}` });
     else found.push(read.file);
   }
   const newestFirst = found.toSorted((a, b) => b.createdAt.localeCompare(a.createdAt));
@@ -115,10 +120,11 @@ async function presentOf(
   taken: ReadonlySet<string>,
 ): Promise<Present> {
   const notes: string[] = [];
-  const process = processOf(file, living);
+  const process = processOf(file, layers, living);
   const heads: DiskLayerId[] = [];
   for (const { disk, layer: recorded } of file.heads) {
-    const written = process?.heads.get(deviceId(disk)) ?? (await successor(data, tools, file, recorded, layers));
+    const written =
+      process?.heads.get(deviceId(disk)) ?? (await successor(data, tools, file, recorded, layers));
     const head = written?.id ?? recorded;
     if (written !== undefined && layers.find(written.id) === undefined)
       await adopt(tools, file, disk, written, layers);
@@ -133,14 +139,29 @@ async function presentOf(
   }
   const instance = process === undefined ? file.state.instance : await nameOf(data, file, process);
   const tpm = instance === file.state.instance ? file.state.tpm : instance;
-  return { file, isRunning: process !== undefined, instance, tpm, heads, notes };
+  return { file, living: process, instance, tpm, heads, notes };
 }
 
-/** The one that the record names; after a restore that was not recorded any more, the only one that there is. */
-function processOf({ uuid, state }: GuestFile, living: readonly LivingGuest[]): LivingGuest | undefined {
+/**
+ * The one that the record names; after a start or restore that was not recorded any more, the only one that there is. One that could
+ * write to a sealed layer and has not was loaded and did not come to count: ended, it leaves all as the record has it, also
+ * the image whose layer that may be.
+ */
+function processOf(
+  { uuid, state }: GuestFile,
+  layers: FoundLayers,
+  living: readonly LivingGuest[],
+): LivingGuest | undefined {
   const own = living.filter((candidate) => candidate.uuid === uuid);
   const recorded = own.find(({ instance }) => state.instance?.startsWith(instance) === true);
-  return recorded ?? (own.length === 1 ? own[0] : undefined);
+  if (recorded !== undefined) return recorded;
+  const [only, ...others] = own.filter((candidate) => ![...candidate.heads.values()].some(isUntouched));
+  return others.length === 0 ? only : undefined;
+
+  function isUntouched({ id }: WrittenLayer): boolean {
+    const layer = layers.find(id);
+    return layer !== undefined && layer.seal !== null && layer.problem === undefined;
+  }
 }
 
 /** A run directory has the first part of the name; a TPM's has all of it. */
@@ -181,7 +202,8 @@ async function adopt(
   layers: FoundLayers,
 ): Promise<FoundLayer | undefined> {
   const backing = format === 'qcow2' ? await backingOf(tools, path) : undefined;
-  const below = backing === undefined ? undefined : await layerAt(tools, file, disk, backing, sizeBytes, layers);
+  const below =
+    backing === undefined ? undefined : await layerAt(tools, file, disk, backing, sizeBytes, layers);
   const tree = below?.tree ?? layers.find(file.heads.find((head) => head.disk === disk)?.layer ?? '')?.tree;
   if (tree === undefined || (backing !== undefined && below === undefined)) return undefined;
   const driver = below === undefined ? driverOf(file.definition, disk) : 'overlay';
@@ -237,7 +259,10 @@ async function strayLayers(
   layers: FoundLayers,
 ): Promise<LeftOut[]> {
   const paths = await unknownFiles(data, tools, file, layers);
-  return paths.map((path) => ({ path, reason: 'a layer that no record tells of, or that stands on such a one' }));
+  return paths.map((path) => ({
+    path,
+    reason: 'a layer that no record tells of, or that stands on such a one',
+  }));
 }
 
 /** Newest first: of two with one name the newer one took the place of the other. */

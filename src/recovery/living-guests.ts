@@ -4,6 +4,8 @@ import { namesIn } from '../directory.ts';
 import { messageOf } from '../errors.ts';
 import { layerOfNode } from '../guests/command-line.ts';
 import { headNodes } from '../qemu/block/block-graph.ts';
+import { cancelJobs } from '../qemu/block/interrupted-jobs.ts';
+import { recoverCapture } from '../qemu/capture/capture.ts';
 import { findQemuProcesses } from '../qemu/process/process-scan.ts';
 import { attachQemu } from '../qemu/process/process.ts';
 
@@ -47,6 +49,19 @@ export async function findLiving(
     }
   }
   return { living, silent };
+}
+
+/** Run states in which only a capture leaves a guest. */
+const LEFT_BY_CAPTURE: readonly string[] = ['finish-migrate', 'postmigrate'];
+
+/** Ends what an operation of which nobody knows any more left in a QEMU: block jobs, a capture, its settings, its pause. */
+export async function putInOrder(runDirectory: string, { instance }: LivingGuest): Promise<void> {
+  await using process = await attachQemu(join(runDirectory, 'guests', instance), { timeoutMs: ANSWER_MS });
+  if (process === undefined) return; // it has ended meanwhile, which the daemon will see
+  const { qmp } = process;
+  await cancelJobs(qmp);
+  const { status } = await qmp.execute('query-status');
+  await recoverCapture(qmp, { wasRunning: LEFT_BY_CAPTURE.includes(status) });
 }
 
 async function ask(root: string, instance: string): Promise<LivingGuest> {

@@ -9,8 +9,14 @@ import { join } from 'node:path';
 import { onRecordMarked, type Catalog, type CatalogDatabase } from '../catalog/database.ts';
 import { findGuest } from '../catalog/guests.ts';
 import { findImageById } from '../catalog/images.ts';
-import { layersMadeFor, pinsOf } from '../catalog/layers.ts';
-import { forgetRecord, markWritten, recordVersion, unwrittenRecords, type RecordMark } from '../catalog/records.ts';
+import { layersMadeFor, pinsOf, type LayerRecord } from '../catalog/layers.ts';
+import {
+  forgetRecord,
+  markWritten,
+  recordVersion,
+  unwrittenRecords,
+  type RecordMark,
+} from '../catalog/records.ts';
 import { listRetention } from '../catalog/retention.ts';
 import { listSchedules } from '../catalog/schedules.ts';
 import { errnoOf, messageOf } from '../errors.ts';
@@ -23,7 +29,13 @@ import type { Failpoints } from '../operations/failpoints.ts';
 import { makeDirectory, syncPath, writeDurably } from '../storage/durable.ts';
 import type { FileIdentity } from '../storage/identity.ts';
 import { fromStored } from '../stored.ts';
-import { GUEST_FILE, MANIFEST_FILE, type GuestFile, type ImageFile } from './record-files.ts';
+import {
+  GUEST_FILE,
+  MANIFEST_FILE,
+  type GuestFile,
+  type ImageFile,
+  type LayerEntry,
+} from './record-files.ts';
 
 /** So many files at most before the catalog hears of them. */
 const BATCH = 64;
@@ -156,19 +168,25 @@ async function guestRecord(catalog: Catalog, uuid: string): Promise<Content> {
       currentImage: guest.currentImage,
     },
     heads: await headIds(catalog, uuid),
-    layers: (await layersMadeFor(catalog, uuid)).map(({ identity, root, guest: _, ...layer }) => ({
-      ...layer,
-      root: root === 1,
-      seal: identity === null ? null : fromStored<FileIdentity>(identity),
-    })),
-    schedules: (await listSchedules(catalog, [uuid])).map(({ guest: _, spec, paused, ...schedule }) => ({
-      ...schedule,
-      spec: fromStored<unknown>(spec),
-      paused: paused === 1,
-    })),
+    layers: (await layersMadeFor(catalog, uuid)).map(layerEntry),
+    schedules: (await listSchedules(catalog, [uuid])).map(
+      ({ name, spec, paused, createdAt, decidedUntil }) => ({
+        ...{ name, createdAt, decidedUntil },
+        spec: fromStored<unknown>(spec),
+        paused: paused === 1,
+      }),
+    ),
     retention: retention === undefined ? null : fromStored<unknown>(retention),
   };
   return { version, guest: uuid, content };
+}
+
+function layerEntry(layer: LayerRecord): LayerEntry {
+  const { id, path, format, parent, driver, tree, root, sizeBytes, identity } = layer;
+  return {
+    ...{ id, path, format, parent, driver, tree, root: root === 1, sizeBytes },
+    seal: identity === null ? null : fromStored<FileIdentity>(identity),
+  };
 }
 
 async function imageRecord(catalog: Catalog, id: string): Promise<Content> {
@@ -205,7 +223,12 @@ async function imageRecord(catalog: Catalog, id: string): Promise<Content> {
 
 async function write(directory: string, name: string, text: string): Promise<void> {
   if (name === GUEST_FILE) await makeDirectory(directory);
-  await writeDurably(join(directory, name), text);
+  try {
+    await writeDurably(join(directory, name), text);
+  } catch (error) {
+    // Its directory went meanwhile: so has the image, which marks it once more.
+    if (name !== MANIFEST_FILE || errnoOf(error) !== 'ENOENT') throw error;
+  }
 }
 
 /** What it is of may be gone already, or be going. */

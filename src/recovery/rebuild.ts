@@ -6,7 +6,13 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readlink, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { sql, type Insertable } from 'kysely';
-import { checkCatalog, copyCatalog, openCatalog, type Catalog, type CatalogDatabase } from '../catalog/database.ts';
+import {
+  checkCatalog,
+  copyCatalog,
+  openCatalog,
+  type Catalog,
+  type CatalogDatabase,
+} from '../catalog/database.ts';
 import { insertEvent } from '../catalog/events.ts';
 import { insertLayer, insertPin, setHead } from '../catalog/layers.ts';
 import { outdateRecord } from '../catalog/records.ts';
@@ -22,6 +28,7 @@ import { allDrivers } from '../storage/drivers.ts';
 import { syncFile, syncPath } from '../storage/durable.ts';
 import { layerRecord } from './found-layers.ts';
 import { takeInventory, type FoundGuest, type FoundImage, type Inventory } from './inventory.ts';
+import { putInOrder } from './living-guests.ts';
 import { whyOutdated } from './outdated.ts';
 
 export interface RebuildOptions {
@@ -36,7 +43,11 @@ export interface RebuiltGuest {
   readonly name: string;
   readonly uuid: string;
   readonly isRunning: boolean;
-  readonly images: readonly { readonly name: string; readonly state: 'ready' | 'broken'; readonly damage: string | null }[];
+  readonly images: readonly {
+    readonly name: string;
+    readonly state: 'ready' | 'broken';
+    readonly damage: string | null;
+  }[];
   readonly notes: readonly string[];
 }
 
@@ -50,7 +61,11 @@ export interface RebuildReport {
   /** its operations, events, audit trail, credentials … are still there */
   readonly keepsHistory: boolean;
   readonly guests: readonly RebuiltGuest[];
-  readonly leftOut: readonly { readonly path: string; readonly reason: string; readonly movedTo: string | null }[];
+  readonly leftOut: readonly {
+    readonly path: string;
+    readonly reason: string;
+    readonly movedTo: string | null;
+  }[];
   readonly notes: readonly string[];
 }
 
@@ -81,6 +96,8 @@ export async function rebuildCatalog({ paths, dryRun, replace }: RebuildOptions)
       await fill(draft, inventory);
       previous = await putInPlace(draft, path, stamp);
       for (const { path: from, movedTo } of moves) await moveAside(from, movedTo);
+      for (const { living } of inventory.guests)
+        if (living !== undefined) await putInOrder(paths.run, living);
     }
     return {
       ...{ catalog: path, dryRun, before: finding, previous, keepsHistory },
@@ -93,9 +110,9 @@ export async function rebuildCatalog({ paths, dryRun, replace }: RebuildOptions)
   }
 }
 
-function report({ file, isRunning, images, notes }: FoundGuest): RebuiltGuest {
+function report({ file, living, images, notes }: FoundGuest): RebuiltGuest {
   return {
-    ...{ name: file.name, uuid: file.uuid, isRunning, notes },
+    ...{ name: file.name, uuid: file.uuid, isRunning: living !== undefined, notes },
     images: images.map(({ file: { name }, state, damage }) => ({ name, state, damage: damage ?? null })),
   };
 }
@@ -177,7 +194,11 @@ async function fill(path: string, inventory: Inventory): Promise<void> {
       for (const { file, images } of inventory.guests) {
         await outdateRecord(transaction, { kind: 'guest', id: file.uuid, version: file.version });
         for (const image of images)
-          await outdateRecord(transaction, { kind: 'image', id: image.file.id, version: image.file.record.version });
+          await outdateRecord(transaction, {
+            kind: 'image',
+            id: image.file.id,
+            version: image.file.record.version,
+          });
       }
       const images = inventory.guests.reduce((sum, guest) => sum + guest.images.length, 0);
       await insertEvent(transaction, {
@@ -196,7 +217,9 @@ async function forgetAll(catalog: Catalog): Promise<void> {
   await sql`pragma defer_foreign_keys = on`.execute(catalog);
   for (const table of ['pins', 'heads', 'images', 'fileSums', 'layers', 'guests', 'records'] as const)
     await catalog.deleteFrom(table).execute();
-  const error = JSON.stringify(new StasisError('interrupted', 'the catalog was made again while it was under way'));
+  const error = JSON.stringify(
+    new StasisError('interrupted', 'the catalog was made again while it was under way'),
+  );
   await catalog
     .updateTable('operations')
     .set({ state: 'failed', settled: 1, error, finishedAt: new Date().toISOString() })
@@ -227,7 +250,10 @@ async function insertGuests(catalog: Catalog, { guests, layers, heads }: Invento
       });
     if (retention !== null) await setRetention(catalog, uuid, JSON.stringify(retention));
     for (const image of found) {
-      await catalog.insertInto('images').values(imageRow(uuid, image, known)).execute();
+      await catalog
+        .insertInto('images')
+        .values(imageRow(uuid, image, known))
+        .execute();
       for (const { name: disk, layer } of image.file.disks) {
         const pinned = layers.find(layer.id);
         if (pinned !== undefined) await insertPin(catalog, image.file.id, disk, pinned.id);
@@ -245,7 +271,14 @@ function imageRow(
   const manifest: Manifest = { ...said, version: 1 };
   const verification = damage === undefined ? record.verification : { damage };
   return {
-    ...{ id: file.id, guest, name: file.name, state, parent: known(record.parent), createdAt: file.createdAt },
+    ...{
+      id: file.id,
+      guest,
+      name: file.name,
+      state,
+      parent: known(record.parent),
+      createdAt: file.createdAt,
+    },
     live: file.live ? 1 : 0,
     memoryBytes: file.memoryBytes,
     description: file.description,

@@ -127,8 +127,7 @@ export async function readGuestFile(directory: string): Promise<Read<GuestFile>>
 export async function readImageFile(directory: string): Promise<Read<ImageFile>> {
   const read = await readJson(join(directory, MANIFEST_FILE));
   if ('whyNot' in read) return read;
-  if (!Value.Check(ImageFile, read.file))
-    return { whyNot: `${MANIFEST_FILE} ${flaw(ImageFile, read.file)}` };
+  if (!Value.Check(ImageFile, read.file)) return { whyNot: `${MANIFEST_FILE} ${flaw(ImageFile, read.file)}` };
   // What isn't checked is what Stasis itself wrote into the same document.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return { file: read.file as unknown as ImageFile };

@@ -99,14 +99,14 @@ let following = new AbortController();
 
 async function follow(): Promise<void> {
   following = new AbortController();
-  const { signal } = following;
+  const { signal: left } = following;
   for (;;) {
     try {
       const since = await load(route.peek());
       connection.value = 'live';
-      for await (const news of client.watch(since, { signal })) apply(news);
+      for await (const news of client.watch(since, { signal: left })) apply(news);
     } catch (error) {
-      if (signal.aborted) return;
+      if (left.aborted) return;
       const explained = StasisError.from(error);
       if (isShutOut(explained)) {
         shutOut();
@@ -160,7 +160,7 @@ async function load(wanted: Route): Promise<number> {
     const explained = StasisError.from(error);
     if (isShutOut(explained) || explained.code === 'daemon-unreachable') throw explained;
     if (isShown(wanted)) failure.value = explained.toJSON();
-    return known(await client.overview());
+    return seen(await client.overview());
   }
 }
 
@@ -170,32 +170,32 @@ async function loadPage(wanted: Route): Promise<number> {
       const overview = await client.overview();
       guests.value = overview.guests;
       remember(overview.operations);
-      return known(overview);
+      return seen(overview);
     }
     case 'guest': {
       if (guestShown.peek()?.guest.name !== wanted.guest) guestShown.value = undefined;
       const overview = await client.guestOverview(wanted.guest);
       if (isShown(wanted)) guestShown.value = overview;
       remember(overview.operations);
-      return known(overview);
+      return seen(overview);
     }
     case 'host': {
       const overview = await client.hostOverview();
       host.value = overview;
-      return known(overview);
+      return seen(overview);
     }
     case 'events': {
       const overview = await client.eventsOverview();
       events.value = overview.events.toReversed();
       audit.value = overview.audit?.toReversed() ?? null;
-      return known(overview);
+      return seen(overview);
     }
     default:
       return wanted satisfies never;
   }
 }
 
-function known(overview: { readonly lastEvent: number; readonly principal: Principal }): number {
+function seen(overview: { readonly lastEvent: number; readonly principal: Principal }): number {
   principal.value = overview.principal;
   return overview.lastEvent;
 }

@@ -25,6 +25,8 @@ import { Lab, type LabGuest } from '../support/lab.ts';
 
 const OTHER = process.env['STASIS_OTHER_QEMU'];
 const METHODS = ['mapped', 'lazy', 'eager'] as const;
+/** A balloon discards memory: no file can stay as it is below that. */
+const BALLOONED = 'devices';
 const IMAGE = 'image';
 
 /** Of which both have the machine and the processor, unless they are in question. */
@@ -42,7 +44,7 @@ const MACHINES: Readonly<Record<string, { readonly guest: LabGuest; readonly bus
   newest: bare({ machine: 'q35' }),
   processor: bare({ cpu: 'max' }),
   nvme: bare({}, 'nvme'),
-  devices: bare(
+  [BALLOONED]: bare(
     {
       ...{ graphics: 'vnc', video: { model: 'virtio' }, sound: { model: 'ich9' }, agent: true },
       ...{ rng: {}, balloon: {}, panic: { model: 'pci' }, watchdogs: [{ model: 'itco' }] },
@@ -138,7 +140,7 @@ function checkAgreement(before: ReadonlyMap<string, Said>, now: ReadonlyMap<stri
 }
 
 async function restored(lab: Lab, guest: string, memory: string, target: QemuBinary): Promise<void> {
-  for (const method of METHODS) {
+  for (const method of METHODS.filter((name) => name === 'eager' || guest !== BALLOONED)) {
     await lab.client.restoreSaveImage(guest, IMAGE, { method });
     assert.equal(await memoryOf(lab, guest), memory, `${guest}, ${method}`);
   }
@@ -211,6 +213,7 @@ async function makeImages(context: TestContext, lab: Lab): Promise<Map<string, s
 /** @returns why that QEMU can't load the image; undefined: it can */
 async function load(lab: Lab, binary: QemuBinary, image: Image): Promise<string | undefined> {
   const runDirectory = join(lab.home, 'other');
+  await lab.recordsWritten();
   const manifest = fromStored<Manifest>(
     await readFile(join(dirname(image.memoryFile), 'manifest.json'), 'utf8'),
   );

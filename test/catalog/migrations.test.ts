@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { sql } from 'kysely';
 import { openCatalog } from '../../src/catalog/database.ts';
+import { insertOperation, unsettledOperations, type OperationRecord } from '../../src/catalog/operations.ts';
 import { rootsOfGuest } from '../../src/catalog/layers.ts';
 
 const WEB = '11111111-1111-4111-8111-111111111111';
@@ -46,6 +47,59 @@ test('layers get their tree, their guest and their driver, and an interrupted pl
     await rm(home, { recursive: true });
   }
 });
+
+test('a migration that fails in its midst has changed nothing, and can be made later', async () => {
+  const home = await mkdtemp(join(tmpdir(), 'stasis-catalog-'));
+  try {
+    const path = join(home, 'catalog.sqlite');
+    await (await openCatalog(path, '0002-outcomes')).destroy();
+    const tables = () => {
+      using database = new DatabaseSync(path);
+      return database.prepare('select name, sql from sqlite_schema order by name').all();
+    };
+    inDatabase(path, 'create index capturesByMethod on guests (name)'); // in the way of the next one's last statement
+    const before = tables();
+    await assert.rejects(openCatalog(path), { code: 'storage-failed', message: /capturesByMethod/ });
+    assert.deepEqual(tables(), before);
+
+    inDatabase(path, 'drop index capturesByMethod');
+    const catalog = await openCatalog(path);
+    await catalog.selectFrom('captures').selectAll().execute();
+    await catalog.destroy();
+  } finally {
+    await rm(home, { recursive: true });
+  }
+});
+
+test('a child is settled before its parent, also when the clock was set back between the two', async () => {
+  const home = await mkdtemp(join(tmpdir(), 'stasis-catalog-'));
+  try {
+    const catalog = await openCatalog(join(home, 'catalog.sqlite'));
+    await insertOperation(catalog, operation('parent', '2026-01-02T00:00:00.000Z'));
+    await insertOperation(catalog, operation('child', '2026-01-01T00:00:00.000Z'));
+    assert.deepEqual(
+      (await unsettledOperations(catalog)).map(({ id }) => id),
+      ['child', 'parent'],
+    );
+    await catalog.destroy();
+  } finally {
+    await rm(home, { recursive: true });
+  }
+});
+
+function operation(id: string, createdAt: string): OperationRecord {
+  return {
+    ...{ id, createdAt, kind: 'save', procedure: 'save', parent: null, guest: null, guestName: 'web' },
+    ...{ image: null, state: 'running', committed: 0, args: '{}', plan: '{}', steps: '[]', warnings: '[]' },
+    ...{ outcomes: '[]', error: null, settled: 0, finishedAt: null, caller: null },
+    ...{ requestKey: null, requestHash: null },
+  };
+}
+
+function inDatabase(path: string, statement: string): void {
+  using database = new DatabaseSync(path);
+  database.exec(statement);
+}
 
 /** A guest with an image, and a clone that stands on it. */
 function plant(path: string): void {

@@ -31,6 +31,8 @@ const COMMANDS: readonly Row[] = [
   { command: 'label web1 web' },
   { command: 'policy web1' },
   { command: 'policy web1 --order 5' },
+  { command: 'qemu web1' },
+  { command: 'qemu web1 --usual' },
   { command: 'start web1' },
   { command: 'pause web1' },
   { command: 'resume web1' },
@@ -80,6 +82,7 @@ const COMMANDS: readonly Row[] = [
   { command: 'audit' },
   { command: 'audit --verify' },
   { command: 'metrics' },
+  { command: 'catalog backup' },
   { command: 'doctor' },
   { command: 'remote setup --listen 127.0.0.1:0 --name localhost' },
   { command: 'remote status' },
@@ -97,6 +100,7 @@ const NOT_COUNTED: Readonly<Record<string, string>> = {
   'import libvirt': 'one for each domain',
   web: 'a page on this host',
   daemon: 'the other side',
+  'catalog rebuild': 'while no daemon runs',
   'host install': 'nothing is asked of a daemon',
   'host uninstall': 'nothing is asked of a daemon',
   login: 'whom to believe, and then one to see that it works',
@@ -135,8 +139,8 @@ describe('each command is one request', { concurrency: 1 }, () => {
         .split(' ');
       proxy.requests.length = 0;
       runner.send([...argv, '--json', '--connect', `unix:${lab.home}/counted.sock`]);
-      const [{ code }] = (await once(runner, 'message')) as [{ code?: ErrorCode }];
-      assert.equal(code, refused);
+      const [told] = await once(runner, 'message');
+      assert.equal(told.code, refused);
       assert.equal(proxy.requests.length, expected, proxy.requests.join('\n'));
     });
   }

@@ -38,6 +38,11 @@ test('a session ends without use, after its time, with its owner, and when other
   nowMs += 4;
   assert.deepEqual(owners(used), [undefined], 'used all the time, and over all the same');
 
+  const { session } = sessions.begin('c');
+  nowMs += HOUR_MS - 1;
+  session.use(); // somebody types on a console
+  assert.equal(session.endsAtMs(), nowMs + HOUR_MS);
+
   const [first, second, third] = [begin('a'), begin('a'), begin('a')];
   assert.deepEqual(owners(first, second, third), [undefined, 'a', 'a']);
   assert.match(sessions.end(second), /^c=; .*; Max-Age=0$/);
@@ -55,8 +60,8 @@ test('a connection ends when what it is let in by does, and not before', async (
   assert.ok(address !== null && typeof address === 'object');
   const pair = async () => {
     const client = connect(address.port, '127.0.0.1');
-    const [[accepted]] = await Promise.all([once(server, 'connection'), once(client, 'connect')]);
-    return { client, accepted: accepted as Socket };
+    const accepted = await new Promise<Socket>((resolve) => server.once('connection', resolve));
+    return { client, accepted };
   };
   const connections = new Connections();
   const [expires, goesOn, revoked, except] = [await pair(), await pair(), await pair(), await pair()];
@@ -122,7 +127,7 @@ describe('over HTTPS', () => {
     return { status, headers: response.headers, body: status === 101 ? '' : await text(response) };
   }
 
-  async function login(token = ''): Promise<string> {
+  async function logIn(token = ''): Promise<string> {
     const { status, headers } = await ask('POST', '/v1/session', {
       origin,
       authorization: `Bearer ${token}`,
@@ -133,7 +138,7 @@ describe('over HTTPS', () => {
 
   test("another site's page can do nothing with a session, and neither can a request that is no page's", async () => {
     const { token } = await grant('anna');
-    const cookie = await login(token);
+    const cookie = await logIn(token);
     const own = { cookie, origin, 'stasis-page': '1' };
     const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13' };
     const channel = { ...upgrade, 'sec-websocket-key': 'c3Rhc2lzIGlzIG5vdCBhIA==' };
@@ -218,7 +223,7 @@ describe('over HTTPS', () => {
   test('what is open ends with the credential at once: by token, by certificate and by session', async () => {
     const token = await grant('tom');
     const certificate = await grant('zoe', 'certificate');
-    const cookie = await login((await grant('sue')).token);
+    const cookie = await logIn((await grant('sue')).token);
     const clientOf = (by: object) =>
       new StasisClient({ connect: { kind: 'https', url: new URL(origin), authority, ...by } });
     const ends: Promise<unknown>[] = [];
@@ -237,7 +242,7 @@ describe('over HTTPS', () => {
       ...{ ca: authority, agent: false },
       headers: { cookie, accept: 'text/event-stream' },
     }).end();
-    const [response] = (await once(stream, 'response')) as [IncomingMessage];
+    const response = await new Promise<IncomingMessage>((resolve) => stream.once('response', resolve));
     ends.push(assert.rejects(text(response), { code: 'ECONNRESET' }));
 
     // A guest that is worked at goes on, whoever began that.

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile } from 'node:fs/promises';
+import { copyFile, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
@@ -16,6 +16,7 @@ import { changeContent, checkHousekeeping, contentOf, type Content } from '../su
 const run = promisify(execFile);
 const GUEST = 'web1';
 const MAIN = join(import.meta.dirname, '../../src/main.js');
+const UNUSED_OFFSET = 50 * 1024 ** 2;
 const USERS = ['pool', 'web1-0', 'web1-1'];
 
 describe('a guest on a thin and a plain volume', () => {
@@ -121,6 +122,20 @@ describe('a guest on a thin and a plain volume', () => {
     assert.equal(mount.exitCode, 0);
   }
 
+  test('an image is verified, and damage to its volume is told', async () => {
+    const verify = () => lab.client.verifySaveImage(GUEST, 'b');
+    assert.equal((await verify()).state, 'ready');
+    const [image] = await lab.client.listSaveImages(GUEST);
+    const [thin] = image?.disks ?? [];
+    assert.ok(thin);
+    await run('lvchange', ['-qq', '-prw', thin.layer]);
+    await writeByte(thin.layer, 1);
+    await assert.rejects(verify(), { code: 'image-damaged' });
+    await writeByte(thin.layer, 0);
+    await run('lvchange', ['-qq', '-pr', thin.layer]);
+    assert.equal((await verify()).state, 'ready');
+  });
+
   test('in the end the volumes of the user hold what was written, and no other is left', async () => {
     const final = await changeContent(lab, GUEST, 70);
     await lab.client.stop(GUEST);
@@ -133,6 +148,13 @@ describe('a guest on a thin and a plain volume', () => {
     assert.equal((await witness.status()).mismatches, 0);
   });
 });
+
+/** At a place to which the guest never wrote. */
+async function writeByte(device: string, value: number): Promise<void> {
+  await using file = await open(device, 'r+');
+  await file.write(Buffer.of(value), 0, 1, UNUSED_OFFSET);
+  await file.sync();
+}
 
 function volumesOf(guest: string): Parameters<Lab['defineOn']>[1] {
   return ['0', '1'].map((index) => ({

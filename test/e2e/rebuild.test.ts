@@ -1,22 +1,13 @@
 /** The catalog is lost, and made again from what stands beside the images: proven by the content of every one of them. */
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { copyFile, mkdir, open, truncate, utimes, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { RebuildReport } from '../../src/recovery/rebuild.ts';
 import { catalogFile } from '../../src/paths.ts';
-import { fromStored } from '../../src/stored.ts';
 import { Lab } from '../support/lab.ts';
+import { loseCatalog, rebuild } from '../support/recovery.ts';
 import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
-
-async function loseCatalog(lab: Lab): Promise<void> {
-  for (const suffix of ['', '-wal', '-shm']) await rm(catalogFile(lab.paths) + suffix, { force: true });
-}
-
-async function rebuild(lab: Lab, ...options: readonly string[]): Promise<RebuildReport> {
-  const { status, stdout, stderr } = await lab.cli(['catalog', 'rebuild', '--json', ...options]);
-  assert.equal(status, 0, stderr);
-  return fromStored<RebuildReport>(stdout);
-}
 
 /** Of each image its state, and why. */
 function told({ guests }: RebuildReport): string[] {
@@ -76,4 +67,72 @@ test('a tree of images, their guest while it runs, and what was decided about th
   await checkImages(lab, 'web1', expected);
   await client.deleteSaveImage('web1', 'c');
   await checkHousekeeping(lab, 'web1');
+});
+
+test('what lost something is broken and says why, what no record knows is kept aside, and a backup has the history', async () => {
+  await using lab = await Lab.create();
+  const { client } = lab;
+  const expected = new Map<string, Content>();
+  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
+  await witness.fill(3, 2);
+  for (const [index, name] of ['a', 'b', 'c'].entries()) {
+    expected.set(name, await changeContent(lab, 'web1', 10 + index));
+    await client.createSaveImage('web1', { name, live: true });
+  }
+  const backup = join(lab.home, 'backup.sqlite');
+  const taken = await lab.cli(['catalog', 'backup', backup, '--json']);
+  assert.equal(taken.status, 0, taken.stderr);
+  await client.deleteSaveImage('web1', 'a');
+  expected.set('d', await changeContent(lab, 'web1', 20));
+  await client.createSaveImage('web1', { name: 'd', live: true });
+  const images = new Map((await client.listSaveImages('web1')).map((image) => [image.name, image]));
+  await client.stop('web1');
+  await lab.recordsWritten();
+  await lab.endDaemon('SIGTERM');
+
+  await truncate(images.get('b')?.memoryFile ?? '', 1 << 20);
+  await utimes(images.get('d')?.disks[0]?.layer ?? '', new Date(), new Date());
+  const guest = dirname(dirname(dirname(images.get('d')?.memoryFile ?? '')));
+  await writeFile(join(guest, 'layers', 'disk0-strange.qcow2'), 'x');
+  await mkdir(join(guest, 'images', 'half'));
+
+  await loseCatalog(lab);
+  await copyFile(backup, catalogFile(lab.paths));
+  await assert.rejects(lab.startDaemon(), /older than .*guest\.json.*as if a backup had been put back/);
+  const report = await rebuild(lab);
+  assert.ok(report.keepsHistory);
+  assert.match(report.before ?? '', /older than/);
+  const [b, c, d, ...others] = told(report);
+  assert.match(b ?? '', /web1\/b broken: .*memory/);
+  assert.equal(c, 'web1/c ready');
+  assert.match(d ?? '', /web1\/d broken: disk disk0: .* was written to since/);
+  assert.deepEqual(others, []);
+  assert.deepEqual(
+    report.leftOut.map(({ path, reason }) => `${path.slice(guest.length)} ${reason}`).toSorted(),
+    [
+      '/images/half it has no manifest.json: a save or a delete was under way',
+      '/layers/disk0-strange.qcow2 a layer that no record tells of, or that stands on such a one',
+    ],
+  );
+  await lab.startDaemon();
+  assert.ok((await client.listOperations()).some(({ kind, image }) => kind === 'save' && image === 'a'));
+  await assert.rejects(client.restoreSaveImage('web1', 'b'), { code: 'image-damaged' });
+  await assert.rejects(client.restoreSaveImage('web1', 'd'), { code: 'disk-changed' });
+  await client.restoreSaveImage('web1', 'c');
+  assert.deepEqual(await contentOf(lab, 'web1'), expected.get('c'));
+  await client.stop('web1');
+
+  await lab.endDaemon('SIGTERM');
+  {
+    await using file = await open(catalogFile(lab.paths), 'r+');
+    await file.write(Buffer.alloc(65536, 0xa5), 0, 65536, 0);
+  }
+  await assert.rejects(lab.startDaemon(), /the catalog can't be used: .*stasis catalog rebuild/);
+  const again = await lab.cli(['catalog', 'rebuild']);
+  assert.equal(again.status, 0, again.stderr);
+  assert.match(again.stdout, /1 guest, 3 images, 2 of them broken/);
+  assert.match(again.stdout, /is now .*catalog\.sqlite\.before-/);
+  await lab.startDaemon();
+  for (const name of ['b', 'c', 'd']) await client.deleteSaveImage('web1', name);
+  assert.deepEqual(await client.listSaveImages('web1'), []);
 });

@@ -11,6 +11,7 @@ test('an image of a guest with a display has a picture of it, live or stopped; o
   await using _ = await lab.running('web1', { disks: 1, extra: { graphics: 'vnc' } });
   const live = await lab.client.createSaveImage('web1', { name: 'live', live: true });
   const stopped = await lab.client.createSaveImage('web1');
+  await lab.recordsWritten();
   for (const { screenFile, memoryFile, name } of [live, stopped]) {
     const { width, height, data } = PNG.sync.read(await readFile(screenFile ?? ''));
     assert.ok(width >= 640 && height >= 350, `${width}×${height}`);

@@ -42,6 +42,7 @@ test('a good image is verified; damage to any part of it is told with its place,
     parts.outcomes.some(({ name }) => name === 'chain, disk disk1 1'),
     'down to the root',
   );
+  await lab.recordsWritten();
   await checkManifest(image);
 
   // A byte in the memory, one in the middle of a layer's data, a file cut short, two layers in each other's place.
@@ -118,6 +119,7 @@ async function summed(lab: Lab, expected: Readonly<Record<string, number>>): Pro
   for (const [name, layers] of Object.entries(expected)) {
     const { memoryFile } = await lab.client.getSaveImageInfo(GUEST, name);
     for (;;) {
+      await lab.recordsWritten();
       const text = await readFile(join(dirname(memoryFile), 'manifest.json'), 'utf8');
       const { checksums } = fromStored<Manifest>(text);
       if (checksums?.memory !== undefined && checksums.layers.length === layers) break;

@@ -26,6 +26,7 @@ walkFailpoints(
     }),
     scenarioNamed('restore', {
       name: 'restore of an image that goes with it',
+      loses: 'target',
       run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { delete: true }),
       ...(isCampaign ? {} : { steps: ['load', 'delete-image'] }),
       actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],

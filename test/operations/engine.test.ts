@@ -5,13 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { test } from 'node:test';
+import { sql } from 'kysely';
 import pino from 'pino';
-import { openCatalog } from '../../src/catalog/database.ts';
+import { openCatalog, type CatalogDatabase } from '../../src/catalog/database.ts';
+import { findOperation, listOperations } from '../../src/catalog/operations.ts';
 import { StasisError } from '../../src/errors.ts';
 import { AuditTrail } from '../../src/operations/audit-trail.ts';
 import { OperationEngine } from '../../src/operations/engine.ts';
 import { EventLog } from '../../src/operations/event-log.ts';
-import type { Procedure } from '../../src/operations/procedure.ts';
+import type { OperationHandle, Procedure } from '../../src/operations/procedure.ts';
 import { submitWhenFree } from '../../src/policy/guest-work.ts';
 
 const SUBMISSION = {
@@ -21,7 +23,9 @@ const SUBMISSION = {
 } as const;
 const NEVER = new AbortController().signal;
 
-async function openEngine(): Promise<AsyncDisposable & { readonly engine: OperationEngine }> {
+async function openEngine(
+  retryMs?: number,
+): Promise<AsyncDisposable & { readonly engine: OperationEngine; readonly catalog: CatalogDatabase }> {
   const home = await mkdtemp(join(tmpdir(), 'stasis-engine-'));
   const catalog = await openCatalog(join(home, 'catalog.sqlite'));
   const log = pino({ level: 'silent' });
@@ -30,10 +34,13 @@ async function openEngine(): Promise<AsyncDisposable & { readonly engine: Operat
     events: new EventLog(catalog),
     audit: new AuditTrail(catalog),
     log,
+    ...(retryMs === undefined ? {} : { retryMs }),
   });
   return {
     engine,
+    catalog,
     async [Symbol.asyncDispose]() {
+      engine[Symbol.dispose]();
       await catalog.destroy();
       await rm(home, { recursive: true });
     },
@@ -97,4 +104,94 @@ test('an operation that comes to nothing while it is planned is waited for no lo
   const stop = new AbortController();
   stop.abort(new StasisError('cancelled', 'enough'));
   await assert.rejects(engine.whenEnded('any', stop.signal), { code: 'cancelled' });
+});
+
+/** A procedure that fails, and is undone as the test says. */
+function failing(undo: (operation: OperationHandle) => Promise<void>): Procedure<object, null> {
+  return {
+    name: 'failing',
+    cancellable: true,
+    plan: () => Promise.resolve(null),
+    run: () => Promise.reject(new StasisError('storage-failed', 'it did not work')),
+    undo: (_plan, operation) => undo(operation),
+    finish: () => Promise.resolve(),
+  };
+}
+
+const OF_GUEST = { ...SUBMISSION, subject: { ...SUBMISSION.subject, guest: 'a-guest' } };
+
+test('an undo that fails where nothing can be recorded ends the operation, and is tried again before the next one', async () => {
+  await using lab = await openEngine();
+  const { engine, catalog } = lab;
+  let attempts = 0;
+  const procedure = failing(async () => {
+    attempts += 1;
+    if (attempts > 1) return;
+    await sql`pragma query_only = on`.execute(catalog);
+    throw new StasisError('no-space', 'no space left');
+  });
+  engine.register(procedure);
+  const { id, settled } = await engine.submit(procedure, OF_GUEST);
+  await assert.rejects(settled, { code: 'storage-failed', message: 'it did not work' });
+  assert.ok(engine.isIdle);
+  await assert.rejects(engine.submit(planned(Promise.resolve()), OF_GUEST), {
+    code: 'storage-failed',
+    message: /catalog/,
+  });
+
+  await sql`pragma query_only = off`.execute(catalog);
+  await (
+    await engine.submit(planned(Promise.resolve()), OF_GUEST)
+  ).settled;
+  assert.equal(attempts, 3, 'undone again by each of the two');
+  assert.deepEqual(await findOperation(catalog, id).then((record) => [record?.state, record?.settled]), [
+    'failed',
+    1,
+  ]);
+});
+
+test('what is settled before the next operation holds its guest as that one does', async () => {
+  await using lab = await openEngine();
+  const held: boolean[] = [];
+  const procedure = failing(async (operation) => {
+    held.push(await operation.whileHolding(['a-guest', 'another'], () => Promise.resolve()));
+    if (held.length === 1) throw new StasisError('no-space', 'no space left');
+  });
+  lab.engine.register(procedure);
+  const { settled } = await lab.engine.submit(procedure, OF_GUEST);
+  await assert.rejects(settled);
+  await (
+    await lab.engine.submit(planned(Promise.resolve()), OF_GUEST)
+  ).settled;
+  assert.deepEqual(held, [true, true]);
+});
+
+test('what could not be undone is tried again by itself', async () => {
+  await using lab = await openEngine(1);
+  const ends = Promise.withResolvers<void>();
+  let attempts = 0;
+  const procedure = failing(() => {
+    attempts += 1;
+    if (attempts === 3) lab.engine.onEnded(() => ends.resolve());
+    return attempts < 3 ? Promise.reject(new StasisError('no-space', 'no space left')) : Promise.resolve();
+  });
+  lab.engine.register(procedure);
+  const { id, settled } = await lab.engine.submit(procedure, OF_GUEST);
+  await assert.rejects(settled, { code: 'storage-failed' });
+  await ends.promise;
+  assert.equal((await findOperation(lab.catalog, id))?.settled, 1);
+});
+
+test('an operation that is recorded, and whose beginning can not be told, has failed', async () => {
+  await using lab = await openEngine();
+  const procedure = planned(Promise.resolve());
+  lab.engine.register(procedure);
+  await sql`create trigger full before insert on events begin select raise(abort, 'no more events'); end`.execute(
+    lab.catalog,
+  );
+  await assert.rejects(lab.engine.submit(procedure, OF_GUEST), { code: 'internal' });
+  assert.ok(lab.engine.isIdle && lab.engine.holderOf('a-guest') === undefined);
+  await sql`drop trigger full`.execute(lab.catalog);
+  const [operation] = await listOperations(lab.catalog, 1);
+  assert.deepEqual([operation?.state, operation?.settled], ['failed', 1]);
 });

@@ -34,6 +34,10 @@ export interface Scenario {
   readonly actions: readonly Action[];
   /** the steps that no other scenario walks already; all of them when absent */
   readonly steps?: readonly string[];
+  /** the steps that are of no interest */
+  readonly skips?: readonly string[];
+  /** an image that it begins with and that stays: it is made once */
+  readonly keeps?: string;
   /** the image that the operation may end */
   readonly loses?: string;
   /** looks at what else it made, and removes that */
@@ -89,11 +93,13 @@ export class Bench implements AsyncDisposable {
     await this.image(BASE);
   }
 
-  /** A guest that runs, with `base` and no other image. */
-  async reset(): Promise<void> {
+  /** A guest that runs, with `base` and no other image, but for what a scenario keeps. */
+  async reset(keeps?: string): Promise<void> {
+    const isKept = (name: string) => name === BASE || name === keeps;
     const images = (await this.lab.client.listSaveImages(GUEST)).map(({ name }) => name);
-    for (const name of images) if (name !== BASE) await this.lab.client.deleteSaveImage(GUEST, name);
-    for (const name of this.expected.keys()) if (name !== BASE) this.expected.delete(name);
+    for (const name of images) if (!isKept(name)) await this.lab.client.deleteSaveImage(GUEST, name);
+    for (const name of this.expected.keys())
+      if (!isKept(name) || !images.includes(name)) this.expected.delete(name);
     const { state } = await this.lab.client.getGuest(GUEST);
     if (!images.includes(BASE)) {
       if (state !== 'running') await this.refill();
@@ -185,20 +191,16 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     name: 'restore',
     procedure: 'restore',
-    prepare: async (bench) => {
-      await bench.image('target');
-      await bench.change();
-    },
+    keeps: 'target',
+    prepare: async (bench) => void (await bench.change()),
     run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target'),
     actions: ['kill', 'guest', 'error'],
   },
   {
     name: 'restore, lazily',
     procedure: 'restore',
-    prepare: async (bench) => {
-      await bench.image('target');
-      await bench.change();
-    },
+    keeps: 'target',
+    prepare: async (bench) => void (await bench.change()),
     run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { method: 'lazy' }),
     actions: ['kill', 'guest'],
   },
@@ -325,12 +327,19 @@ function walkScenario(scenario: Scenario, shared: SharedBench): void {
 
 /** Runs it once without a fault. @returns the steps that it has, and that are to be walked */
 async function stepsOf(bench: Bench, scenario: Scenario): Promise<string[]> {
-  await bench.reset();
-  await scenario.prepare(bench);
+  await prepare(bench, scenario);
   await scenario.run(bench);
   const names = new Set((await lastOf(bench.lab, scenario)).steps.map((step) => step.name));
   await check(bench, scenario);
-  return [...names].filter((name) => scenario.steps?.includes(name) ?? true);
+  return [...names].filter(
+    (name) => (scenario.steps?.includes(name) ?? true) && scenario.skips?.includes(name) !== true,
+  );
+}
+
+async function prepare(bench: Bench, { keeps, prepare: asItWants }: Scenario): Promise<void> {
+  await bench.reset(keeps);
+  if (keeps !== undefined && !bench.expected.has(keeps)) await bench.image(keeps);
+  await asItWants(bench);
 }
 
 /** Declares a test of single failpoints, with one guest for all: where it takes long until one runs. @param points each as `load:before` */
@@ -361,8 +370,7 @@ export function scenarioNamed(name: string, changes: Partial<Scenario> = {}): Sc
 
 async function walk(bench: Bench, scenario: Scenario, failpoint: string, action: Action): Promise<void> {
   const { lab } = bench;
-  await bench.reset();
-  await scenario.prepare(bench);
+  await prepare(bench, scenario);
   await lab.failAt(failpoint);
   const outcome = scenario.run(bench).then(
     () => 'done',
@@ -407,8 +415,9 @@ async function check(bench: Bench, scenario: Scenario): Promise<void> {
   const { state } = await lab.client.getGuest(GUEST);
   if (state === 'running') await contentOf(lab, GUEST);
   const images = await lab.client.listSaveImages(GUEST);
-  const expected = scenario.loses === BASE || images.some(({ name }) => name === BASE);
-  assert.ok(expected, 'what was not touched is there');
+  for (const name of [BASE, scenario.keeps].filter((each) => each !== scenario.loses))
+    assert.ok(name === undefined || images.some((image) => image.name === name), `${name} is there`);
+  if (images.every(({ name }) => name === BASE)) return;
   await bench.checkOthers();
   await checkHousekeeping(lab, GUEST);
 }

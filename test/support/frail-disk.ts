@@ -17,7 +17,7 @@ const run = promisify(execFile);
 const EIO = 5;
 const SMALLEST_PIECE = 16 * 1024;
 
-export const FILE_SYSTEMS = {
+const FILE_SYSTEMS = {
   ext4: ['mkfs.ext4', '-q'],
   xfs: ['mkfs.xfs', '-q', '-m', 'reflink=1'],
 } as const;

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -40,6 +40,13 @@ export interface GroundKind {
   open(): Promise<Ground>;
 }
 
+/** One that also a QEMU with a user of its own gets through. */
+async function openDirectory(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+  await chmod(directory, 0o711);
+  return directory;
+}
+
 /** Files in a directory of their own, on whatever file system temporary files are. */
 function files(
   format: TestDisk['format'],
@@ -47,7 +54,7 @@ function files(
   second?: DriverName,
 ): GroundKind['open'] {
   return async () => {
-    const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+    const directory = await openDirectory();
     const disks = join(directory, 'disks');
     await mkdir(disks);
     const dispose = async () => {
@@ -85,7 +92,7 @@ const mounted = (make: readonly [string, ...string[]]) => async (directory: stri
 };
 
 async function blockDevices(): Promise<Ground> {
-  const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+  const directory = await openDirectory();
   const devices: string[] = [];
   return {
     async makeDisk(name, sizeMiB) {
@@ -102,7 +109,7 @@ async function blockDevices(): Promise<Ground> {
   };
 }
 
-function needs(...tools: readonly string[]): string | false {
+export function needs(...tools: readonly string[]): string | false {
   if (process.getuid?.() !== 0) return 'only root may mount file systems and make block devices';
   const missing = tools.find(
     (tool) => !['/usr/sbin', '/sbin', '/usr/bin', '/bin'].some((place) => existsSync(join(place, tool))),
@@ -154,9 +161,8 @@ export const GROUNDS: readonly [GroundKind, ...GroundKind[]] = [
   },
 ];
 
-/** Kinds by their names, separated by commas; all when none are named. @throws Error when there is none of that name */
-export function kindsNamed(names: string | undefined): readonly GroundKind[] {
-  if (names === undefined) return GROUNDS;
+/** Kinds by their names, separated by commas. @throws Error when there is none of that name */
+export function kindsNamed(names: string): readonly GroundKind[] {
   return names.split(',').map((name) => {
     const kind = GROUNDS.find((candidate) => candidate.name === name.trim());
     if (kind === undefined)

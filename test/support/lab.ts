@@ -5,7 +5,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -28,6 +28,7 @@ const NODE_ARGS = [
 ];
 const run = promisify(execFile);
 const DISK_MIB = 64;
+const QEMU_USER = process.env['STASIS_TEST_QEMU_USER'];
 
 /** Without these a kernel spends half of its start on things that no test is about. */
 export const QUICK_BOOT = [
@@ -110,12 +111,28 @@ export class Lab implements AsyncDisposable {
   /**
    * A lab on a home that somebody prepared; it is removed with the lab.
    * @param user whom the daemon runs as, by number; only root can choose
+   * @param before is done to the home while no daemon is there
    */
-  static async open(home: string, environment: NodeJS.ProcessEnv = {}, user?: number): Promise<Lab> {
+  static async open(
+    home: string,
+    environment: NodeJS.ProcessEnv = {},
+    user?: number,
+    before: (lab: Lab) => Promise<void> = () => Promise.resolve(),
+  ): Promise<Lab> {
     const lab = new Lab(home, user);
+    if (user === undefined) await lab.#chooseQemuUser();
     await lab.failAt();
+    await before(lab);
     await lab.startDaemon(environment);
     return lab;
+  }
+
+  /** Any test can be run with a QEMU that has no rights: CONTRIBUTING.md. One that has settings of its own says that itself. */
+  async #chooseQemuUser(): Promise<void> {
+    const settings = join(this.paths.config, 'stasis.yaml');
+    if (QEMU_USER === undefined || existsSync(settings)) return;
+    await mkdir(this.paths.config, { recursive: true });
+    await writeFile(settings, `qemu: {user: ${QEMU_USER}}\n`);
   }
 
   /** The daemon and all after it meet these failpoints from now on. @param points such as `save/capture:before=kill` */

@@ -3,14 +3,13 @@
  * have no device mapper. The guest is a Linux kernel as a program (User Mode Linux). It gets the present sources on a disk of
  * its own, empty disks to make volumes of, and hands out what the test says.
  */
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdtemp, open, readFile, rm, statfs } from 'node:fs/promises';
+import { cp, mkdtemp, open, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { errnoOf } from '../../src/errors.ts';
 
 const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, '../..');
@@ -106,6 +105,7 @@ interface GuestRun {
 
 /** The guest has `directory` mounted, to write its output there. */
 async function boot(directory: string, command: readonly string[], signal: AbortSignal): Promise<GuestRun> {
+  await checkSharedMemory();
   const scratch = ['c', 'd', 'e'].map((name) => join(directory, `scratch-${name}.raw`));
   for (const path of scratch) {
     await using file = await open(path, 'w');
@@ -122,37 +122,28 @@ async function boot(directory: string, command: readonly string[], signal: Abort
     ...['con=null', 'con0=null,fd:1', 'quiet', 'panic=-1', `uml_dir=${join(directory, 'control')}`],
     ...[`out=${directory}`, `run=${command.join(',')}`],
   ];
-  const output = join(directory, 'output');
-  const log = join(directory, 'log');
+  const [output, log] = [join(directory, 'output'), join(directory, 'log')];
+  await writeFile(output, ''); // should it never come so far
   await using console = await open(log, 'w');
-  // All that runs inside is processes of this machine, of one group.
-  const linux = spawn(join(GUEST, 'linux'), args, {
+  // What runs inside is processes of this machine. At SIGTERM the kernel ends them all, which SIGKILL would leave; so also when we die.
+  const linux = spawn('setpriv', ['--pdeathsig', 'TERM', join(GUEST, 'linux'), ...args], {
     stdio: ['ignore', console.fd, console.fd],
-    detached: true,
-    env: { ...process.env, ...(await memoryPlace(directory)) },
   });
   const ended = once(linux, 'exit');
-  const kill = (): void => endGroup(linux);
-  signal.addEventListener('abort', kill, { once: true });
+  const end = (): void => void linux.kill('SIGTERM');
+  signal.addEventListener('abort', end, { once: true });
   try {
     await ended;
   } finally {
-    signal.removeEventListener('abort', kill);
-    kill();
+    signal.removeEventListener('abort', end);
   }
-  return { output: await readFile(output, 'utf8').catch(() => ''), log: await readFile(log, 'utf8') };
+  return { output: await readFile(output, 'utf8'), log: await readFile(log, 'utf8') };
 }
 
-/** The kernel keeps its memory in a file, in /dev/shm unless it is told another place: what containers have there is small. */
-async function memoryPlace(directory: string): Promise<NodeJS.ProcessEnv> {
+/** The kernel keeps its memory there, and is killed when it finds no room. */
+async function checkSharedMemory(): Promise<void> {
   const { bavail, bsize } = await statfs('/dev/shm');
-  return bavail * bsize < MEMORY_MIB * 1024 ** 2 ? { TMPDIR: directory } : {};
-}
-
-function endGroup({ pid }: ChildProcess): void {
-  try {
-    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
-  } catch (error) {
-    if (errnoOf(error) !== 'ESRCH') throw error; // all of it has ended
-  }
+  const freeMiB = Math.floor((bavail * bsize) / 1024 ** 2);
+  if (freeMiB < MEMORY_MIB)
+    throw new Error(`the guest with LVM needs ${MEMORY_MIB} MiB in /dev/shm, which has ${freeMiB} MiB free`);
 }

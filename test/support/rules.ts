@@ -1,7 +1,7 @@
 /** The rules of the design that never bend, checked by content: on files, processes and what a guest says of itself. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { fromStored } from '../../src/stored.ts';
@@ -110,7 +110,9 @@ export function besideDisk(path: string, uuid: string): string {
   return join(dirname(path), '.stasis', uuid);
 }
 
+/** A volume is raw and stands on nothing. */
 async function chain(top: string): Promise<string[]> {
+  if ((await stat(top)).isBlockDevice()) return [top];
   const { stdout } = await run('qemu-img', ['info', '-U', '--backing-chain', '--output=json', top]);
   return fromStored<{ filename: string }[]>(stdout).map(({ filename }) => filename);
 }

@@ -152,9 +152,15 @@ function withImage({ lab, random, ledger, number, state, content }: Situation, i
 /** The clone holds what the image does, goes on from there, and takes nothing with it when it goes. */
 async function clone(lab: Lab, image: string, possible: readonly Content[]): Promise<void> {
   await lab.client.restoreSaveImage(GUEST, image, { asNewGuest: CLONE });
+  await letRun(lab, CLONE);
   mustBeOneOf(await contentOf(lab, CLONE), possible, `the clone of ${image}`);
   await changeContent(lab, CLONE, 1);
   await removeClone(lab);
+}
+
+/** What was saved standing still stands still. */
+export async function letRun({ client }: Lab, guest: string): Promise<void> {
+  if ((await client.getGuest(guest)).state === 'paused') await client.resume(guest);
 }
 
 /** What an interrupted clone left is an ordinary guest. */

@@ -227,7 +227,37 @@ export const FAULTS: readonly Fault[] = [
       return outcome;
     },
   },
+  {
+    name: 'the clock jumps',
+    sparesGuest: true,
+    isPossible: ({ hasOwnClock }) => hasOwnClock,
+    async strike(world, deed, random) {
+      const outcome = deed();
+      await moment(random);
+      await world.setClock(hours(random));
+      return outcome;
+    },
+  },
+  {
+    name: 'the clock jumps, and the daemon is killed',
+    sparesGuest: true,
+    isPossible: ({ hasOwnClock }) => hasOwnClock,
+    async strike(world, deed, random) {
+      await world.setClock(hours(random));
+      const outcome = deed();
+      await moment(random);
+      await world.lab.endDaemon('SIGKILL');
+      await world.setClock(hours(random));
+      await world.serve();
+      return outcome;
+    },
+  },
 ];
+
+/** Up to two months from the right time. */
+function hours(random: Random): number {
+  return random.between(-1500, 1500);
+}
 
 /** Sometimes nothing at all, sometimes enough for the catalog, but not for an image. */
 function leftBytes(random: Random): number {

@@ -4,18 +4,18 @@
  */
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
-import { StasisError } from '../../../src/errors.ts';
+import { messageOf, StasisError } from '../../../src/errors.ts';
 import type { GroundKind } from '../grounds.ts';
 import { Random } from '../random.ts';
 import { changeContent, checkHousekeeping, contentOf, REGION, type Content } from '../rules.ts';
-import { actionsIn, DEFAULT, GUEST, mustBeOneOf, removeClone, type Action } from './actions.ts';
+import { actionsIn, DEFAULT, GUEST, letRun, mustBeOneOf, removeClone, type Action } from './actions.ts';
 import { FAULTS, NO_FAULT, type Fault } from './faults.ts';
 import { Ledger } from './ledger.ts';
 import { World } from './world.ts';
 
 /** So long an operation may take on a disk that is slow. */
 const PATIENCE_MS = 120_000;
-const CALM = 0.35;
+const CALM = 0.25;
 const AREA_MIB = 1;
 
 export interface HistoryOptions {
@@ -36,26 +36,47 @@ export interface Step {
   readonly state: string;
 }
 
-/** Lets it happen. @throws whatever rule was broken, with the daemon's log */
+/** In one line. */
+export function told({ action, fault, outcome, state }: Step): string {
+  return `${action}, with ${fault}: ${outcome}, ${state}`;
+}
+
+/** What happened that must not. */
+export class BrokenRule extends Error {
+  override readonly name = 'BrokenRule';
+  readonly daemonLog: string;
+
+  constructor(history: readonly Step[], what: string, daemonLog: string, cause: unknown) {
+    const steps = history.map((step) => `  after ${told(step)}`);
+    super([`${what}: ${messageOf(cause)}`, ...steps].join('\n'), { cause });
+    if (cause instanceof Error && cause.stack !== undefined) this.stack = `${this.message}\n${cause.stack}`;
+    this.daemonLog = daemonLog;
+  }
+}
+
+/** Lets it happen. @throws BrokenRule */
 export async function live(options: HistoryOptions): Promise<void> {
   const random = new Random(options.seed);
-  await using world = await World.open(options.ground, random);
+  const { ground, seed } = options;
+  await using world = await World.open({ ground, hasOwnClock: seed % 3 === 2 }, random);
   const history = new History(world, random, options);
+  const steps: Step[] = [];
   try {
     await history.begin();
-    for (let step = 0; step < options.steps; step += 1) {
+    while (steps.length < options.steps) {
       options.signal.throwIfAborted();
-      options.onStep(await history.next());
+      const step = await history.next();
+      steps.push(step);
+      options.onStep(step);
     }
     await history.checkImages();
     await history.checkBack();
+    const defects = (await world.lab.log())
+      .split('\n')
+      .filter((line) => line.includes('"msg":"internal error"'));
+    assert.deepEqual(defects, [], 'nothing went wrong that has no name');
   } catch (error) {
-    throw new Error(
-      `seed ${options.seed}, ${history.what}: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        cause: { error, log: await world.lab.log() },
-      },
-    );
+    throw new BrokenRule(steps, history.what, await world.lab.log(), error);
   }
 }
 
@@ -109,18 +130,21 @@ class History {
   }
 
   async checkImages(): Promise<void> {
+    this.#what = 'restoring all that is left';
     for (const { name } of await this.#lab.client.listSaveImages(GUEST)) {
       await this.#lab.client.restoreSaveImage(GUEST, name);
+      await letRun(this.#lab, GUEST);
       mustBeOneOf(await contentOf(this.#lab, GUEST), this.#ledger.held(name), `image ${name}`);
     }
   }
 
   /** Without images and without its guest, the disk is where the user put it, and as the guest left it. */
   async checkBack(): Promise<void> {
+    this.#what = 'undefining it';
     const { client } = this.#lab;
     const { state } = await client.getGuest(GUEST);
-    if (state === 'paused') await client.resume(GUEST);
-    else if (state !== 'running') await client.start(GUEST);
+    if (state !== 'running' && state !== 'paused') await client.start(GUEST);
+    await letRun(this.#lab, GUEST);
     await this.#ensureMemory();
     const { disk } = await changeContent(this.#lab, GUEST, 1_000_000);
     const brought = await this.#lab.disksOf(GUEST);
@@ -156,11 +180,12 @@ class History {
     if ((await witness.status()).areaMiB === 0) await witness.fill(this.#made, AREA_MIB);
   }
 
-  async #let({ act, image, makes, ends }: Action, fault: Fault): Promise<string> {
+  async #let(action: Action, fault: Fault): Promise<string> {
+    const { image, makes, ends } = action;
     if (image !== undefined && makes !== undefined) this.#ledger.mayBecome(image, makes);
     if (image !== undefined && (ends !== undefined || makes !== undefined)) this.#ledger.mayGo(image);
     const deed = () =>
-      act().then(
+      action.act().then(
         () => 'done',
         (error: unknown) => outcomeOf(error),
       );

@@ -1,0 +1,17 @@
+/** A home without its catalog, and the command that makes it again. */
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { catalogFile } from '../../src/paths.ts';
+import type { RebuildReport } from '../../src/recovery/rebuild.ts';
+import { fromStored } from '../../src/stored.ts';
+import type { Lab } from './lab.ts';
+
+export async function loseCatalog({ paths }: Pick<Lab, 'paths'>): Promise<void> {
+  for (const suffix of ['', '-wal', '-shm']) await rm(catalogFile(paths) + suffix, { force: true });
+}
+
+export async function rebuild(lab: Pick<Lab, 'cli'>, ...options: readonly string[]): Promise<RebuildReport> {
+  const { status, stdout, stderr } = await lab.cli(['catalog', 'rebuild', '--json', ...options]);
+  assert.equal(status, 0, stderr);
+  return fromStored<RebuildReport>(stdout);
+}
