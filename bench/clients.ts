@@ -4,7 +4,7 @@
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -43,19 +43,25 @@ async function measure(lab: Lab): Promise<void> {
   }
   const pauses: Record<'alone' | 'crowded', number[]> = { alone: [], crowded: [] };
   const waits: Waits[] = [];
+  const busy: number[] = [];
   const resident = [await residentMiB(lab)];
   for (let round = 0; round < rounds; round += 1) {
     for (let count = 0; count < saves; count += 1) pauses.alone.push(await save(lab));
     await using clients = await Clients.start({ socket: lab.paths.socket, streams, rate, guests: GUESTS });
+    const [begin, before] = [performance.now(), await processorMs(lab)];
     const longEnough = delay(seconds * 1000);
     for (let count = 0; count < saves; count += 1) pauses.crowded.push(await save(lab));
     await longEnough;
+    busy.push(((await processorMs(lab)) - before) / (performance.now() - begin));
     waits.push(await clients.stop());
     resident.push(await residentMiB(lab));
   }
   report(waits);
   print(
     `the daemon's resident memory, MiB, before and after each round: ${resident.map(Math.round).join(', ')}`,
+  );
+  print(
+    `one processor's share that the daemon took: ${busy.map((part) => `${Math.round(part * 100)} %`).join(', ')}`,
   );
   if (saves === 0) return;
   const ratio = median(pauses.crowded) / median(pauses.alone);
@@ -110,7 +116,7 @@ function report(waits: readonly Waits[]): void {
     print(`  ${kind}: ${percentiles(waits.flatMap(({ requests }) => requests[kind] ?? []))}`);
   const sum = (of: (each: Waits) => number) => waits.reduce((total, each) => total + of(each), 0);
   print(
-    `  failed: ${sum(({ failed }) => failed)}; streams that broke: ${sum(({ broken }) => broken)}; messages that came: ${sum(({ messages }) => messages)}`,
+    `  failed: ${sum(({ failed }) => failed)}; unanswered: ${sum(({ unanswered }) => unanswered)}; streams that broke: ${sum(({ broken }) => broken)}; messages that came: ${sum(({ messages }) => messages)}`,
   );
 }
 
@@ -131,6 +137,13 @@ function median(values: readonly number[]): number {
 
 async function residentMiB(lab: Lab): Promise<number> {
   return (await lab.client.hostStatus()).residentBytes / 1024 ** 2;
+}
+
+/** What the daemon has used of the processors, user and system (proc_pid_stat(5), in ticks of 10 ms). */
+async function processorMs(lab: Lab): Promise<number> {
+  const { pid } = await lab.client.hostStatus();
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ').at(-1)?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
 function print(line: string): void {

@@ -64,6 +64,7 @@ const SQLITE_FULL = 13;
 const [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN] = [8, 10, 14];
 const SQLITE_DISK_ERRORS: readonly number[] = [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN];
 
+/** What went wrong, for programs; the README's table says more. */
 export type ErrorCode = keyof typeof ERRORS;
 
 /** What a user may need to know beside the message: numbers, paths, the nearest known key, the cure. */

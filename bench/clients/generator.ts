@@ -5,6 +5,7 @@
  */
 import { once } from 'node:events';
 import { Agent, request, type IncomingMessage } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 
 export interface ClientsTask {
   readonly socket: string;
@@ -18,19 +19,28 @@ export interface Waits {
   /** in ms, by kind */
   readonly requests: Record<string, number[]>;
   readonly failed: number;
+  /** 10 s after the last one was sent: a daemon that can't keep up */
+  readonly unanswered: number;
   /** streams that ended before they were told to */
   readonly broken: number;
   readonly messages: number;
 }
 
 const TICK_MS = 5;
+const PATIENCE_MS = 10_000;
 /** Of so many requests, one of all images: 20 MB each. */
 const LISTS = 400;
 
 class Generator {
   readonly #task: ClientsTask;
   readonly #agent: Agent;
-  readonly #waits = { requests: {} as Record<string, number[]>, failed: 0, broken: 0, messages: 0 };
+  readonly #waits = {
+    requests: {} as Record<string, number[]>,
+    failed: 0,
+    unanswered: 0,
+    broken: 0,
+    messages: 0,
+  };
   readonly #streams: IncomingMessage[] = [];
   #sent = 0;
   #stopped = false;
@@ -56,7 +66,9 @@ class Generator {
     }, TICK_MS);
     await stopped;
     clearInterval(timer);
-    await Promise.all(under);
+    await Promise.race([Promise.all(under), delay(PATIENCE_MS)]);
+    this.#waits.unanswered =
+      under.length - this.#waits.failed - Object.values(this.#waits.requests).flat().length;
     this.#stopped = true;
     for (const stream of this.#streams) stream.destroy();
     this.#agent.destroy();

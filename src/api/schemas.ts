@@ -786,6 +786,7 @@ export const CatalogBackup = Type.Object(
   },
   { $id: 'CatalogBackup' },
 );
+/** Where the catalog was copied to, and how large it is. */
 export type CatalogBackup = Static<typeof CatalogBackup>;
 
 export const HostCheckRequest = Type.Object(

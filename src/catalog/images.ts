@@ -111,8 +111,10 @@ export async function imageNames(catalog: Catalog, guests: readonly string[]): P
   return new Map(rows.map(({ id, name }) => [id, name]));
 }
 
+/** Of the given guests: how many images each has, and its newest. */
 export async function countImages(
   catalog: Catalog,
+  guests: readonly string[],
 ): Promise<Map<string, { count: number; lastName: string; lastAt: string }>> {
   const rows = await catalog
     .selectFrom('images')
@@ -122,6 +124,7 @@ export async function countImages(
       select.fn.countAll<number>().as('count'),
       select.fn.max('createdAt').as('lastAt'),
     ])
+    .where('guest', 'in', guests)
     .where('state', 'in', ['ready', 'broken'])
     .groupBy('guest')
     .execute();

@@ -1,9 +1,10 @@
 /** Layers, heads and pins as records. What they mean stands in storage/layers.ts. */
-import { sql, type Selectable, type SqlBool } from 'kysely';
+import { sql, type RawBuilder, type Selectable, type SqlBool } from 'kysely';
 import type { DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
 import type { Catalog } from './database.ts';
 import type { LayerTable } from './schema.ts';
+import { untilWritten } from './until-written.ts';
 
 export type LayerRecord = Selectable<LayerTable>;
 
@@ -198,13 +199,21 @@ export interface HeadSummary {
 /** Heads of the given guests with the length of their chains, in one query however many layers there are. */
 export async function headSummaries(catalog: Catalog, guests: readonly string[]): Promise<HeadSummary[]> {
   if (guests.length === 0) return [];
+  if (guests.length === 1) return summariesWhere(catalog, sql`heads.guest = ${guests[0]}`);
+  const asked = new Set(guests);
+  return (await allSummaries(catalog)).filter(({ guest }) => asked.has(guest));
+}
+
+const allSummaries = untilWritten((catalog) => summariesWhere(catalog, sql`true`));
+
+async function summariesWhere(catalog: Catalog, isAsked: RawBuilder<unknown>): Promise<HeadSummary[]> {
   const { rows } = await sql<HeadSummary>`
     select heads.guest, heads.disk, head.path, head.sizeBytes, (
       with recursive chain (parent) as (
         select head.parent union all select layers.parent from chain join layers on layers.id = chain.parent)
       select count(*) from chain) as layers
     from heads join layers head on head.id = heads.layer
-    where heads.guest in (${sql.join(guests)})`.execute(catalog);
+    where ${isAsked}`.execute(catalog);
   return rows;
 }
 

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import type { Catalog } from './database.ts';
 import type { GuestRecord } from './guests.ts';
 import type { ImageTable } from './schema.ts';
+import { untilWritten } from './until-written.ts';
 
 export interface StoredBytes {
   /** ready and broken ones */
@@ -14,7 +15,7 @@ export interface StoredBytes {
 }
 
 /** What images occupy. */
-export async function storedBytes(catalog: Catalog): Promise<StoredBytes> {
+export const storedBytes = untilWritten(async (catalog): Promise<StoredBytes> => {
   const { rows: images } = await sql<{ images: number; memoryBytes: number }>`
     select count(*) as images, coalesce(sum(json_extract(manifest, '$.memoryFile.storedBytes')), 0)
       + coalesce(sum(json_extract(manifest, '$.screen.storedBytes')), 0) as memoryBytes
@@ -27,7 +28,7 @@ export async function storedBytes(catalog: Catalog): Promise<StoredBytes> {
     memoryBytes: images[0]?.memoryBytes ?? 0,
     layerBytes: layers[0]?.layerBytes ?? 0,
   };
-}
+});
 
 export async function countImagesByState(catalog: Catalog): Promise<Map<ImageTable['state'], number>> {
   const rows = await catalog

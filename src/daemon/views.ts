@@ -59,7 +59,7 @@ export async function guestViews(
 ): Promise<Guest[]> {
   const uuids = records.map(({ uuid }) => uuid);
   const heads = Map.groupBy(await headSummaries(host.catalog, uuids), ({ guest }) => guest);
-  const counts = await countImages(host.catalog);
+  const counts = await countImages(host.catalog, uuids);
   const schedules = await scheduleViews(host, uuids);
   const retention = await listRetention(host.catalog, uuids);
   const names = await namesOf(
