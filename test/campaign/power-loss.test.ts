@@ -19,7 +19,7 @@ import { changeContent, contentOf, type Content } from '../support/rules.ts';
 
 const GUEST = 'web1';
 const SEED = Number(process.env['STASIS_SEED'] ?? Date.now() % 1_000_000);
-const CUTS = Number(process.env['STASIS_CUTS'] ?? 3);
+const CUTS = Number(process.env['STASIS_CUTS'] ?? 2);
 /** So many in one history: then it begins anew. */
 const CUTS_AT_ONCE = 6;
 
