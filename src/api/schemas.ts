@@ -786,6 +786,7 @@ export const CatalogBackup = Type.Object(
   },
   { $id: 'CatalogBackup' },
 );
+/** A copy of the catalog, on the daemon's host. */
 export type CatalogBackup = Static<typeof CatalogBackup>;
 
 export const HostCheckRequest = Type.Object(
