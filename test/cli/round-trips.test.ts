@@ -82,6 +82,7 @@ const COMMANDS: readonly Row[] = [
   { command: 'audit' },
   { command: 'audit --verify' },
   { command: 'metrics' },
+  { command: 'catalog backup' },
   { command: 'doctor' },
   { command: 'remote setup --listen 127.0.0.1:0 --name localhost' },
   { command: 'remote status' },
