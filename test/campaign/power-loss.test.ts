@@ -160,6 +160,8 @@ async function comeUp(
       await loseCatalog(asleep);
       await rebuild(asleep);
     });
+    for (const { id, state } of await lab.client.listOperations())
+      if (state === 'running') await lab.client.followOperation(id); // it collects what the cut left
     const images = await lab.client.listSaveImages(GUEST);
     for (const name of isCatalogLost ? recorded : acknowledged)
       assert.equal(images.find((image) => image.name === name)?.state, 'ready', `${name} was promised`);
