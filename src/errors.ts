@@ -63,6 +63,7 @@ const PRIMARY_CODE = 0xff;
 const SQLITE_FULL = 13;
 const [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN] = [8, 10, 14];
 const SQLITE_DISK_ERRORS: readonly number[] = [SQLITE_READONLY, SQLITE_IOERR, SQLITE_CANTOPEN];
+const [SQLITE_CORRUPT, SQLITE_NOTADB] = [11, 26];
 
 /** What went wrong, for programs; the README's table says more. */
 export type ErrorCode = keyof typeof ERRORS;
@@ -158,10 +159,11 @@ export class StasisError extends Error {
     return new StasisError('internal', `internal error: ${messageOf(error)}`, { cause: error });
   }
 
-  /** Of SQLite's errors those of the disk below it can be mended; any other is a defect. */
+  /** Of SQLite's errors those of the disk below it can be mended, and its file made again; any other is a defect. */
   static #ofCatalog(error: unknown): StasisError {
-    if (isSqliteDamage(error)) return catalogDamaged(messageOf(error), { cause: error });
     const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & PRIMARY_CODE : 0;
+    if (code === SQLITE_CORRUPT || code === SQLITE_NOTADB)
+      return catalogDamaged(messageOf(error), { cause: error });
     if (code === SQLITE_FULL) {
       const message = `no space left on the device of the catalog: ${messageOf(error)}`;
       return new StasisError('no-space', message, { cause: error });
@@ -179,11 +181,6 @@ export class StasisError extends Error {
       ? reason
       : new StasisError('cancelled', 'cancelled', { cause: error });
   }
-}
-
-/** What SQLite says of a file that it can't make sense of: SQLITE_CORRUPT and SQLITE_NOTADB. */
-function isSqliteDamage(error: unknown): boolean {
-  return error instanceof Error && 'errcode' in error && [11, 26].includes(Number(error.errcode) & 0xff);
 }
 
 /** @param finding what is wrong, to be read after "the catalog can't be used" */

@@ -29,6 +29,8 @@ interface Reply {
 
 let lab: Lab;
 let remote: RemoteStatus;
+/** name of one of the catalog */
+let backup: string;
 const tokens = new Map<string, string>();
 const operations = new Map<string, string>();
 
@@ -37,6 +39,7 @@ before(async () => {
   const { client } = lab;
   remote = await client.turnOnRemote({ listen: '127.0.0.1:0', names: ['localhost'] });
   for (const name of [OWN, FOREIGN]) await lab.define(name, { disks: 1 });
+  backup = (await client.backUpCatalog()).name;
   await client.setLabels(OWN, [LABEL]);
   for (const guest of [OWN, FOREIGN])
     operations.set(guest, (await client.setPolicy(guest, { order: 5 }, { wait: false })).id);
@@ -62,6 +65,7 @@ async function call(route: string, guest: string, token: string | undefined): Pr
   const [method = '', pattern = ''] = route.split(' ');
   const path = pattern
     .replace(':guest', guest)
+    .replace('backups/:name', `backups/${backup}`)
     .replace(':id', operations.get(guest) ?? '')
     .replaceAll(/:\w+/g, 'nothing');
   const url = new URL(path, `https://localhost:${remote.listen?.split(':').at(-1)}`);
