@@ -14,6 +14,7 @@ const LEAVES = [
   'ids',
   'log',
   'paths',
+  'qemu-user',
   'socket-path',
   'stored',
   'timetable',

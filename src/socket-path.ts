@@ -1,7 +1,8 @@
 /**
  * Unix sockets under long directories. The kernel keeps a socket's address in 108 bytes, terminating zero
  * included; a home directory or a test's temporary directory easily makes a longer path. A path through an open
- * directory, `/proc/self/fd/N/name`, names the same socket in a few bytes.
+ * directory, `/proc/self/fd/N/name`, names the same socket in a few bytes; one through the open socket itself names that
+ * and nothing else.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -34,5 +35,23 @@ export async function withShortSocketPath<T>(
     return await use(`/proc/self/fd/${directory}/${basename(path)}`);
   } finally {
     closeSync(directory);
+  }
+}
+
+/** Names a file without opening it: open(2). Node has no name for it. */
+const O_PATH = 0o10_000_000;
+
+/**
+ * Calls `use` with a short path to connect to the socket that is at `path` now. A symbolic link there isn't followed: whoever
+ * may write to the directory can't send us to a socket that is not theirs (ECONNREFUSED).
+ *
+ * @throws the `open` error, ENOENT when nothing is there, or whatever `use` throws
+ */
+export async function withSocket<T>(path: string, use: (shortPath: string) => Promise<T>): Promise<T> {
+  const socket = openSync(path, O_PATH | constants.O_NOFOLLOW);
+  try {
+    return await use(`/proc/self/fd/${socket}`);
+  } finally {
+    closeSync(socket);
   }
 }

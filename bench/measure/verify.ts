@@ -7,6 +7,7 @@ import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Image } from '../../src/api/schemas.ts';
+import { errnoOf } from '../../src/errors.ts';
 import type { Manifest } from '../../src/images/manifest.ts';
 import { sessionPaths } from '../../src/paths.ts';
 import { fromStored } from '../../src/stored.ts';
@@ -108,6 +109,11 @@ async function summed(image: Image): Promise<void> {
 }
 
 async function isSummed({ memoryFile }: Image): Promise<boolean> {
-  const manifest = fromStored<Manifest>(await readFile(join(dirname(memoryFile), 'manifest.json'), 'utf8'));
-  return manifest.checksums?.memory !== undefined;
+  try {
+    const text = await readFile(join(dirname(memoryFile), 'manifest.json'), 'utf8');
+    return fromStored<Manifest>(text).checksums?.memory !== undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false; // it follows the catalog
+    throw error;
+  }
 }

@@ -55,6 +55,7 @@ export async function weighedLayers(
     select id, path, format, parent, root, sizeBytes, driver, json_extract(identity, '$.storedBytes') as storedBytes,
       (select count(*) from pins where pins.layer = layers.id) as pins
     from layers where tree in (${trees})`.execute(catalog);
-  const heads = await catalog.selectFrom('heads').select('layer').execute();
+  const { rows: heads } = await sql<{ layer: string }>`
+    select layer from heads join layers on layers.id = heads.layer where tree in (${trees})`.execute(catalog);
   return { layers: rows, heads: heads.map(({ layer }) => layer) };
 }

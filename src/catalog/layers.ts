@@ -199,15 +199,12 @@ export interface HeadSummary {
 export async function headSummaries(catalog: Catalog, guests: readonly string[]): Promise<HeadSummary[]> {
   if (guests.length === 0) return [];
   const { rows } = await sql<HeadSummary>`
-    with recursive chain (guest, disk, parent, layers) as (
-      select heads.guest, heads.disk, layers.parent, 1
-      from heads join layers on layers.id = heads.layer where heads.guest in (${sql.join(guests)})
-      union all
-      select chain.guest, chain.disk, layers.parent, chain.layers + 1
-      from chain join layers on layers.id = chain.parent)
-    select chain.guest, chain.disk, layers.path, layers.sizeBytes, chain.layers
-    from chain join heads using (guest, disk) join layers on layers.id = heads.layer
-    where chain.parent is null`.execute(catalog);
+    select heads.guest, heads.disk, head.path, head.sizeBytes, (
+      with recursive chain (parent) as (
+        select head.parent union all select layers.parent from chain join layers on layers.id = chain.parent)
+      select count(*) from chain) as layers
+    from heads join layers head on head.id = heads.layer
+    where heads.guest in (${sql.join(guests)})`.execute(catalog);
   return rows;
 }
 

@@ -43,6 +43,14 @@ export interface LayerTable {
   identity: string | null;
 }
 
+/** What a file that somebody brought was before QEMU's user was let at it. */
+export interface FileOwnerTable {
+  path: string;
+  uid: number;
+  gid: number;
+  mode: number;
+}
+
 export interface HeadTable {
   guest: string;
   disk: string;
@@ -293,6 +301,7 @@ export interface RecordTable {
 export interface Tables {
   guests: GuestTable;
   layers: LayerTable;
+  fileOwners: FileOwnerTable;
   heads: HeadTable;
   images: ImageTable;
   pins: PinTable;
@@ -515,6 +524,15 @@ const requestKeys: Migration = {
   },
 };
 
+const fileOwners: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`create table fileOwners (
+      path text primary key, uid integer not null, gid integer not null, mode integer not null) strict`.execute(
+      db,
+    );
+  },
+};
+
 /**
  * Whoever changes what a record file tells marks it, in the same transaction and without having to think of it: by triggers. What
  * is told there follows from `recovery/record-files.ts`; a column that it doesn't tell needs no mark.
@@ -574,4 +592,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0012-records': records,
   '0014-credentials': credentials,
   '0015-request-keys': requestKeys,
+  '0016-file-owners': fileOwners,
 };

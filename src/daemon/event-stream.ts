@@ -6,6 +6,8 @@ import { once } from 'node:events';
 import type { FastifyReply } from 'fastify';
 
 const HEARTBEAT_MS = 15_000;
+/** What is told again of the past waits for a client that reads slowly, but not longer than this for one that doesn't. */
+const PATIENCE_MS = 30_000;
 /** A client that reads nothing while so much waits for it is let go. */
 const MAX_BACKLOG_BYTES = 4 * 1024 ** 2;
 
@@ -30,8 +32,18 @@ export class EventStream implements Disposable {
     this.#heartbeat.unref();
   }
 
-  send(event: string, data: unknown, id?: number): void {
-    this.#write(`${id === undefined ? '' : `id: ${id}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  /** @param data not to be changed any more: it is written only once, however many streams tell it */
+  send(event: string, data: object, id?: number): void {
+    const message = messages.get(data) ?? messageOf(event, data, id);
+    messages.set(data, message);
+    this.#write(message);
+  }
+
+  /** Resolves when there is room for more, or the client is gone: one that makes no room in half a minute is let go. */
+  async drained(): Promise<void> {
+    if (this.signal.aborted || !this.#response.writableNeedDrain) return;
+    const signal = AbortSignal.any([this.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    await once(this.#response, 'drain', { signal }).catch(() => this.#response.destroy());
   }
 
   /** Resolves when the client is gone. */
@@ -44,9 +56,17 @@ export class EventStream implements Disposable {
     this.#response.end();
   }
 
-  #write(text: string): void {
+  #write(message: string | Buffer): void {
     if (this.signal.aborted) return;
-    this.#response.write(text);
+    this.#response.write(message);
     if (this.#response.writableLength > MAX_BACKLOG_BYTES) this.#response.destroy();
   }
+}
+
+/** As they go over the wire, by what they tell: the same for all who are told. */
+const messages = new WeakMap<object, Buffer>();
+
+function messageOf(event: string, data: object, id: number | undefined): Buffer {
+  const head = id === undefined ? '' : `id: ${id}\n`;
+  return Buffer.from(`${head}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
 }

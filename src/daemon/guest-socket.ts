@@ -1,10 +1,10 @@
 /** What QEMU serves for a guest: sockets in its run directory, or ports of the host. */
 import { connect, type Socket } from 'node:net';
-import { withShortSocketPath } from '../socket-path.ts';
+import { withSocket } from '../socket-path.ts';
 
 /** @throws the system's error when nobody serves there */
 export function connectTo(path: string): Promise<Socket> {
-  return withShortSocketPath(path, (short) => connected(connect(short)));
+  return withSocket(path, (short) => connected(connect(short)));
 }
 
 /** @throws the system's error when nobody serves there */

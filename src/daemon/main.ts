@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { write } from 'node:fs';
 import { chmod, mkdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
@@ -18,6 +18,7 @@ import { DiskReaders } from '../guests/disk-readers.ts';
 import { thawAll } from '../guests/frozen.ts';
 import type { Host } from '../guests/host.ts';
 import { labelsProcedure } from '../guests/labels.ts';
+import { Ownership } from '../guests/ownership.ts';
 import {
   pauseProcedure,
   resetProcedure,
@@ -54,12 +55,15 @@ import { AuditTrail } from '../operations/audit-trail.ts';
 import { EventLog } from '../operations/event-log.ts';
 import { Failpoints } from '../operations/failpoints.ts';
 import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
+import { QEMU_USER } from '../qemu-user.ts';
 import { Mirror } from '../recovery/mirror.ts';
 import { refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { QemuBuilds } from '../qemu/build/builds.ts';
+import { mayUseUserfaultfd, USERFAULTFD } from '../qemu/build/userfaultfd.ts';
 import { ImageTool } from '../qemu/block/image-tool.ts';
+import { findUser, runAs, type QemuUser } from '../qemu/process/user.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { Backups } from './backups.ts';
 import { BackgroundSums } from './checksumming.ts';
@@ -71,7 +75,7 @@ import { createLogger } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { RemoteAccess } from './remote.ts';
 import { Repeats } from './repeats.ts';
-import { readSettings } from './settings.ts';
+import { readSettings, type Settings } from './settings.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The daemon as a process: `stasis daemon [--system] [--shutdown-budget SECONDS]`. */
@@ -112,24 +116,36 @@ interface Task {
 
 async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Task): Promise<void> {
   using starting = service.takeTime();
+  process.umask(0o077); // nothing of ours is for others, unless it is said
   for (const directory of [paths.data, paths.run, paths.cache]) await ownDirectory(directory);
+  await chmod(paths.cache, 0o700); // Node keeps compiled code there, and made it before us
   const settings = await readSettings(paths.config);
   await using stack = new AsyncDisposableStack();
 
-  const catalog = await openCatalog(catalogFile(paths));
+  const file = catalogFile(paths);
+  const catalog = await openCatalog(file);
+  // Those of before there was somebody who may go through its directory.
+  for (const each of [file, `${file}-wal`]) await chmod(each, 0o600);
   stack.defer(() => catalog.destroy());
   await refuseOutdated(catalog, paths.data);
   const failpoints = new Failpoints(process.env);
   const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
-  const qemu = await findQemu();
+  const user = await qemuUser(settings, paths);
+  const ownership = new Ownership({ catalog, data: paths.data, user });
+  await openDirectories(ownership, paths);
+  if (user === undefined && process.geteuid?.() === 0)
+    logger.warn({}, 'QEMU runs as root; `stasis doctor` says how it need not');
+  const qemu = { ...(await findQemu()), startedBy: runAs(user) };
+  // Where a rule of udev's says who may use it, that holds.
+  if (!(await mayUseUserfaultfd(qemu))) await ownership.letUse(USERFAULTFD);
   const events = new EventLog(catalog);
-  const imageTool = new ImageTool(qemu.imageToolPath);
+  const imageTool = new ImageTool(qemu.imageToolPath, qemu.startedBy);
   const drivers = allDrivers(imageTool);
   const supervisor = stack.use(
-    new Supervisor({ catalog, drivers, events, log: logger, runDirectory: paths.run }),
+    new Supervisor({ catalog, drivers, ownership, events, log: logger, runDirectory: paths.run }),
   );
   const readers = stack.use(
-    new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), log: logger }),
+    new DiskReaders({ runDirectory: paths.run, binary: diskServerOf(qemu), ownership, log: logger }),
   );
   const host: Host = {
     catalog,
@@ -140,6 +156,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     drivers,
     supervisor,
     readers,
+    ownership,
     records,
     events,
     log: logger,
@@ -194,6 +211,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   stack.defer(() => server.close());
   stack.use(remote);
   await listen(server, paths, { service, forOthers: settings.access.length > 0 });
+  await ownership.letThrough(paths.run);
   await remote.begin(handlers);
   await events.publish({ type: 'daemon', action: 'started', message: `daemon ${process.pid} started` });
   logger.info({ pid: process.pid, socket: paths.socket, qemu: qemu.versionText }, 'ready');
@@ -233,6 +251,38 @@ async function ownDirectory(path: string): Promise<void> {
       { details: { path, uid } },
     );
   }
+}
+
+/**
+ * Whom QEMU runs as: as the settings say, else, with the system's daemon, as the user that is there for that. Otherwise as we do.
+ * @throws StasisError `invalid-request` for a user that isn't there, and where only root could choose one
+ */
+async function qemuUser({ qemu: { user: name } }: Settings, { data }: Paths): Promise<QemuUser | undefined> {
+  const isRoot = process.geteuid?.() === 0;
+  if (name === null) return isRoot && data === systemPaths().data ? findUser(QEMU_USER) : undefined;
+  const user = await findUser(name);
+  if (user === undefined)
+    throw new StasisError(
+      'invalid-request',
+      `stasis.yaml: qemu.user: there is no user ${name}; make one: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin ${name}`,
+    );
+  if (user.uid === process.geteuid?.()) return undefined;
+  if (isRoot) return user;
+  throw new StasisError(
+    'invalid-request',
+    `stasis.yaml: qemu.user: only a daemon that is root can run QEMU as ${name}`,
+  );
+}
+
+/** QEMU's user gets as far as to what it is given, and sees nothing on the way. */
+async function openDirectories(ownership: Ownership, { data, run }: Paths): Promise<void> {
+  if (ownership.user === undefined) return;
+  const home = dirname(data);
+  // Only STASIS_HOME has both in one directory, which is ours then.
+  if (home === dirname(run)) await chmod(home, ((await stat(home)).mode & 0o7777) | 0o001);
+  const below = ['guests', 'readers'].map((name) => join(run, name));
+  for (const directory of below) await ownDirectory(directory);
+  for (const directory of [data, run, ...below]) await ownership.letThrough(directory);
 }
 
 /** All that can be under way when a daemon dies. */

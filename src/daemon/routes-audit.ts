@@ -56,6 +56,7 @@ export function auditRoutes(routes: Routes, context: ViewContext): void {
           const page = await auditAfter(host.catalog, { guest, since, after: last }, PAGE);
           for (const record of page) stream.send('audit', auditView(record), record.id);
           last = page.at(-1)?.id ?? last;
+          await stream.drained();
           if (page.length === PAGE) continue;
           await grown.promise;
           // From here on: whatever comes while the next page is read is another look's.

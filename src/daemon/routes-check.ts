@@ -25,7 +25,10 @@ export function checkRoutes(routes: Routes, { host }: ViewContext): void {
       const { binary, build, guest, image } = request.body;
       if (binary !== undefined && build !== undefined)
         throw new StasisError('invalid-request', 'either a path of a QEMU or the name of a build, not both');
-      const asked = binary === undefined ? undefined : await describeQemu(binary);
+      const asked =
+        binary === undefined
+          ? undefined
+          : { ...(await describeQemu(binary)), startedBy: host.qemu.startedBy };
       const usual = asked ?? (await host.builds.get(build));
       const results: HostCheck['results'] = [];
       const guests =

@@ -4,11 +4,11 @@ import type { Event } from '../api/schemas.ts';
 import { Ref } from '../api/schemas.ts';
 import { eventsAfter, lastEvents } from '../catalog/events.ts';
 import { EventStream } from './event-stream.ts';
+import { Progress, type TellProgress } from './progress.ts';
 import { acceptsStream } from './respond.ts';
 import { Failure, type Routes } from './routes-guests.ts';
-import type { LiveOperation } from '../operations/engine.ts';
 import { inOrder, seen } from './sight.ts';
-import { operationSummary, type ViewContext } from './views.ts';
+import type { ViewContext } from './views.ts';
 
 const Query = Type.Object({
   guest: Type.Optional(Type.String()),
@@ -22,12 +22,9 @@ const Query = Type.Object({
   since: Type.Optional(Type.String({ pattern: '^[0-9]{1,15}$' })),
 });
 const PAGE = 1000;
-/** An operation's progress is told at most that often: nobody reads faster. */
-const PROGRESS_INTERVAL_MS = 100;
-
 export function eventRoutes(routes: Routes, context: ViewContext): void {
   const { catalog, events } = context.host;
-  const { engine } = context;
+  const progress = new Progress(context.engine);
 
   routes.get(
     '/v1/events',
@@ -60,24 +57,26 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
           () => stream.send('event', event, event.id),
         );
       };
-      const progress = progressTo(stream, guest);
-      const tellProgress = (running: LiveOperation) =>
+      const tellProgress: TellProgress = (operation, record) => {
+        if (guest !== undefined && operation.guest !== guest) return;
         ifSeen(
-          () => sight.ofOperation(running.record),
-          () => progress(running),
+          () => sight.ofOperation(record),
+          () => stream.send('operation', operation),
         );
+      };
       // Listen first, replay then: what happens meanwhile waits, and nothing is lost or told twice.
       let replayed = Number(request.headers['last-event-id'] ?? since ?? Number.MAX_SAFE_INTEGER);
       const waiting: Event[] = [];
       let live = false;
-      const stopOperations = operations === 'true' ? engine.listenToAll(tellProgress) : () => undefined;
+      const stopOperations = operations === 'true' ? progress.listen(tellProgress) : () => undefined;
       const stop = events.listen((event) => (live ? send(event) : waiting.push(event)));
       try {
-        for (;;) {
+        while (!stream.signal.aborted) {
           const page = await eventsAfter(catalog, replayed, PAGE);
           for (const event of page) send(event);
           replayed = page.at(-1)?.id ?? replayed;
           if (page.length < PAGE) break;
+          await stream.drained();
         }
         live = true;
         const fromReplay = replayed === Number.MAX_SAFE_INTEGER ? 0 : replayed;
@@ -90,19 +89,4 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
       return undefined;
     },
   );
-}
-
-/** Sends operations as they go on: each change of phase, and progress now and then. */
-function progressTo(stream: EventStream, guest: string | undefined): (live: LiveOperation) => void {
-  const sent = new Map<string, { phase: string; atMs: number }>();
-  return (live) => {
-    if (guest !== undefined && live.record.guestName !== guest) return;
-    const operation = operationSummary(live.record, live);
-    const { id, phase, state } = operation;
-    const last = sent.get(id);
-    if (state === 'running' && last?.phase === phase && Date.now() - last.atMs < PROGRESS_INTERVAL_MS) return;
-    if (state === 'running') sent.set(id, { phase, atMs: Date.now() });
-    else sent.delete(id);
-    stream.send('operation', operation);
-  };
 }

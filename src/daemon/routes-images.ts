@@ -13,9 +13,10 @@ import { requireImage } from '../images/names.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { predictSave } from '../images/choose-capture.ts';
 import { saveProcedure } from '../images/save.ts';
+import { sendLongList } from './long-list.ts';
 import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
-import { imagesOf, imageViews, type ViewContext } from './views.ts';
+import { imagesByGuest, imageViews, type ViewContext } from './views.ts';
 
 export const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
 const ImageRef = Ref<Image>('Image');
@@ -28,13 +29,13 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     '/v1/images',
     {
       schema: {
-        summary: 'All images of all guests',
+        summary: "All images of all guests, in order of the guests' names, each's oldest first",
         response: { 200: Type.Array(ImageRef), default: Failure },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const sight = await context.gate.sightOf(request.raw);
-      return imagesOf(context, await sight.guests());
+      return sendLongList(reply, imagesByGuest(context, await sight.guests()));
     },
   );
 

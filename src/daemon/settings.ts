@@ -33,7 +33,10 @@ const Scrub = Type.Object(
 
 const QemuSetting = Type.Object(
   {
-    builds: Type.Record(Type.String({ pattern: NAME_PATTERN }), Type.String({ pattern: '^/' }), strict),
+    builds: Type.Optional(
+      Type.Record(Type.String({ pattern: NAME_PATTERN }), Type.String({ pattern: '^/' }), strict),
+    ),
+    user: Type.Optional(Type.Union([Type.String({ minLength: 1 }), Type.Integer({ minimum: 0 })])),
   },
   strict,
 );
@@ -98,6 +101,8 @@ export interface Settings {
   readonly qemu: {
     /** programs beside the usual QEMU, by the names that definitions know them by */
     readonly builds: Readonly<Record<string, string>>;
+    /** whom a daemon that is root lets QEMU run as, by name or number; null: not said */
+    readonly user: string | null;
   };
   /** with less free space in the home the daemon says that it is not ready */
   readonly minFreeBytes: number;
@@ -132,9 +137,9 @@ export function parseSettings(text: string, file: string): Settings {
     schedules = {},
     checksums = {},
     scrub = {},
-    qemu = { builds: {} },
     minFree = GIB,
     access = [],
+    qemu = {},
   } = settings;
   const { compactAboveDepth = 20, compactAfterSeconds = 60, compactBytesPerSecond = 50 * MIB } = disks;
   return {
@@ -147,7 +152,7 @@ export function parseSettings(text: string, file: string): Settings {
     checksums: checksums === false ? null : checksumSettings(checksums, file),
     scrub: scrub === false ? null : scrubSettings(scrub, file),
     schedules: { parallel: schedules.parallel ?? 2 },
-    qemu,
+    qemu: { builds: qemu.builds ?? {}, user: qemu.user === undefined ? null : String(qemu.user) },
     minFreeBytes: minFree === 0 ? 0 : parseSize(minFree, `${file}: minFree`),
     access,
   };

@@ -137,6 +137,15 @@ export async function imagesOf(context: ViewContext, guests: readonly GuestRecor
   );
 }
 
+/** The same guest by guest: none of it waits for all of it. */
+export async function* imagesByGuest(
+  context: ViewContext,
+  guests: readonly GuestRecord[],
+): AsyncGenerator<Image[], void, undefined> {
+  for (const guest of guests)
+    yield await imageViews(context, [guest], await listImages(context.host.catalog, guest.uuid));
+}
+
 export async function imageViews(
   { host }: ViewContext,
   guests: readonly GuestRecord[],

@@ -6,7 +6,7 @@ import { newId } from '../ids.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
 import type { PlannedLayer } from '../storage/driver.ts';
 import { isWritable } from '../storage/layers.ts';
-import { commandLine } from './command-line.ts';
+import { commandLine, hasBridge } from './command-line.ts';
 import { storedDefinition } from './definition.ts';
 import {
   checkSeals,
@@ -66,9 +66,13 @@ export function bootProcedure(host: Host): Procedure<Record<string, never>, Boot
         await unseal(catalog, writtenDirectly(heads, plan.heads));
         const disks = await machineDisks(catalog, heads, plan.heads);
         const definition = storedDefinition(guest);
+        await host.ownership.letStart(definition, disks);
         const tpm = tpmDirectory(host, definition, guest.tpm ?? plan.instance);
         const { path } = await host.builds.get(definition.qemu.build);
-        const machine = { binary: path, args: commandLine(definition, disks), tpmDirectory: tpm };
+        const machine = {
+          ...{ binary: path, args: commandLine(definition, disks), tpmDirectory: tpm },
+          startsHelper: hasBridge(definition),
+        };
         await Promise.all([
           supervisor.launch(plan.instance, machine, operation.signal),
           settleLayers(host, plan.heads),

@@ -8,7 +8,7 @@ import { diskArgs, type MachineDisks } from './command-line/disks.ts';
 import { firmwareArgs, tpmArgs } from './command-line/firmware.ts';
 import { machineArgs } from './command-line/machine.ts';
 import { networkArgs } from './command-line/networks.ts';
-import { sandboxArgs } from './command-line/sandbox.ts';
+import { hasBridge, sandboxArgs } from './command-line/sandbox.ts';
 import { placesOf, type Place } from './command-line/slots.ts';
 import type { Definition } from './definition.ts';
 import { bridgeArgs } from './devices/bridges.ts';
@@ -29,7 +29,7 @@ export {
   type MachineDisks,
 } from './command-line/disks.ts';
 
-export { AGENT_CHARDEV, AGENT_SOCKET };
+export { AGENT_CHARDEV, AGENT_SOCKET, hasBridge };
 export const SERIAL_SOCKET = 'serial.sock';
 
 /**

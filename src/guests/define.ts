@@ -263,7 +263,7 @@ async function rootLayer(
   disk: DiskDefinition & { readonly format: 'qcow2' | 'raw' },
   path: string = disk.path,
 ): Promise<RootLayer> {
-  const info = await host.imageTool.info(path);
+  const info = await host.ownership.whileRead(path, () => host.imageTool.info(path));
   if (info.format !== disk.format && disk.format !== 'raw') {
     throw new StasisError(
       'invalid-definition',
@@ -282,7 +282,9 @@ async function rootLayer(
     sizeBytes: info['virtual-size'],
     driver:
       path === disk.path
-        ? await host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver)
+        ? await host.ownership.whileRead(path, () =>
+            host.drivers.choose({ ...disk, reserveBytes: disk.snapshotBytes }, disk.driver),
+          )
         : (disk.driver ?? 'overlay'),
   };
 }

@@ -7,7 +7,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
-import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { access, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
@@ -16,7 +16,9 @@ import type { Log } from '../log.ts';
 import { diskServerSocket, endDiskServer, findDiskServer, serveDisk } from '../qemu/block/disk-server.ts';
 import type { DiskFormat } from '../qemu/block/image-tool.ts';
 import { hasEnded } from '../qemu/process/process-scan.ts';
-import { writeDurably } from '../storage/durable.ts';
+import { readOwnFile, removeShared, writeOwnFile } from '../qemu/process/run-files.ts';
+import { runAs } from '../qemu/process/user.ts';
+import type { Ownership } from './ownership.ts';
 
 const ReaderRecord = Type.Object({
   /** that of the operation which made it */
@@ -46,6 +48,7 @@ const CLAIM_MS = 30_000;
 export class DiskReaders implements AsyncDisposable {
   readonly #directory: string;
   readonly #binary: string;
+  readonly #ownership: Ownership;
   readonly #log: Log;
   readonly #live = new Map<string, LiveReader>();
   /** the daemon's own connections, until who asked has theirs */
@@ -53,9 +56,15 @@ export class DiskReaders implements AsyncDisposable {
   readonly #events = new EventEmitter<{ ended: [ReaderRecord] }>();
 
   /** @param options.binary path of `qemu-nbd` */
-  constructor(options: { readonly runDirectory: string; readonly binary: string; readonly log: Log }) {
+  constructor(options: {
+    readonly runDirectory: string;
+    readonly binary: string;
+    readonly ownership: Ownership;
+    readonly log: Log;
+  }) {
     this.#directory = join(options.runDirectory, 'readers');
     this.#binary = options.binary;
+    this.#ownership = options.ownership;
     this.#log = options.log;
   }
 
@@ -89,9 +98,10 @@ export class DiskReaders implements AsyncDisposable {
    */
   async open(record: ReaderRecord, disk: { path: string; format: DiskFormat }): Promise<void> {
     const directory = this.#directoryOf(record.id);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeDurably(join(directory, RECORD), JSON.stringify(record));
-    const { pid, client } = await serveDisk(this.#binary, directory, disk);
+    await this.#ownership.makeShared(directory);
+    await writeOwnFile(join(directory, RECORD), JSON.stringify(record));
+    const program = [...runAs(this.#ownership.user), this.#binary];
+    const { pid, client } = await serveDisk(program, directory, disk);
     this.#follow(record, pid);
     this.#unclaimed.set(record.id, client);
     setTimeout(() => this.claimed(record.id), CLAIM_MS).unref();
@@ -116,7 +126,7 @@ export class DiskReaders implements AsyncDisposable {
       const record = await recordIn(directory);
       const pid = await findDiskServer(directory);
       if (record !== undefined && pid !== undefined) this.#follow(record, pid);
-      else await rm(directory, { recursive: true, force: true });
+      else await removeShared(directory);
     }
   }
 
@@ -159,7 +169,7 @@ export class DiskReaders implements AsyncDisposable {
     this.claimed(id);
     live?.unwatch();
     this.#live.delete(id);
-    await rm(this.#directoryOf(id), { recursive: true, force: true });
+    await removeShared(this.#directoryOf(id));
     if (live !== undefined) this.#events.emit('ended', live.record);
   }
 
@@ -170,8 +180,8 @@ export class DiskReaders implements AsyncDisposable {
 
 /** A daemon that died in the middle may have left half of one: then nobody was served yet. */
 async function recordIn(directory: string): Promise<ReaderRecord | undefined> {
-  const json = await readFile(join(directory, RECORD), 'utf8').catch(nothingThere);
-  return typeof json === 'string' ? readReaderRecord(json) : undefined;
+  const json = await readOwnFile(join(directory, RECORD));
+  return json === undefined ? undefined : readReaderRecord(json);
 }
 
 /** @returns undefined for what is no record, or not all of one */

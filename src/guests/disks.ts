@@ -25,12 +25,14 @@ import type { LayerForest } from '../storage/layers.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { ChainLayer, MachineDisks } from './command-line.ts';
 import type { Definition } from './definition.ts';
+import type { Ownership } from './ownership.ts';
 import { fromStored } from '../stored.ts';
 
 /** What is needed to work with layers: their records, and who makes them. */
 export interface LayerStore {
   readonly catalog: Catalog;
   readonly drivers: Drivers;
+  readonly ownership: Ownership;
 }
 
 export interface DiskLayerId {
@@ -230,9 +232,13 @@ export async function sealOf(
 }
 
 /** Seals layers that nobody writes to any more. */
-export async function seal({ catalog, drivers }: LayerStore, layers: Iterable<string>): Promise<void> {
+export async function seal(
+  { catalog, drivers, ownership }: LayerStore,
+  layers: Iterable<string>,
+): Promise<void> {
   for (const id of layers) {
     const layer = await getLayer(catalog, id);
+    await ownership.letReadLayer(layer);
     await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
   }
 }

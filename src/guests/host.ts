@@ -9,6 +9,7 @@ import type { QemuBinary } from '../qemu/build/binary.ts';
 import type { QemuBuilds } from '../qemu/build/builds.ts';
 import type { DiskReaders } from './disk-readers.ts';
 import type { Drivers } from '../storage/drivers.ts';
+import type { Ownership } from './ownership.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** What is written beside layers and images, for when the catalog is lost: recovery/mirror.ts. */
@@ -31,6 +32,7 @@ export interface Host {
   readonly drivers: Drivers;
   readonly supervisor: Supervisor;
   readonly readers: DiskReaders;
+  readonly ownership: Ownership;
   readonly records: Records;
   readonly events: EventLog;
   readonly log: Log;

@@ -4,7 +4,6 @@
  * one ends that nobody asked to.
  */
 import { EventEmitter } from 'node:events';
-import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CatalogDatabase } from '../catalog/database.ts';
@@ -23,11 +22,15 @@ import { bringMemory, isAbandoned, memoryArrived } from '../qemu/restore/memory-
 import { readPagerRequest } from '../qemu/pager/pager-files.ts';
 import { memoryFileOf } from '../qemu/restore/mapped.ts';
 import { isolated } from '../qemu/process/isolation.ts';
+import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
-import { startTpm } from '../qemu/tpm.ts';
+import { runAs } from '../qemu/process/user.ts';
+import { removeEmptyTpm, startTpm } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
+import { syncDirectory } from '../storage/durable.ts';
 import { headIds, seal } from './disks.ts';
+import type { Ownership } from './ownership.ts';
 
 export type RunState = 'running' | 'paused';
 
@@ -52,6 +55,7 @@ export interface SupervisorOptions {
   readonly events: EventLog;
   readonly log: Log;
   readonly runDirectory: string;
+  readonly ownership: Ownership;
 }
 
 /** What a process is to be. */
@@ -63,7 +67,12 @@ export interface Machine {
   readonly tpmDirectory?: string | undefined;
   /** in a network namespace of its own */
   readonly isIsolated?: boolean;
+  /** it has a card in a bridge */
+  readonly startsHelper?: boolean;
 }
+
+const TPM_LOST =
+  'what the TPM stored was not yet on the disk when the host went down: it begins anew; a restore brings back that of an image';
 
 /** So long after it the end of a guest that could not be recorded is tried to be again. */
 const RETRY_MS = 2_000;
@@ -80,6 +89,8 @@ export class Supervisor {
   readonly #live = new Map<string, LiveGuest>();
   /** launched, not yet anybody's guest, by instance */
   readonly #candidates = new Map<string, QemuProcess>();
+  /** directories of TPMs that may not be on the disk yet, by instance */
+  readonly #newTpms = new Map<string, string>();
   readonly #ended = new EventEmitter<Record<string, []>>().setMaxListeners(0);
   readonly #letGo = new AbortController();
 
@@ -132,14 +143,23 @@ export class Supervisor {
   /** Starts a process for a guest. It is not the guest's process until it is `adopt`ed. */
   async launch(
     instance: string,
-    { binary, args, tpmDirectory, isIsolated = false }: Machine,
+    { binary, args, tpmDirectory, isIsolated = false, startsHelper = false }: Machine,
     signal: AbortSignal,
   ): Promise<QemuProcess> {
     const runDirectory = this.instanceDirectory(instance);
-    await mkdir(runDirectory, { recursive: true, mode: 0o700 });
-    if (tpmDirectory !== undefined) await startTpm(runDirectory, tpmDirectory, signal);
-    const startedBy = isIsolated ? isolated() : [];
-    const process = await launchQemu({ binary, args, runDirectory, signal, startedBy });
+    const { ownership } = this.#options;
+    await ownership.makeShared(runDirectory);
+    if (tpmDirectory !== undefined) {
+      if (await removeEmptyTpm(tpmDirectory)) this.#options.log.warn({ tpm: tpmDirectory }, TPM_LOST);
+      await ownership.makeTheirs(tpmDirectory);
+      await startTpm(runDirectory, tpmDirectory, signal, runAs(ownership.user));
+      this.#newTpms.set(instance, tpmDirectory);
+    }
+    const startedBy = [
+      ...(isIsolated ? isolated() : []),
+      ...runAs(ownership.user, { startsHelper, ownsNetwork: isIsolated }),
+    ];
+    const process = await ownership.explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
     this.#candidates.set(instance, process);
     return process;
   }
@@ -156,15 +176,16 @@ export class Supervisor {
   /** Makes sure that nothing is left of an instance. Repeatable. */
   async discard(instance: string): Promise<void> {
     this.#candidates.delete(instance);
+    this.#newTpms.delete(instance);
     const directory = this.instanceDirectory(instance);
     await killQemu(directory);
-    await rm(directory, { recursive: true, force: true });
+    await removeShared(directory);
   }
 
   /** From now on this process is the guest; one that was before is ended. */
   async adopt(uuid: string, instance: string, process: QemuProcess): Promise<void> {
     const before = this.#live.get(uuid);
-    if (before?.instance === instance) return;
+    if (before?.instance === instance) return this.#makeTpmDurable(instance);
     if (before !== undefined) await this.giveUp(uuid);
     const memoryFile = await memoryFileOf(process.qmp);
     const live: LiveGuest = {
@@ -176,6 +197,14 @@ export class Supervisor {
     void this.#follow(live);
     live.memory = this.#followMemory(live);
     await this.#query(live);
+    await this.#makeTpmDurable(instance);
+  }
+
+  /** swtpm doesn't wait until what it stores is on the disk: what an image brought must be there before the image may go. */
+  async #makeTpmDurable(instance: string): Promise<void> {
+    const directory = this.#newTpms.get(instance);
+    if (directory !== undefined) await syncDirectory(directory);
+    this.#newTpms.delete(instance);
   }
 
   /** Ends a guest's process, if it has one, and leaves the catalog alone: another process takes its place. */
@@ -184,7 +213,7 @@ export class Supervisor {
     if (live === undefined) return;
     live.ending = true;
     await killQemu(live.process.runDirectory);
-    await rm(live.process.runDirectory, { recursive: true, force: true });
+    await removeShared(live.process.runDirectory);
     if (this.#live.get(uuid) === live) this.#live.delete(uuid);
   }
 

@@ -6,6 +6,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getGuestByUuid } from '../catalog/guests.ts';
 import { namesIn } from '../directory.ts';
+import { removeShared } from '../qemu/process/run-files.ts';
 import type { Definition } from './definition.ts';
 import { guestDirectory } from './disks.ts';
 import type { Host } from './host.ts';
@@ -19,8 +20,15 @@ export function tpmDirectory({ paths }: Host, { uuid, tpm }: Definition, name: s
 export async function removeOldTpms({ catalog, paths }: Host, uuid: string): Promise<void> {
   const { tpm } = await getGuestByUuid(catalog, uuid);
   const root = tpmRoot(paths.data, uuid);
-  for (const name of await namesIn(root))
-    if (name !== tpm) await rm(join(root, name), { recursive: true, force: true });
+  for (const name of await namesIn(root)) if (name !== tpm) await removeShared(join(root, name));
+}
+
+/** Removes all that is in a guest's directory. Repeatable. */
+export async function removeGuestDirectory(data: string, uuid: string): Promise<void> {
+  const tpms = tpmRoot(data, uuid);
+  for (const name of await namesIn(tpms)) await removeShared(join(tpms, name));
+  // Its record may be being written; when the catalog no longer knows the guest, that goes too.
+  await rm(guestDirectory(data, uuid).root, { recursive: true, force: true, maxRetries: 5 });
 }
 
 function tpmRoot(data: string, uuid: string): string {

@@ -19,7 +19,7 @@ export async function resolveFirmware(
     const { format } = firmware.template;
     return { firmware, store: { ...common, path: ownStore(host, uuid), format } };
   }
-  const { format } = await host.imageTool.info(vars);
+  const { format } = await host.ownership.whileRead(vars, () => host.imageTool.info(vars));
   if (format !== 'raw' && format !== 'qcow2')
     throw new StasisError('invalid-definition', `firmware.vars: ${vars} is ${format}, neither raw nor qcow2`);
   return { firmware, store: { ...common, path: vars, format } };

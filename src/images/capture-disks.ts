@@ -108,6 +108,7 @@ export async function prepareDisks(
 ): Promise<void> {
   await makeLayers(host, heads, signal);
   for (const head of heads) {
+    await host.ownership.letWrite(head.path, 'ours');
     const disk = disks.find(({ name }) => name === head.disk);
     await addOverlayNode(qmp, { nodeName: nodeName(head.id), path: head.path, ...openedAs(disk) });
   }

@@ -4,7 +4,6 @@
  * until it writes to them. Any number at once: the guest the image is of, and the image, are only read.
  */
 import { randomUUID } from 'node:crypto';
-import { rm } from 'node:fs/promises';
 import { DEFAULT_IMAGE, NAME_PATTERN } from '../api/constants.ts';
 import { getGuestByUuid, listGuests, setFrozen, setTpm } from '../catalog/guests.ts';
 import { countRestore, getImageById } from '../catalog/images.ts';
@@ -17,7 +16,6 @@ import { storedDefinition, type Definition } from '../guests/definition.ts';
 import { randomMac } from '../guests/definition/networks.ts';
 import {
   checkSeals,
-  guestDirectory,
   installHeads,
   leaveDisks,
   machineDisks,
@@ -28,6 +26,7 @@ import {
 } from '../guests/disks.ts';
 import { refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import type { RestoreMethodName } from '../qemu/restore/restore.ts';
@@ -58,7 +57,6 @@ interface ClonePlan {
 
 export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
   const { catalog, supervisor } = host;
-  const directoryOf = ({ definition }: ClonePlan) => guestDirectory(host.paths.data, definition.uuid);
 
   return {
     name: 'clone',
@@ -85,7 +83,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
         instance: newId(),
         definition,
         paused: args.paused ?? guestWasPaused,
-        method: await chooseRestoreMethod(image, memory, args.method),
+        method: await chooseRestoreMethod(host, image, memory, args.method),
         heads: await planHeads(host, { definition, data: host.paths.data }, pins),
       };
     },
@@ -116,7 +114,7 @@ export function cloneProcedure(host: Host): Procedure<CloneArgs, ClonePlan> {
       await supervisor.discard(plan.instance);
       await removeLayers(host, plan.heads);
       await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
-      await rm(directoryOf(plan).root, { recursive: true, force: true });
+      await removeGuestDirectory(host.paths.data, plan.definition.uuid);
     },
 
     async finish(plan, operation) {

@@ -130,11 +130,14 @@ async function absorb(
       host.imageTool.rebase({
         ...{ path: into.path, backing: below.path, backingFormat: below.format, unsafe },
       });
+    await host.ownership.letReadChain(layer.id);
+    await host.ownership.letWriteLayer(into);
     await standOn(layer, true);
     await standOn(parent, false);
   } else {
     // After a crash the job may have ended already: then QEMU's chain says so.
     if ((await backingChain(open.qmp, nodeName(into.id))).includes(nodeName(layer.id))) {
+      await host.ownership.letWriteLayer(into);
       await streamInto(open.qmp, {
         jobId: `absorb-${layer.id}`,
         node: nodeName(into.id),
@@ -161,12 +164,14 @@ async function fold(
   await breakSeals(host, [into.id, ...children.map(({ id }) => id)]);
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
+    for (const written of [layer, into]) await host.ownership.letWriteLayer(written);
     await host.imageTool.commit({ top: layer.path, base: into.path });
     await becomeOne(host, layer, into, open);
   } else if (open.head === layer.id) {
     await foldHead(host, layer, into, open, operation);
   } else {
     if ((await backingChain(open.qmp, nodeName(open.head))).includes(nodeName(layer.id))) {
+      for (const written of [into, ...children]) await host.ownership.letWriteLayer(written);
       await commitIntermediate(open.qmp, {
         jobId: `fold-${layer.id}`,
         head: nodeName(open.head),
@@ -217,6 +222,7 @@ async function foldHead(
 ): Promise<void> {
   const wasRunning = host.supervisor.runState(open.guest)?.state === 'running';
   await operation.step(wasRunning ? FOLD_RUNNING_HEAD : 'fold-paused-head', async () => {
+    await host.ownership.letWriteLayer(into);
     await commitActive(open.qmp, {
       jobId: `fold-${layer.id}`,
       head: nodeName(layer.id),
@@ -299,6 +305,7 @@ async function becomeOne(
   const openLayers = open === undefined ? [] : await chainOf(host.catalog, open.head);
   for (const child of children) {
     await breakSeals(host, [child.id]);
+    await host.ownership.letWriteLayer(child);
     // A header that QEMU has open has been rewritten by QEMU, as part of its job.
     if (!openLayers.some(({ id }) => id === child.id))
       await host.imageTool.rebase({

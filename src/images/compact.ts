@@ -139,6 +139,8 @@ async function copyUp(
     return;
   }
   await unseal(host.catalog, [head.id]);
+  await host.ownership.letReadChain(head.id);
+  await host.ownership.letWriteLayer(head);
   const change = {
     path: head.path,
     backing: bottom.path,
@@ -164,6 +166,7 @@ async function record(
   const bottom = await getLayer(host.catalog, bottomId);
   const qmp = host.supervisor.find(guest)?.qmp;
   if (qmp === undefined) {
+    await host.ownership.letReadLayer(head);
     const header = await host.imageTool.info(head.path, { format: 'qcow2' });
     if (header['backing-filename'] === bottom.path) await setParent(host.catalog, head.id, bottom.id);
     if (head.identity === null) await seal(host, [head.id]);

@@ -45,7 +45,10 @@ export function exportProcedure(host: Host): Procedure<ExportArgs, ExportPlan> {
     },
 
     async run({ path, format, ...record }, operation) {
-      await operation.step('serve', () => readers.open({ ...record, id: operation.id }, { path, format }));
+      await operation.step('serve', async () => {
+        await host.ownership.letReadChain(record.layers[0] ?? '');
+        await readers.open({ ...record, id: operation.id }, { path, format });
+      });
       await operation.commit(() => Promise.resolve());
     },
 

@@ -15,7 +15,7 @@ import { measureDirtyRate } from '../qemu/capture/dirty-rate.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { placesOfCpus, runtimesOfCpus, type CpuPlace } from '../qemu/vcpus.ts';
 import { waitFor } from '../qemu/wait.ts';
-import { withShortSocketPath } from '../socket-path.ts';
+import { withSocket } from '../socket-path.ts';
 import { dumpScreen } from './screen.ts';
 
 /** What is taken for proof. */
@@ -209,9 +209,9 @@ function stuckCpus(looks: readonly (readonly CpuPlace[])[], cpus: number): numbe
   });
 }
 
-async function screenOf({ qmp, runDirectory }: QemuProcess): Promise<string> {
+async function screenOf(process: QemuProcess): Promise<string> {
   return createHash('sha256')
-    .update(await dumpScreen(qmp, runDirectory))
+    .update(await dumpScreen(process))
     .digest('hex');
 }
 
@@ -272,7 +272,7 @@ class Serial implements Disposable {
   }
 
   static async open({ runDirectory }: QemuProcess, proof: Proof): Promise<Serial> {
-    return withShortSocketPath(join(runDirectory, SERIAL_SOCKET), async (path) => {
+    return withSocket(join(runDirectory, SERIAL_SOCKET), async (path) => {
       const socket = connect(path);
       await waitFor(
         'the serial console',

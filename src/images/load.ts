@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { ImageRecord } from '../catalog/images.ts';
 import { StasisError, messageOf } from '../errors.ts';
-import { commandLine, type MachineDisks } from '../guests/command-line.ts';
+import { commandLine, hasBridge, type MachineDisks } from '../guests/command-line.ts';
 import type { Definition } from '../guests/definition.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
@@ -44,6 +44,7 @@ const METHOD_WORDS = { mapped: 'mapped', lazy: 'lazily', eager: 'eagerly' } as c
  * @throws StasisError `unsupported` with the reason when it can't be as asked for
  */
 export async function chooseRestoreMethod(
+  host: Host,
   image: ImageRecord,
   { memory }: SavedMemory,
   wanted: RestoreMethodName | undefined,
@@ -51,7 +52,7 @@ export async function chooseRestoreMethod(
   const { memoryFile, definition } = manifestOf(image);
   const obstacles = {
     mapped: obstacleToMapping(memoryFile.mappable === true, definition, memory),
-    lazy: await whyNotLazy(memory),
+    lazy: await whyNotLazy(memory, host.qemu),
     eager: undefined,
   } as const satisfies Record<RestoreMethodName, string | undefined>;
   if (wanted === undefined) return BEST_FIRST.find((method) => obstacles[method] === undefined) ?? 'eager';
@@ -102,10 +103,13 @@ export async function loadMachine(
   const request = { ...saved, hostPageBytes: plan.definition.hugePageBytes };
   // A pager is for those that have one: it gets ready while QEMU does.
   const pager = await method.startPager?.(host.supervisor.instanceDirectory(plan.instance), request);
+  await host.ownership.letStart(plan.definition, plan.disks);
+  await host.ownership.letRead(saved.file, 'ours');
   const { path } = await host.builds.get(plan.definition.qemu.build);
   const machine = {
     ...{ binary: path, args, tpmDirectory: tpmDirectory(host, plan.definition, plan.instance) },
     isIsolated: plan.definition.networks.some(({ type }) => type === 'lone-tap'),
+    startsHelper: hasBridge(plan.definition),
   };
   const process = await host.supervisor.launch(plan.instance, machine, operation.signal);
   try {

@@ -142,7 +142,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         instance: newId(),
         delete: deletes,
         paused: args.paused ?? manifest.guestWasPaused,
-        method: await chooseRestoreMethod(image, memory, args.method),
+        method: await chooseRestoreMethod(host, image, memory, args.method),
         generation: stopped && deletes ? null : randomUUID(),
         saveCurrent: args.saveCurrent ?? null,
         heads: await planHeads(host, { definition: manifest.definition, data: host.paths.data }, over),

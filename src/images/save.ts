@@ -308,9 +308,11 @@ async function capture(
     if (quiesce.isWanted) await freeze();
     await qmp.execute('stop');
   }
+  const file = join(imageDirectory(host, plan), MEMORY_FILE);
+  await host.ownership.makeEmpty(file);
   const request: CaptureRequest = {
     qmp,
-    file: join(imageDirectory(host, plan), MEMORY_FILE),
+    file,
     ...(plan.live ? whenLive : {}),
     signal: AbortSignal.any([operation.signal, quiesce.signal]),
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
@@ -319,11 +321,12 @@ async function capture(
       if (plan.live) await takeDisks(host, qmp, disks, operation);
     },
   };
-  return plan.live ? captureLive(request, choice, operation) : stopped.capture(request);
+  return plan.live ? captureLive(host, request, choice, operation) : stopped.capture(request);
 }
 
 /** By the chosen method; when precopy finds the guest too busy for it, by the other one, or not at all. */
 async function captureLive(
+  host: Host,
   request: CaptureRequest,
   choice: CaptureChoice | null,
   operation: OperationHandle,
@@ -334,6 +337,7 @@ async function captureLive(
   } catch (error) {
     if (!(error instanceof NotConverging)) throw error;
     await rm(request.file, { force: true });
+    await host.ownership.makeEmpty(request.file);
     if (choice !== null && choice.fallback !== null) {
       await operation.warn(`${error.message}; it was captured in the background instead`);
       return background.capture(request);
@@ -408,6 +412,7 @@ async function describe(
     machineType: definition.machine,
     memoryBytes: definition.memoryBytes,
   });
+  await host.ownership.letRead(path, 'ours');
   await syncFile(path);
   await settleDisks(host, disks);
   const { blocks } = await stat(path);

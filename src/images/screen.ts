@@ -1,12 +1,13 @@
 /** What the guest's display showed when an image was taken: for a person who chooses between images. */
-import { open, readFile, rm } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getGuestByUuid } from '../catalog/guests.ts';
 import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
-import type { QmpClient } from '../qemu/qmp/client.ts';
+import type { QemuProcess } from '../qemu/process/process.ts';
+import { readQemusFile } from '../qemu/process/run-files.ts';
 import type { WaitOptions } from '../qemu/wait.ts';
 import type { Manifest } from './manifest.ts';
 import { pngOf, readPpm } from './png.ts';
@@ -14,6 +15,8 @@ import { pngOf, readPpm } from './png.ts';
 const SCREEN_FILE = 'screen.png';
 const RAW_FILE = 'screen.ppm';
 const TIMEOUT_MS = 5_000;
+/** 8192 × 8192 points. */
+const MAX_RAW_BYTES = 256 * 1024 ** 2;
 
 /**
  * Takes the picture, in a step of its own, and makes it durable in the image's directory.
@@ -29,7 +32,7 @@ export async function takeScreen(
   if (graphics === 'none') return null;
   return operation.step('screen', async () => {
     try {
-      return await storeScreen(host.supervisor.get(guest, operation.guestName).qmp, directory);
+      return await storeScreen(host.supervisor.get(guest, operation.guestName), directory);
     } catch (error) {
       await rm(join(directory, SCREEN_FILE), { force: true });
       await operation.warn(`the image has no picture of the screen: ${messageOf(error)}`);
@@ -38,8 +41,11 @@ export async function takeScreen(
   });
 }
 
-async function storeScreen(qmp: QmpClient, directory: string): Promise<NonNullable<Manifest['screen']>> {
-  const picture = readPpm(await dumpScreen(qmp, directory, { timeoutMs: TIMEOUT_MS }));
+async function storeScreen(
+  process: QemuProcess,
+  directory: string,
+): Promise<NonNullable<Manifest['screen']>> {
+  const picture = readPpm(await dumpScreen(process, { timeoutMs: TIMEOUT_MS }));
   const png = await pngOf(picture);
   await using file = await open(join(directory, SCREEN_FILE), 'w', 0o600);
   await file.writeFile(png);
@@ -47,16 +53,15 @@ async function storeScreen(qmp: QmpClient, directory: string): Promise<NonNullab
   return { name: SCREEN_FILE, width: picture.width, height: picture.height, storedBytes: png.length };
 }
 
-/** What the first display shows now, as PPM. @param directory that QEMU may write to, for a moment */
+/** What the first display shows now, as PPM: for a moment a file in its run directory. */
 export async function dumpScreen(
-  qmp: QmpClient,
-  directory: string,
+  { qmp, runDirectory }: QemuProcess,
   options: WaitOptions = {},
 ): Promise<Buffer> {
-  const raw = join(directory, RAW_FILE);
+  const raw = join(runDirectory, RAW_FILE);
   try {
     await qmp.execute('screendump', { filename: raw, format: 'ppm' }, options);
-    return await readFile(raw);
+    return await readQemusFile(raw, MAX_RAW_BYTES);
   } finally {
     await rm(raw, { force: true }); // QEMU leaves it also when it fails
   }

@@ -13,6 +13,8 @@ import { messageOf } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { guestDirectory, placeOf } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
+import { broughtFiles } from '../guests/ownership.ts';
 import { forget } from './delete.ts';
 
 /** @returns what was removed */
@@ -33,7 +35,8 @@ export async function tidy(host: Host): Promise<string[]> {
     const directory = guestDirectory(host.paths.data, uuid);
     const guest = guests.find((candidate) => candidate.uuid === uuid);
     if (guest === undefined) {
-      await remove(directory.root);
+      await removeGuestDirectory(host.paths.data, uuid);
+      removed.push(directory.root);
       continue;
     }
     const definition = storedDefinition(guest);
@@ -58,6 +61,10 @@ export async function tidy(host: Host): Promise<string[]> {
   for (const name of await namesIn(join(host.paths.run, 'guests'))) {
     if (!instances.has(join(host.paths.run, 'guests', name))) await host.supervisor.discard(name);
   }
+  const brought = await Promise.all(guests.map((guest) => broughtFiles(storedDefinition(guest))));
+  const roots = layerRecords.filter(({ root }) => root === 1).map(({ path }) => path);
+  await host.ownership.giveBackAllBut(new Set([...brought.flat(), ...roots]));
+
   for (const path of removed) host.log.warn({ path }, 'removed what no operation left on purpose');
   return removed;
 }

@@ -3,7 +3,6 @@
  * lives, and thrown away. It is nobody's guest: the catalog never hears of it, and what a crash leaves of it the plan names.
  */
 import { randomUUID } from 'node:crypto';
-import { rm } from 'node:fs/promises';
 import { getGuestByUuid } from '../catalog/guests.ts';
 import type { ImageRecord } from '../catalog/images.ts';
 import { pinsOf } from '../catalog/layers.ts';
@@ -12,7 +11,6 @@ import { runAsNow } from '../guests/build.ts';
 import { storedDefinition, type Definition } from '../guests/definition.ts';
 import {
   checkSeals,
-  guestDirectory,
   leaveDisks,
   machineDisks,
   makeLayers,
@@ -21,6 +19,7 @@ import {
 } from '../guests/disks.ts';
 import { availableBytes, refuseWithoutHugePages } from '../guests/host-memory.ts';
 import type { Host } from '../guests/host.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import { newId } from '../ids.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { canIsolate } from '../qemu/process/isolation.ts';
@@ -106,7 +105,7 @@ async function inIsolation(saved: Definition): Promise<Definition> {
 async function methodFor(host: Host, image: ImageRecord): Promise<RestoreMethodName> {
   const memory = await checkedMemory(host, image);
   try {
-    return await chooseRestoreMethod(image, memory, 'mapped');
+    return await chooseRestoreMethod(host, image, memory, 'mapped');
   } catch (error) {
     if (StasisError.from(error).code === 'unsupported') return 'eager';
     throw error;
@@ -147,8 +146,7 @@ export async function discardTrial(host: Host, plan: TrialPlan): Promise<void> {
   await host.supervisor.discard(plan.instance);
   await removeLayers(host, plan.heads);
   await leaveDisks(host, { definition: plan.definition, data: host.paths.data });
-  const { root } = guestDirectory(host.paths.data, plan.definition.uuid);
-  await rm(root, { recursive: true, force: true });
+  await removeGuestDirectory(host.paths.data, plan.definition.uuid);
 }
 
 /** @throws StasisError `invalid-request` */

@@ -1,12 +1,13 @@
 /** Letting a guest leave Stasis as it came: what it wrote goes back into the disks the user brought. */
-import { rm } from 'node:fs/promises';
-import { deleteGuest, getGuestByUuid, hasGuest, type GuestRecord } from '../catalog/guests.ts';
+import { deleteGuest, getGuestByUuid, hasGuest, listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { getImageById, listImages, type ImageRecord } from '../catalog/images.ts';
 import { deleteHeads, deleteLayer, guestsOver, rootsOfGuest, treesOf } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
-import { storedDefinition } from '../guests/definition.ts';
-import { checkSeals, guestDirectory, headIds, leaveDisks } from '../guests/disks.ts';
+import { storedDefinition, type Definition } from '../guests/definition.ts';
+import { checkSeals, headIds, leaveDisks } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import { broughtFiles } from '../guests/ownership.ts';
+import { removeGuestDirectory } from '../guests/tpm.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { collectTrees } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
@@ -74,12 +75,8 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       await operation.step('forget-guest', async () => {
         const definition = storedDefinition(await getGuestByUuid(catalog, plan.guest));
         await leaveDisks(host, { definition, data: host.paths.data });
-        // Its record may be being written; when the catalog no longer knows the guest, that goes too.
-        await rm(guestDirectory(host.paths.data, plan.guest).root, {
-          recursive: true,
-          force: true,
-          maxRetries: 5,
-        });
+        if (!plan.isClone) await giveBackFiles(host, definition);
+        await removeGuestDirectory(host.paths.data, plan.guest);
         await catalog.transaction().execute(async (transaction) => {
           await deleteHeads(transaction, plan.guest);
           if (!plan.isClone) for (const layer of plan.roots) await deleteLayer(transaction, layer);
@@ -96,6 +93,14 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
       });
     },
   };
+}
+
+/** What the user brought is the user's again, unless another guest reads it too. */
+async function giveBackFiles({ catalog, ownership }: Host, definition: Definition): Promise<void> {
+  const others = (await listGuests(catalog)).filter(({ uuid }) => uuid !== definition.uuid);
+  const used = await Promise.all(others.map((guest) => broughtFiles(storedDefinition(guest))));
+  const inUse = new Set(used.flat());
+  for (const path of await broughtFiles(definition)) if (!inUse.has(path)) await ownership.giveBack(path);
 }
 
 /** Nothing is thrown away before what the guest wrote stands in the user's own disks. @throws StasisError `busy` */

@@ -223,6 +223,7 @@ async function checkLayer(
     throw new StasisError('disk-changed', `somebody else changed ${layer.path}: ${change}`);
   if (layer.format === 'raw') return seal === null ? 'raw' : 'raw, untouched since it was sealed';
   const { path, format } = layer;
+  await host.ownership.letReadLayer(layer);
   const header = await readable(path, host.imageTool.info(path, { format, inUse: true, signal }));
   const backing =
     below !== undefined && below.disk === disk && layer.parent !== null ? below.path : undefined;

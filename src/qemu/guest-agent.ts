@@ -9,7 +9,7 @@ import { createConnection, type Socket } from 'node:net';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { errnoOf, messageOf, StasisError } from '../errors.ts';
-import { withShortSocketPath } from '../socket-path.ts';
+import { withSocket } from '../socket-path.ts';
 import { LineSplitter } from './qmp/line-splitter.ts';
 import { waitFor } from './wait.ts';
 
@@ -218,7 +218,7 @@ export class GuestAgent implements AsyncDisposable {
 
 async function connectSocket(path: string): Promise<Socket> {
   try {
-    return await withShortSocketPath(path, async (shortPath) => {
+    return await withSocket(path, async (shortPath) => {
       const socket = createConnection({ path: shortPath });
       await once(socket, 'connect'); // a unix socket connects or fails at once
       return socket;

@@ -8,7 +8,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { watch } from 'node:fs';
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../errors.ts';
 import { findInPath } from './build/binary.ts';
@@ -19,6 +19,8 @@ import { waitFor } from './wait.ts';
 /** Relative to the run directory, where both processes are. */
 export const TPM_SOCKET = 'tpm.sock';
 const LOG_FILE = 'tpm.log';
+/** What swtpm stores for ever. It replaces the file by renaming, and doesn't wait until it is on the disk. */
+const STORED = 'tpm2-00.permall';
 const START_TIMEOUT_MS = 10_000;
 
 /** @throws StasisError `unsupported` with what to install */
@@ -32,16 +34,30 @@ export async function findTpmProgram(): Promise<string> {
 }
 
 /**
+ * After a power cut the file may be there with nothing in it, which swtpm takes for damage: the guest could never be started
+ * again. Such a TPM begins anew.
+ * @returns true when there was nothing in it
+ */
+export async function removeEmptyTpm(stateDirectory: string): Promise<boolean> {
+  const path = join(stateDirectory, STORED);
+  if (!(await exists(path)) || (await stat(path)).size > 0) return false;
+  await rm(path);
+  return true;
+}
+
+/**
  * Starts a TPM 2.0 and waits until QEMU can connect to it. It is ended by QEMU's end, or by `killQemu`.
  * @param stateDirectory made when needed, mode 0700; no other TPM may use it
+ * @param startedBy what becomes it (process/user.ts)
  * @throws StasisError `unsupported`, `qemu-failed` with the end of its log, `timeout`, `cancelled`
  */
 export async function startTpm(
   runDirectory: string,
   stateDirectory: string,
   signal: AbortSignal,
+  startedBy: readonly string[] = [],
 ): Promise<void> {
-  const program = await findTpmProgram();
+  const [program, ...before] = [...startedBy, await findTpmProgram()];
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
   await rm(join(runDirectory, TPM_SOCKET), { force: true });
   const appeared = Promise.withResolvers<void>();
@@ -51,6 +67,7 @@ export async function startTpm(
   const child = spawn(
     program,
     [
+      ...before,
       ...['socket', '--tpm2', '--terminate', '--tpmstate', `dir=${stateDirectory},mode=0600`],
       ...['--ctrl', `type=unixio,path=${TPM_SOCKET},mode=0600`],
     ],

@@ -120,7 +120,7 @@ async function presentOf(
   taken: ReadonlySet<string>,
 ): Promise<Present> {
   const notes: string[] = [];
-  const process = processOf(file, living);
+  const process = processOf(file, layers, living);
   const heads: DiskLayerId[] = [];
   for (const { disk, layer: recorded } of file.heads) {
     const written =
@@ -142,11 +142,26 @@ async function presentOf(
   return { file, living: process, instance, tpm, heads, notes };
 }
 
-/** The one that the record names; after a restore that was not recorded any more, the only one that there is. */
-function processOf({ uuid, state }: GuestFile, living: readonly LivingGuest[]): LivingGuest | undefined {
+/**
+ * The one that the record names; after a start or restore that was not recorded any more, the only one that there is. One that could
+ * write to a sealed layer and has not was loaded and did not come to count: ended, it leaves all as the record has it, also
+ * the image whose layer that may be.
+ */
+function processOf(
+  { uuid, state }: GuestFile,
+  layers: FoundLayers,
+  living: readonly LivingGuest[],
+): LivingGuest | undefined {
   const own = living.filter((candidate) => candidate.uuid === uuid);
   const recorded = own.find(({ instance }) => state.instance?.startsWith(instance) === true);
-  return recorded ?? (own.length === 1 ? own[0] : undefined);
+  if (recorded !== undefined) return recorded;
+  const [only, ...others] = own.filter((candidate) => ![...candidate.heads.values()].some(isUntouched));
+  return others.length === 0 ? only : undefined;
+
+  function isUntouched({ id }: WrittenLayer): boolean {
+    const layer = layers.find(id);
+    return layer !== undefined && layer.seal !== null && layer.problem === undefined;
+  }
 }
 
 /** A run directory has the first part of the name; a TPM's has all of it. */

@@ -1,6 +1,8 @@
 /** What survives a power cut. */
 import { mkdir, open, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
+import { namesIn } from '../directory.ts';
+import { errnoOf } from '../errors.ts';
 
 /** Makes what was written to a file, or named in a directory, durable. */
 export async function syncPath(path: string): Promise<void> {
@@ -31,4 +33,16 @@ export async function makeDirectory(path: string): Promise<void> {
   const first = await mkdir(path, { recursive: true, mode: 0o700 });
   if (first === undefined) return;
   for (let made = path; made.length >= first.length; made = dirname(made)) await syncPath(dirname(made));
+}
+
+/** Makes a directory durable with the files in it, which others may be replacing meanwhile. */
+export async function syncDirectory(directory: string): Promise<void> {
+  for (const name of await namesIn(directory)) {
+    try {
+      await syncPath(join(directory, name));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error; // just replaced by another
+    }
+  }
+  await syncFile(directory);
 }

@@ -20,7 +20,8 @@ import { makeDirectory, syncFile } from './durable.ts';
 import { describeChange, readIdentity } from './identity.ts';
 import { planOverlay } from './overlay.ts';
 
-const DIRECTORY = '.stasis';
+/** Beside the user's disk, a directory for each guest in it. */
+export const COPIES_DIRECTORY = '.stasis';
 /** A file without a name, which is gone when it is closed: open(2). Node has no name for it. */
 const O_TMPFILE = 0o20_000_000 | constants.O_DIRECTORY;
 
@@ -38,7 +39,7 @@ export function reflink(tool: ImageTool): StorageDriver {
       }
     },
 
-    layerDirectory: (root, guest) => join(dirname(root), DIRECTORY, guest),
+    layerDirectory: (root, guest) => join(dirname(root), COPIES_DIRECTORY, guest),
     planHead: (from, place) => planClone(from, place) ?? planOverlay(from, place),
     planCopy: planClone,
 

@@ -7,6 +7,7 @@
  *   host shuts down, the guests are ended.
  */
 import { StasisError } from '../errors.ts';
+import { QEMU_USER } from '../qemu-user.ts';
 
 export const SOCKET = 'stasis.socket';
 export const DAEMON = 'stasis.service';
@@ -38,6 +39,11 @@ const START_SECONDS = 300;
 const WATCHDOG_SECONDS = 120;
 /** For a daemon that has to be started for it, and for pulling the last plugs. */
 const BEYOND_BUDGET_SECONDS = 60;
+/** The user that guests' QEMU runs as, made when it isn't there (sysusers.d(5)); where that fails the daemon does without, and says so. */
+const MAKE_QEMU_USER = [
+  ...['systemd-sysusers', '--inline'],
+  ...[`u ${QEMU_USER} - "QEMU of Stasis"`, `m ${QEMU_USER} kvm`],
+];
 /** What makes storage of other kinds, and takes it away: LVM, ZFS, Ceph, iSCSI, multipath. */
 const STORAGE_UNITS = [
   'blk-availability.service',
@@ -94,6 +100,7 @@ function daemonUnit(options: UnitOptions): string {
       'Service',
       [
         'Type=notify',
+        ...(scope === 'system' ? [`ExecStartPre=-${commandLine(MAKE_QEMU_USER)}`] : []),
         `ExecStart=${commandLine([program, 'daemon', ...args])}`,
         ...environmentLines(options),
         `TimeoutStartSec=${START_SECONDS}`,

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { live, told } from '../support/campaign/history.ts';
 import { GROUNDS } from '../support/grounds.ts';
 
-const STEPS = 8;
+const STEPS = 5;
 const XFS = GROUNDS.find(({ name }) => name === 'reflinks beside overlays');
 
 for (const { seed, ground } of [

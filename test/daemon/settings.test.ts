@@ -20,6 +20,16 @@ test('settings are read, and what is not there is as by default', () => {
   assert.equal(read('disks: {compactBytesPerSecond: 4096}').compactBytesPerSecond, 4096);
 });
 
+test('whom QEMU runs as is a name or a number, and nobody said unless it is', () => {
+  const user = (text: string) => parseSettings(text, 'stasis.yaml').qemu.user;
+  assert.equal(user(''), null);
+  assert.equal(user('qemu: {}'), null);
+  assert.equal(user('qemu: {user: stasis-qemu}'), 'stasis-qemu');
+  assert.equal(user('qemu: {user: 64321}'), '64321');
+  assert.throws(() => user('qemu: {user: -1}'), /qemu\.user/);
+  assert.throws(() => user('qemu: {usr: a}'), /qemu: unknown key "usr"; did you mean "user"/);
+});
+
 test('what is wrong is told with file, key and the nearest key', () => {
   const refuses = (text: string, message: RegExp) =>
     assert.throws(() => read(text), { code: 'invalid-request', message }, text);

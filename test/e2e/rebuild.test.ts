@@ -116,7 +116,8 @@ test('what lost something is broken and says why, what no record knows is kept a
   );
   await lab.startDaemon();
   assert.ok((await client.listOperations()).some(({ kind, image }) => kind === 'save' && image === 'a'));
-  await assert.rejects(client.restoreSaveImage('web1', 'd'), { code: 'image-damaged' });
+  await assert.rejects(client.restoreSaveImage('web1', 'b'), { code: 'image-damaged' });
+  await assert.rejects(client.restoreSaveImage('web1', 'd'), { code: 'disk-changed' });
   await client.restoreSaveImage('web1', 'c');
   assert.deepEqual(await contentOf(lab, 'web1'), expected.get('c'));
   await client.stop('web1');

@@ -205,10 +205,9 @@ const cron: Target = {
     if (!Value.Check(ScheduleRequest, request)) return;
     const spec = specOf(request);
     if (whyNotSchedule('s', spec, nowMs) !== undefined) return;
-    const last = timetable(spec).last(nowMs);
-    assert.ok(last === null || last <= nowMs);
-    const next = timetable(spec).next(nowMs);
-    assert.ok(next === null || next > nowMs);
+    const times = timetable(spec);
+    const [last, next] = [times.last(nowMs), times.next(nowMs)];
+    assert.ok((last === null || last <= nowMs) && (next === null || next > nowMs));
   },
 };
 

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -40,6 +40,13 @@ export interface GroundKind {
   open(): Promise<Ground>;
 }
 
+/** One that also a QEMU with a user of its own gets through. */
+async function openDirectory(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+  await chmod(directory, 0o711);
+  return directory;
+}
+
 /** Files in a directory of their own, on whatever file system temporary files are. */
 function files(
   format: TestDisk['format'],
@@ -47,7 +54,7 @@ function files(
   second?: DriverName,
 ): GroundKind['open'] {
   return async () => {
-    const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+    const directory = await openDirectory();
     const disks = join(directory, 'disks');
     await mkdir(disks);
     const dispose = async () => {
@@ -85,7 +92,7 @@ const mounted = (make: readonly [string, ...string[]]) => async (directory: stri
 };
 
 async function blockDevices(): Promise<Ground> {
-  const directory = await mkdtemp(join(tmpdir(), 'stasis-ground-'));
+  const directory = await openDirectory();
   const devices: string[] = [];
   return {
     async makeDisk(name, sizeMiB) {

@@ -5,7 +5,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -21,9 +21,14 @@ import { Witness } from './witness.ts';
 const ROOT = join(import.meta.dirname, '../..');
 const MAIN = join(ROOT, `src/main${extname(import.meta.filename)}`);
 /** Tests run the sources; what is measured is the program as it is built. */
-const NODE_ARGS = ['--disable-warning=ExperimentalWarning', process.env['STASIS_TEST_PROGRAM'] ?? MAIN];
+const NODE_ARGS = [
+  '--disable-warning=ExperimentalWarning',
+  '--max-semi-space-size=4',
+  process.env['STASIS_TEST_PROGRAM'] ?? MAIN,
+];
 const run = promisify(execFile);
 const DISK_MIB = 64;
+const QEMU_USER = process.env['STASIS_TEST_QEMU_USER'];
 
 /** Without these a kernel spends half of its start on things that no test is about. */
 export const QUICK_BOOT = [
@@ -115,10 +120,19 @@ export class Lab implements AsyncDisposable {
     before: (lab: Lab) => Promise<void> = () => Promise.resolve(),
   ): Promise<Lab> {
     const lab = new Lab(home, user);
+    if (user === undefined) await lab.#chooseQemuUser();
     await lab.failAt();
     await before(lab);
     await lab.startDaemon(environment);
     return lab;
+  }
+
+  /** Any test can be run with a QEMU that has no rights: CONTRIBUTING.md. One that has settings of its own says that itself. */
+  async #chooseQemuUser(): Promise<void> {
+    const settings = join(this.paths.config, 'stasis.yaml');
+    if (QEMU_USER === undefined || existsSync(settings)) return;
+    await mkdir(this.paths.config, { recursive: true });
+    await writeFile(settings, `qemu: {user: ${QEMU_USER}}\n`);
   }
 
   /** The daemon and all after it meet these failpoints from now on. @param points such as `save/capture:before=kill` */

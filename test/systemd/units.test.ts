@@ -66,6 +66,10 @@ test('guests are ended before the daemon and the storage are stopped, and have t
   assert.match(guests, /^Environment="STASIS_QEMU=\/opt\/qemu \\"\$new\\"\/bin\/qemu"$/m);
   assert.doesNotMatch(guests, /^(Requires|BindsTo|PartOf)=/m, 'a restart of the daemon is not its own');
   assert.match(text.get('stasis.service') ?? '', /^KillMode=process$/m);
+  const makesUser = /^ExecStartPre=-systemd-sysusers --inline "u stasis-qemu - /m;
+  assert.match(text.get('stasis.service') ?? '', makesUser);
+  const ofUser = unitFiles({ ...OPTIONS, scope: 'user' }).map((file) => file.text);
+  assert.doesNotMatch(ofUser.join(''), makesUser);
   assert.throws(() => unitFiles({ ...OPTIONS, storage: ['relative'] }), { code: 'invalid-request' });
   assert.throws(() => unitFiles({ ...OPTIONS, storage: ['/a\nExecStart=/b'] }), { code: 'invalid-request' });
 });

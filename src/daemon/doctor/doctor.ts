@@ -7,7 +7,7 @@ import { degraded, ok, type Check, type Finding } from './check.ts';
 import { hostClock } from './clock.ts';
 import { tpm, uefi } from './firmware.ts';
 import { freeMemory, hugePages } from './memory.ts';
-import { kvm, otherBuilds, qemu, qemuFeatures, userfaultfd } from './qemu.ts';
+import { kvm, otherBuilds, qemu, qemuFeatures, qemuUser, userfaultfd } from './qemu.ts';
 import { directIo, lvm, sharedBlocks } from './storage.ts';
 
 /** A check's name, what of Stasis it is for, and the check. */
@@ -17,6 +17,7 @@ const CHECKS: readonly Row[] = [
   ['QEMU', 'everything', qemu],
   ['other QEMUs', 'guests that are to stay with another version', otherBuilds],
   ['QEMU features', 'the ways to capture and restore memory', qemuFeatures],
+  ["QEMU's user", 'what a guest could do that broke out', qemuUser],
   ['KVM', 'guests at full speed', kvm],
   ['userfaultfd', 'background capture, lazy restore', userfaultfd],
   ['direct I/O', 'stopped save at the speed of the disk', directIo],

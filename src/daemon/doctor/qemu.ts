@@ -1,14 +1,47 @@
 /** QEMU, what it offers, and what the kernel allows it. */
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { StasisError } from '../../errors.ts';
 import type { Host } from '../../guests/host.ts';
 import { proveKvm } from '../../qemu/build/accelerator.ts';
 import type { QemuBuilds } from '../../qemu/build/builds.ts';
 import { featuresOf, proveFaults, type Feature } from '../../qemu/build/features.ts';
+import { USERFAULTFD } from '../../qemu/build/userfaultfd.ts';
+import { QEMU_USER } from '../../qemu-user.ts';
 import { degraded, ok, type Finding } from './check.ts';
 
 export function qemu({ qemu: { path, versionText } }: Host): Promise<Finding> {
   return Promise.resolve(ok(`${versionText} at ${path}`));
+}
+
+/** Whom a guest that broke out of its QEMU would find itself to be. */
+export async function qemuUser({ ownership: { user }, paths, qemu: { startedBy } }: Host): Promise<Finding> {
+  if (user === undefined) {
+    if (process.geteuid?.() !== 0) return ok("the daemon's own, who is not root");
+    return degraded(
+      'root: a guest that broke out of its QEMU would be root, behind its sandbox only',
+      `\`stasis host install\` makes the user ${QEMU_USER}, as whom the system's daemon then runs it; for a daemon of another home, with any user, \`qemu: {user: ${QEMU_USER}}\` in stasis.yaml`,
+    );
+  }
+  const name = user.name ?? String(user.uid);
+  const closed = await closedTo(startedBy, [paths.data, paths.run]);
+  if (closed.length === 0) return ok(`${name}, without any capability`);
+  return degraded(
+    `${name}, who can't get to ${closed.join(' and ')}: no guest can start`,
+    'let others through the directories above (chmod o+x), or choose another user by `qemu.user` in stasis.yaml',
+  );
+}
+
+/** Tried out: rights have more sources than the mode. */
+async function closedTo(startedBy: readonly string[], directories: readonly string[]): Promise<string[]> {
+  const [program = '', ...before] = startedBy;
+  const closed: string[] = [];
+  for (const directory of directories)
+    await promisify(execFile)(program, [...before, 'test', '-x', directory]).catch(() =>
+      closed.push(directory),
+    );
+  return closed;
 }
 
 /** Others that guests may run by. */
@@ -78,15 +111,14 @@ export async function kvm(host: Host): Promise<Finding> {
 }
 
 export async function userfaultfd(host: Host): Promise<Finding> {
+  const isRoot = process.getuid?.() === 0 && host.ownership.user === undefined;
   const refused = await proveFaults(host.qemu);
   const reasons = [refused['background-snapshot'], refused['postcopy-ram']].filter(
     (reason) => reason !== undefined,
   );
   if (reasons.length === 0) return ok('proven: QEMU was allowed to use it for both');
-  return degraded(`refused: ${reasons.join('; ')}`, faultsCure(process.getuid?.() === 0, existsSync(DEVICE)));
+  return degraded(`refused: ${reasons.join('; ')}`, faultsCure(isRoot, existsSync(USERFAULTFD)));
 }
-
-const DEVICE = '/dev/userfaultfd';
 
 /** @param hasDevice kernels from 6.1 on have the device; before, only the system call and its switch */
 export function faultsCure(isRoot: boolean, hasDevice: boolean): string {

@@ -36,11 +36,11 @@ export function diskServerSocket(runDirectory: string): string {
 
 /**
  * Starts the server of an existing directory. When this fails, no process is left.
- * @param binary path of `qemu-nbd`
+ * @param program `qemu-nbd`, and what becomes it (process/user.ts)
  * @throws StasisError `storage-failed` with the tool's own words, `qemu-missing`
  */
 export async function serveDisk(
-  binary: string,
+  program: readonly string[],
   runDirectory: string,
   disk: { readonly path: string; readonly format: DiskFormat },
 ): Promise<DiskServer> {
@@ -48,7 +48,10 @@ export async function serveDisk(
   await rm(socket, { force: true });
   // With --fork the tool returns when it serves; any number of clients (0) may come.
   const args = ['--fork', '--read-only', '--shared=0', `--format=${disk.format}`, socketArgument(socket)];
-  const child = spawn(binary, [...args, '--', disk.path], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const [starter = '', ...starting] = program;
+  const child = spawn(starter, [...starting, ...args, '--', disk.path], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   try {
     const [errors] = await Promise.all([text(child.stderr), once(child, 'close')]);
     if (child.exitCode !== 0)
@@ -59,7 +62,9 @@ export async function serveDisk(
   } catch (error) {
     await endDiskServer(runDirectory);
     if (error instanceof StasisError) throw error;
-    throw new StasisError('qemu-missing', `cannot execute ${binary} (package qemu-utils)`, { cause: error });
+    throw new StasisError('qemu-missing', `cannot execute ${program.at(-1) ?? ''} (package qemu-utils)`, {
+      cause: error,
+    });
   }
 }
 

@@ -50,14 +50,20 @@ export interface LongToolOptions extends ToolOptions {
  * `qemu-img` (https://www.qemu.org/docs/master/tools/qemu-img.html), for disks that no running guest writes to.
  * Every method throws StasisError `storage-failed` with the tool's own words, `no-space`, `cancelled` (the tool is
  * ended then; what it wrote is the caller's to remove), or `qemu-missing`. Formats are always told, never probed: a
- * guest that writes a qcow2 header into its raw disk must not get at other files.
+ * guest that writes a qcow2 header into its raw disk must not get at other files. What a file says is read without rights, where
+ * there is a user for that: the files must be let to it first.
  */
 export class ImageTool {
   readonly #binary: string;
+  readonly #startedBy: readonly string[];
 
-  /** @param binary path of `qemu-img` */
-  constructor(binary: string) {
+  /**
+   * @param binary path of `qemu-img`
+   * @param startedBy what becomes it (process/user.ts) where it opens a disk; what is made is made by us
+   */
+  constructor(binary: string, startedBy: readonly string[] = []) {
     this.#binary = binary;
+    this.#startedBy = startedBy;
   }
 
   /**
@@ -101,7 +107,7 @@ export class ImageTool {
   ): Promise<void> {
     const { path, backing, backingFormat, virtualSizeBytes } = overlay;
     const backingArgs = ['-u', '-b', backing, '-F', backingFormat];
-    await this.#run(
+    await this.#make(
       ['create', '-q', '-f', 'qcow2', ...QCOW2_OPTIONS, ...backingArgs, '--', path, String(virtualSizeBytes)],
       options,
     );
@@ -113,7 +119,7 @@ export class ImageTool {
     options: ToolOptions = {},
   ): Promise<void> {
     const formatOptions = disk.format === 'qcow2' ? QCOW2_OPTIONS : [];
-    await this.#run(
+    await this.#make(
       ['create', '-q', '-f', disk.format, ...formatOptions, '--', disk.path, String(disk.virtualSizeBytes)],
       options,
     );
@@ -184,7 +190,7 @@ export class ImageTool {
     options: LongToolOptions = {},
   ): Promise<boolean> {
     const args = ['compare', '-p', '-f', a.format, '-F', b.format, '--', a.path, b.path];
-    return (await this.#tool(args, options, [1])).status === 0;
+    return (await this.#tool(args, options, [1], this.#startedBy)).status === 0;
   }
 
   /** How many bytes a copy in `toFormat` would take. */
@@ -214,7 +220,7 @@ export class ImageTool {
     options: ToolOptions,
     goodStatuses: readonly number[] = [],
   ): Promise<T> {
-    const { stdout } = await this.#tool(args, options, goodStatuses);
+    const { stdout } = await this.#tool(args, options, goodStatuses, this.#startedBy);
     try {
       // qemu-img's documented output for this subcommand.
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion
@@ -225,7 +231,12 @@ export class ImageTool {
   }
 
   async #run(args: readonly string[], options: LongToolOptions): Promise<void> {
-    await this.#tool(args, options, []);
+    await this.#tool(args, options, [], this.#startedBy);
+  }
+
+  /** What it makes is empty, and it opens nothing else. */
+  async #make(args: readonly string[], options: ToolOptions): Promise<void> {
+    await this.#tool(args, options, [], []);
   }
 
   /** @param goodStatuses beyond 0 */
@@ -233,10 +244,12 @@ export class ImageTool {
     args: readonly string[],
     { signal, onProgress }: LongToolOptions,
     goodStatuses: readonly number[],
+    startedBy: readonly string[],
   ): Promise<{ status: number; stdout: string }> {
     throwIfAborted(signal, `qemu-img ${args[0]}`);
-    const [starter, ...ending] = ENDING_WITH_US;
-    const child = spawn(starter, [...ending, this.#binary, ...args], {
+    // The second of the two: a change of the user ends the bond with us.
+    const [starter, ...starting] = [...startedBy, ...ENDING_WITH_US, this.#binary];
+    const child = spawn(starter, [...starting, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const closed = once(child, 'close'); // before any other await: a missing binary is told by `error` at once

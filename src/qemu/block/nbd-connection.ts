@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { StasisError } from '../../errors.ts';
-import { withShortSocketPath } from '../../socket-path.ts';
+import { withSocket } from '../../socket-path.ts';
 
 /** https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, "fixed newstyle" negotiation. */
 const GREETING = Buffer.from('NBDMAGICIHAVEOPT');
@@ -27,7 +27,7 @@ export interface NbdConnection extends Disposable {
  * @throws StasisError `storage-failed` when nobody serves there, or something else does
  */
 export async function connectNbd(path: string): Promise<NbdConnection> {
-  const socket = await withShortSocketPath(path, (short) => Promise.resolve(connect(short)));
+  const socket = await withSocket(path, (short) => Promise.resolve(connect(short)));
   const closed = new Promise<void>((resolve) => void socket.once('close', () => resolve()));
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   try {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createHash, randomUUID } from 'node:crypto';
 import { release, tmpdir, version } from 'node:os';
 import { join } from 'node:path';
@@ -56,7 +56,8 @@ export async function proveKvm(
   try {
     const romPath = join(directory, 'proof.rom');
     await writeFile(romPath, proofRom());
-    return await runProof(binary.path, ['-accel', 'kvm', ...proofArguments(romPath)], options);
+    for (const path of [directory, romPath]) await chmod(path, 0o755); // whoever QEMU runs as
+    return await runProof(binary, ['-accel', 'kvm', ...proofArguments(romPath)], options);
   } finally {
     await rm(directory, { recursive: true });
   }
@@ -75,12 +76,13 @@ async function deviceObstacle(): Promise<string | undefined> {
 }
 
 async function runProof(
-  path: string,
+  { path, startedBy }: QemuBinary,
   args: readonly string[],
   options: { readonly timeLimitMs?: number; readonly signal?: AbortSignal | undefined },
 ): Promise<KvmProof> {
   const { timeLimitMs = PROOF_TIME_LIMIT_MS, signal } = options;
-  const child = spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const [program, ...before] = [...startedBy, path];
+  const child = spawn(program, [...before, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   const { promise: ended, resolve, reject } = Promise.withResolvers<number | null>();
   child.once('close', (code) => resolve(code));
   child.once('error', (cause) =>
@@ -117,7 +119,8 @@ async function cachedProof(
   // Permissions come and go, and cost nothing to look at: never from the cache.
   const obstacle = await deviceObstacle();
   if (obstacle !== undefined) return { works: false, reason: obstacle };
-  const key = [release(), version(), binary.path, binary.versionText, binary.modifiedMs].join('|');
+  const { versionText, modifiedMs, startedBy } = binary;
+  const key = [release(), version(), binary.path, versionText, modifiedMs, ...startedBy].join('|');
   const path = join(cacheDirectory, cacheFile(binary));
   const cached = await readCache(path);
   if (cached?.key === key) return cached;

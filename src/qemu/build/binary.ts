@@ -26,6 +26,8 @@ export interface QemuBinary {
   readonly versionText: string;
   /** Together with the path tells one build from the next, for what is remembered about it. */
   readonly modifiedMs: number;
+  /** What becomes it (process/user.ts): for questions to be answered as its guests will be. */
+  readonly startedBy: readonly string[];
 }
 
 /** Its `qemu-nbd`, which comes with `qemu-img`. */
@@ -70,7 +72,7 @@ export async function describeQemu(found: string, env: NodeJS.ProcessEnv = proce
   const path = await realpath(found);
   const [output, { mtimeMs }] = await Promise.all([versionOutput(path), stat(path)]);
   const { version, versionText } = parseQemuVersion(output);
-  return { path, imageToolPath: imageTool, version, versionText, modifiedMs: mtimeMs };
+  return { path, imageToolPath: imageTool, version, versionText, modifiedMs: mtimeMs, startedBy: [] };
 }
 
 /**

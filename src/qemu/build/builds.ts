@@ -8,12 +8,14 @@ import { describeQemu, refuseTooOld, type QemuBinary } from './binary.ts';
 
 export class QemuBuilds {
   readonly #usual: string;
+  readonly #startedBy: readonly string[];
   readonly #named: ReadonlyMap<string, string>;
   readonly #known = new Map<string, QemuBinary>();
 
   /** @param named their paths, by name */
   constructor(usual: QemuBinary, named: Readonly<Record<string, string>>) {
     this.#usual = usual.path;
+    this.#startedBy = usual.startedBy;
     this.#named = new Map(Object.entries(named));
     this.#known.set(usual.path, usual);
   }
@@ -51,7 +53,7 @@ export class QemuBuilds {
     }
     const known = this.#known.get(path);
     if (known !== undefined && (await isStillThere(known, path))) return known;
-    const binary = await describeQemu(path);
+    const binary = { ...(await describeQemu(path)), startedBy: this.#startedBy };
     refuseTooOld(binary);
     this.#known.set(path, binary);
     return binary;

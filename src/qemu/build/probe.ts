@@ -18,8 +18,9 @@ export async function probeQemu<T>(
   ask: (qmp: QmpClient) => Promise<T>,
   args: readonly string[] = [],
 ): Promise<T> {
-  const [starter, ...ending] = ENDING_WITH_US;
-  const child = spawn(starter, [...ending, binary.path, ...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
+  // The second of the two: a change of the user ends the bond with us.
+  const [starter, ...starting] = [...binary.startedBy, ...ENDING_WITH_US, binary.path];
+  const child = spawn(starter, [...starting, ...WITHOUT_MACHINE, '-qmp', 'stdio', ...args], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });
   const exited = once(child, 'exit');

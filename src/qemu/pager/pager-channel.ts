@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { StasisError } from '../../errors.ts';
+import { withSocket } from '../../socket-path.ts';
 
 /** One of the pager's connections to QEMU. Whoever writes waits until the kernel has taken all of it. */
 export class PagerChannel implements Disposable {
@@ -14,8 +15,11 @@ export class PagerChannel implements Disposable {
 
   /** @throws Node's system error when nobody listens */
   static async connect(path: string): Promise<PagerChannel> {
-    const socket = createConnection({ path });
-    await once(socket, 'connect');
+    const socket = await withSocket(path, async (short) => {
+      const connecting = createConnection({ path: short });
+      await once(connecting, 'connect');
+      return connecting;
+    });
     return new PagerChannel(socket);
   }
 

@@ -1,8 +1,9 @@
 /** How the pager and whoever started it, or comes later, know of each other: small files in QEMU's run directory. */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, StasisError } from '../../errors.ts';
+import { StasisError } from '../../errors.ts';
 import { fromStored } from '../../stored.ts';
+import { readOwnFile, writeOwnFile } from '../process/run-files.ts';
 import type { PagerProgress, PagerRequest } from './pager.ts';
 
 /** Where QEMU listens for its pager, beside them. Relative: nobody's path is too long then. */
@@ -20,7 +21,7 @@ export interface PagerStatus extends PagerProgress {
 }
 
 export async function writePagerRequest(runDirectory: string, request: PagerRequest): Promise<void> {
-  await replaceFile(join(runDirectory, REQUEST), request);
+  await writeOwnFile(join(runDirectory, REQUEST), JSON.stringify(request));
 }
 
 /** All of the memory is there: nobody needs a pager any more. */
@@ -34,7 +35,7 @@ export async function readPagerRequest(runDirectory: string): Promise<PagerReque
 }
 
 export async function writePagerStatus(runDirectory: string, status: PagerStatus): Promise<void> {
-  await replaceFile(join(runDirectory, STATUS), status);
+  await writeOwnFile(join(runDirectory, STATUS), JSON.stringify(status));
 }
 
 /** @returns `undefined` before the pager serves */
@@ -42,17 +43,13 @@ export async function readPagerStatus(runDirectory: string): Promise<PagerStatus
   return readIfThere<PagerStatus>(join(runDirectory, STATUS));
 }
 
-async function replaceFile(path: string, contents: object): Promise<void> {
-  await writeFile(`${path}.new`, JSON.stringify(contents), { mode: 0o600 });
-  await rename(`${path}.new`, path);
-}
-
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters
 async function readIfThere<T>(path: string): Promise<T | undefined> {
+  const text = await readOwnFile(path);
+  if (text === undefined) return undefined;
   try {
-    return fromStored<T>(await readFile(path, 'utf8'));
+    return fromStored<T>(text);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
     if (!(error instanceof SyntaxError)) throw error;
     throw new StasisError('qemu-failed', `${path} can't be read: it is no JSON`, { cause: error });
   }

@@ -7,7 +7,7 @@ import { LineSplitter } from './line-splitter.ts';
 import type { CommandName, Commands, EventName, QemuVersion, QmpEvent } from './commands.ts';
 import { parseQmpMessage, type QmpGreeting, type QmpMessage } from './message.ts';
 import { isNamed, QmpWatch } from './watch.ts';
-import { withShortSocketPath } from '../../socket-path.ts';
+import { withSocket } from '../../socket-path.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from '../wait.ts';
 
 /** The longest reply we know (`query-qmp-schema`) has 0.2 MB. */
@@ -70,7 +70,7 @@ export class QmpClient implements AsyncDisposable {
    */
   static async connect(path: string, options: WaitOptions = {}): Promise<QmpClient> {
     throwIfAborted(options.signal, `connecting to ${path}`);
-    const socket = await withShortSocketPath(path, async (shortPath) => {
+    const socket = await withSocket(path, async (shortPath) => {
       const connecting = createConnection({ path: shortPath });
       await once(connecting, 'connect'); // a unix socket connects or fails at once: no need for the signal here
       return connecting;

@@ -1,4 +1,5 @@
 import { StasisError } from '../../errors.ts';
+import type { QemuBinary } from '../build/binary.ts';
 import { prepareMigration } from '../build/capabilities.ts';
 import type { MemoryFile } from '../memory/memory-file.ts';
 import { stayOnError, waitForMigration } from '../migration.ts';
@@ -34,10 +35,13 @@ export const lazy: RestoreMethod = {
 };
 
 /** Why a saved guest can't be restored so, for a person, with the cure; undefined when it can. */
-export async function whyNotLazy({ blocks }: MemoryFile): Promise<string | undefined> {
+export async function whyNotLazy(
+  { blocks }: MemoryFile,
+  qemu: Pick<QemuBinary, 'startedBy'>,
+): Promise<string | undefined> {
   if (!blocks.some(({ id }) => id === MAIN_MEMORY)) return `it has no memory block ${MAIN_MEMORY}`;
-  if (await mayUseUserfaultfd()) return undefined;
-  return 'the daemon has no right to use userfaultfd; `stasis doctor` tells how to give it';
+  if (await mayUseUserfaultfd(qemu)) return undefined;
+  return 'QEMU has no right to use userfaultfd; `stasis doctor` tells how to give it';
 }
 
 async function load(process: QemuProcess, request: LoadRequest): Promise<{ readonly loadMs: number }> {

@@ -91,6 +91,7 @@ async function load(
 async function writeRest({ file, memory }: SavedMemory, path: string): Promise<void> {
   await using source = await open(file, 'r');
   await using target = await open(path, 'wx', 0o600);
+  await target.chmod(0o640); // the directory's group is QEMU's, whoever that is
   const { machineType, ramSection, blocks, deviceStateOffset, deviceStateEnd } = memory;
   const pages: Buffer[] = [];
   for (const block of blocks) {

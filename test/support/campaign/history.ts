@@ -15,7 +15,7 @@ import { World } from './world.ts';
 
 /** So long an operation may take on a disk that is slow. */
 const PATIENCE_MS = 120_000;
-const CALM = 0.35;
+const CALM = 0.25;
 const AREA_MIB = 1;
 
 export interface HistoryOptions {
@@ -71,6 +71,10 @@ export async function live(options: HistoryOptions): Promise<void> {
     }
     await history.checkImages();
     await history.checkBack();
+    const defects = (await world.lab.log())
+      .split('\n')
+      .filter((line) => line.includes('"msg":"internal error"'));
+    assert.deepEqual(defects, [], 'nothing went wrong that has no name');
   } catch (error) {
     throw new BrokenRule(steps, history.what, await world.lab.log(), error);
   }
