@@ -53,12 +53,15 @@ export class Visit implements AsyncDisposable {
   }
 }
 
-/** @param executablePath in its place, a program that ends up as it */
-export function startChromium(executablePath: string = CHROMIUM): Promise<Browser> {
+/** @param executablePath in its place, a program that ends up as it @param more arguments for it */
+export function startChromium(
+  executablePath: string = CHROMIUM,
+  more: readonly string[] = [],
+): Promise<Browser> {
   return chromium.launch({
     executablePath,
     // Its own sandbox refuses to start as root.
-    args: process.geteuid?.() === 0 ? ['--no-sandbox'] : [],
+    args: [...(process.geteuid?.() === 0 ? ['--no-sandbox'] : []), ...more],
   });
 }
 
