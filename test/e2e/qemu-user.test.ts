@@ -1,7 +1,18 @@
 /** QEMU as a user without rights, under a daemon that is root: what it can't do any more, and that guests don't notice. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chmod, chown, copyFile, mkdir, mkdtemp, readFile, readdir, stat, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -130,7 +141,12 @@ async function unprivilegedLab(user = String(USER.uid)): Promise<Lab> {
   const home = await mkdtemp(join(tmpdir(), 'stasis-'));
   await mkdir(join(home, 'config'));
   await writeFile(join(home, 'config/stasis.yaml'), `qemu: {user: ${user}}\n`);
-  return Lab.open(home);
+  try {
+    return await Lab.open(home);
+  } catch (error) {
+    await rm(home, { recursive: true });
+    throw error;
+  }
 }
 
 async function brought(lab: Lab): Promise<TestDisk> {
