@@ -50,7 +50,11 @@ export class FrailDisk implements AsyncDisposable {
     await writeFile(join(place, 'blocks'), '');
     await truncate(join(place, 'blocks'), sizeMiB * 1024 ** 2);
     await writeFile(join(place, 'device'), '');
-    const server = spawn('qemu-storage-daemon', storageDaemon(place), { stdio: ['pipe', 'pipe', 'inherit'] });
+    // Ctrl-C is for whoever uses the disk: it ends when that lets go of it.
+    const server = spawn('qemu-storage-daemon', storageDaemon(place), {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      detached: true,
+    });
     const disk = new FrailDisk(place, server, await PlainQmp.over(server.stdout, server.stdin));
     try {
       const [tool, ...args] = FILE_SYSTEMS[fileSystem];
