@@ -27,7 +27,7 @@ const RESTORE_METHODS: readonly RestoreMethod[] = [eager, mapped, lazy];
 
 const SEED = Number(process.env['STASIS_SEED'] ?? 1);
 const FIRST_ROUND = Number(process.env['STASIS_ROUND'] ?? 0);
-const ROUNDS = Number(process.env['STASIS_CAPTURES'] ?? 3);
+const ROUNDS = Number(process.env['STASIS_CAPTURES'] ?? 2);
 const CALM_MS = 50;
 
 test(
