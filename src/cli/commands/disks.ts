@@ -90,7 +90,7 @@ Examples:
   $ partx --show /tmp/web1.img                               #   where its partitions begin, in sectors of 512 bytes
   $ mount -o ro,loop,offset=$((2048*512)) /tmp/web1.img /mnt #   ext4: ro,loop,noload,…   XFS: ro,loop,norecovery,…
   $ debugfs -R 'cat /etc/fstab' '/tmp/web1.img?offset=1048576'  # ext4 without root's rights; others: 7z, fls
-A Windows disk: NTFS begins at such an offset too; see the README.`,
+A Windows disk: NTFS begins at such an offset too; see docs/guests.md.`,
     )
     .action(mount);
 }
