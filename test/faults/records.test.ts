@@ -1,7 +1,7 @@
 /**
  * The daemon dies after a commit and before the records say so, and the catalog is lost with it. What is made again from older
  * records may lack what was under way, and nothing that it lists as ready restores to anything else than what was saved.
- * `STASIS_FAULTS=all` stops before either record; the tests before the one that is told.
+ * `STASIS_FAULTS=all` walks all cases and stops before either record; the tests walk one of each kind of record, before that.
  */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -59,9 +59,13 @@ before(async () => {
 after(() => lab[Symbol.asyncDispose]());
 
 const RECORDS = ['guest', 'image'] as const;
+const isCampaign = process.env['STASIS_FAULTS'] === 'all';
+const WALKED = isCampaign
+  ? CASES
+  : CASES.filter(({ name }) => ['save', 'delete in the middle'].includes(name));
 
-for (const { name, before: usual, prepare, run, loses } of CASES)
-  for (const record of process.env['STASIS_FAULTS'] === 'all' ? RECORDS : [usual])
+for (const { name, before: usual, prepare, run, loses } of WALKED)
+  for (const record of isCampaign ? RECORDS : [usual])
     test(`${name}: killed before the record of the ${record} is written, and the catalog is lost`, async () => {
       await plant();
       await prepare?.(lab);
