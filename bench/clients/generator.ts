@@ -29,7 +29,7 @@ export interface Waits {
 const TICK_MS = 5;
 const PATIENCE_MS = 10_000;
 /** Of so many requests, one of all images: 20 MB each. */
-const LISTS = 400;
+const LISTS = 2000;
 
 class Generator {
   readonly #task: ClientsTask;

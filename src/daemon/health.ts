@@ -10,11 +10,14 @@ import { waitFor } from '../qemu/wait.ts';
 
 /** A file system that hangs must not make the question hang. */
 const PATIENCE_MS = 5_000;
+/** Who asks again within that is told the same: to try a write is one, which the disk is waited for. */
+const HOLDS_MS = 1_000;
 
 export class Health {
   readonly #host: Host;
   readonly #engine: OperationEngine;
   readonly #minFreeBytes: number;
+  #last: { readonly askedAtMs: number; readonly readiness: Promise<Readiness> } | undefined;
 
   /** @param minFreeBytes with less free space in the home it is not ready */
   constructor(host: Host, engine: OperationEngine, minFreeBytes: number) {
@@ -28,8 +31,15 @@ export class Health {
     await this.#answered('the catalog', sql`select 1`.execute(this.#host.catalog));
   }
 
-  /** Can a save be begun now, as far as that is the daemon's and its home's doing? Never fails. */
-  async readiness(): Promise<Readiness> {
+  /** Can a save be begun now, as far as that is the daemon's and its home's doing? As it was a second ago, at most. Never fails. */
+  readiness(): Promise<Readiness> {
+    const askedAtMs = performance.now();
+    if (this.#last === undefined || askedAtMs - this.#last.askedAtMs > HOLDS_MS)
+      this.#last = { askedAtMs, readiness: this.#examine() };
+    return this.#last.readiness;
+  }
+
+  async #examine(): Promise<Readiness> {
     const reasons = await Promise.all([this.#whyNotWritable(), this.#whyNoSpace()]);
     const unsettled = await this.#unsettled();
     const found = reasons.filter((reason) => reason !== null);
