@@ -54,10 +54,46 @@ import { retentionRoutes } from './routes-retention.ts';
 import { scheduleRoutes } from './routes-schedules.ts';
 import { remoteRoutes } from './routes-remote.ts';
 import { verifyRoutes } from './routes-verify.ts';
+import { lazyValidators } from './validators.ts';
 import { openChannels } from './upgrades.ts';
 
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
+
+/** What routes name by an id. */
+const SHARED_SCHEMAS = [
+  Policy,
+  Schedule,
+  Retention,
+  RetentionPlan,
+  Guest,
+  PauseParts,
+  Image,
+  SavePrediction,
+  SaveAllPlan,
+  DiskTree,
+  DiskExport,
+  ErrorBodySchema,
+  Outcome,
+  ErrorReply,
+  Operation,
+  Event,
+  AuditEntry,
+  AuditVerdict,
+  Readiness,
+  Principal,
+  Overview,
+  GuestOverview,
+  HostCheck,
+  HostStatus,
+  Doctor,
+  CatalogBackup,
+  HostOverview,
+  EventsOverview,
+  RemoteStatus,
+  Credential,
+  NewCredential,
+];
 
 export type Server = Awaited<ReturnType<typeof buildServer>>['server'];
 
@@ -68,11 +104,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     bodyLimit: BODY_LIMIT_BYTES,
     forceCloseConnections: true,
     genReqId: newId,
-    ajv: {
-      customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false },
-    },
   }).withTypeProvider<TypeBoxTypeProvider>();
 
+  server.setValidatorCompiler(lazyValidators(SHARED_SCHEMAS));
   // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
 
@@ -106,40 +140,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     return reply.status(404).send({ error: error.toJSON() });
   });
 
-  for (const schema of [
-    Policy,
-    Schedule,
-    Retention,
-    RetentionPlan,
-    Guest,
-    PauseParts,
-    Image,
-    SavePrediction,
-    SaveAllPlan,
-    DiskTree,
-    DiskExport,
-    ErrorBodySchema,
-    Outcome,
-    ErrorReply,
-    Operation,
-    Event,
-    AuditEntry,
-    AuditVerdict,
-    Readiness,
-    Principal,
-    Overview,
-    GuestOverview,
-    HostCheck,
-    HostStatus,
-    Doctor,
-    CatalogBackup,
-    HostOverview,
-    EventsOverview,
-    RemoteStatus,
-    Credential,
-    NewCredential,
-  ])
-    server.addSchema(schema);
+  for (const schema of SHARED_SCHEMAS) server.addSchema(schema);
   await server.register(swagger, {
     openapi: {
       openapi: '3.1.0',
