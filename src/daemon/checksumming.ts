@@ -15,7 +15,8 @@ import {
   refreshManifest,
   type ImageFile,
 } from '../images/image-files.ts';
-import type { LiveOperation, OperationEngine } from '../operations/engine.ts';
+import type { OperationEngine } from '../operations/engine.ts';
+import type { LiveOperation } from '../operations/operation.ts';
 import { sumFile } from '../storage/file-sum-process.ts';
 import type { SumBuilder } from '../storage/file-sum.ts';
 import type { Settings } from './settings.ts';

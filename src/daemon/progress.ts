@@ -1,7 +1,8 @@
 /** Operations under way, for whoever watches all of them: looked at once, however many do. */
 import type { Operation } from '../api/schemas.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
-import type { LiveOperation, OperationEngine } from '../operations/engine.ts';
+import type { OperationEngine } from '../operations/engine.ts';
+import type { LiveOperation } from '../operations/operation.ts';
 import { operationSummary } from './views.ts';
 
 /** An operation's progress is told at most that often: nobody reads faster. */

@@ -9,7 +9,7 @@ import type { FastifyRequest } from 'fastify';
 import type { CatalogDatabase } from '../catalog/database.ts';
 import { findRequested, type OperationRecord } from '../catalog/operations.ts';
 import { StasisError } from '../errors.ts';
-import type { RequestTag } from '../operations/engine.ts';
+import type { RequestTag } from '../operations/operation.ts';
 import { callerOf } from './caller.ts';
 
 export const KEY_HEADER = 'idempotency-key';

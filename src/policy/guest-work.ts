@@ -1,6 +1,7 @@
 /** What a host policy does to a guest: an operation of the guest's own, begun when it is free, and given only so much time. */
 import { StasisError } from '../errors.ts';
-import type { OperationEngine, Submission } from '../operations/engine.ts';
+import type { OperationEngine } from '../operations/engine.ts';
+import type { Submission } from '../operations/operation.ts';
 import type { Procedure } from '../operations/procedure.ts';
 import { waitFor } from '../qemu/wait.ts';
 

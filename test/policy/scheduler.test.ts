@@ -10,7 +10,7 @@ import { openCatalog, type CatalogDatabase } from '../../src/catalog/database.ts
 import { insertGuest } from '../../src/catalog/guests.ts';
 import { insertSchedule, settleRun, type RunRecord } from '../../src/catalog/schedules.ts';
 import { specOf } from '../../src/guests/schedules.ts';
-import type { LiveOperation } from '../../src/operations/engine.ts';
+import type { LiveOperation } from '../../src/operations/operation.ts';
 import { EventLog } from '../../src/operations/event-log.ts';
 import type { Clock } from '../../src/policy/clock.ts';
 import { Scheduler } from '../../src/policy/scheduler.ts';
