@@ -20,7 +20,7 @@ const isCampaign = process.env['STASIS_FAULTS'] === 'all';
 walkFailpoints(
   [
     scenarioNamed('live save', {
-      ...(isCampaign ? {} : { steps: ['verify', 'seal'] }),
+      steps: ['verify', 'seal'],
       inPause: IN_PAUSE,
       actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
     }),
@@ -28,7 +28,7 @@ walkFailpoints(
       name: 'restore of an image that goes with it',
       loses: 'target',
       run: ({ lab }) => lab.client.restoreSaveImage(GUEST, 'target', { delete: true }),
-      ...(isCampaign ? {} : { steps: ['load', 'delete-image'] }),
+      steps: ['load', 'delete-image'],
       actions: isCampaign ? ['kill', 'guest', 'error'] : ['kill'],
     }),
   ],
@@ -37,7 +37,7 @@ walkFailpoints(
 walkFailpoints(
   [
     scenarioNamed('save of a guest on a copy, which becomes the file of the user', {
-      ...(isCampaign ? {} : { steps: ['replace-layer'] }),
+      steps: ['replace-layer'],
       actions: ['kill'],
     }),
   ],
