@@ -12,6 +12,7 @@ const LEAVES = [
   'errors',
   'fingerprint',
   'ids',
+  'installation',
   'log',
   'paths',
   'qemu-user',

@@ -10,9 +10,9 @@ import { dirname, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { connectUnix } from '../client/transport.ts';
 import { StasisError, errnoOf, messageOf } from '../errors.ts';
+import { programFile } from '../installation.ts';
 import type { Paths } from '../paths.ts';
 
 /** A daemon that comes back after a power loss first finishes what was under way. */
@@ -81,7 +81,7 @@ async function answers(socketPath: string): Promise<boolean> {
 
 /** Starts a daemon that outlives this process, and resolves with the word it says, or '' if it ends without one. */
 async function startDaemon(log: FileHandle, args: readonly string[], signal: AbortSignal): Promise<string> {
-  const command = [...NODE_FLAGS, mainModule(), 'daemon', ...args];
+  const command = [...NODE_FLAGS, programFile('main'), 'daemon', ...args];
   const daemon = spawn(process.execPath, command, {
     cwd: '/', // it must not keep the directory of whoever happened to start it
     detached: true,
@@ -110,13 +110,6 @@ async function firstWord(daemon: ChildProcess, signal: AbortSignal): Promise<str
 async function untilAnswering(socketPath: string, signal: AbortSignal): Promise<void> {
   // To bind and to listen are two steps, and only the first can be watched from outside: so it is tried.
   while (!(await answers(socketPath))) await delay(20, undefined, { signal });
-}
-
-/** `main.ts` in a checkout, `main.js` when built. */
-function mainModule(): string {
-  return fileURLToPath(
-    new URL(import.meta.url.endsWith('.ts') ? '../main.ts' : '../main.js', import.meta.url),
-  );
 }
 
 function daemonEnvironment(): NodeJS.ProcessEnv {

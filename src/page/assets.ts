@@ -5,6 +5,7 @@ import { extname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { StasisError } from '../errors.ts';
+import { WEB_PAGE } from '../installation.ts';
 
 export interface Asset {
   readonly type: string;
@@ -24,15 +25,10 @@ const TYPES: Readonly<Record<string, string>> = {
   '.svg': 'image/svg+xml',
 };
 
-/** Beside this file in the built program; a program that runs from its sources has the last build's. */
-const DIRECTORY = join(
-  import.meta.dirname,
-  import.meta.filename.endsWith('.ts') ? '../../dist/web' : '../web',
-);
 const compress = promisify(gzip);
 
 /** @throws StasisError `not-found` when the page has not been built */
-export async function readAssets(directory: string = DIRECTORY): Promise<Assets> {
+export async function readAssets(directory: string = WEB_PAGE): Promise<Assets> {
   const names = await readdir(directory, { recursive: true }).catch(() => []);
   const assets = new Map<string, Asset>();
   for (const name of names) {

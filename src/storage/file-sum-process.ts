@@ -4,18 +4,17 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { extname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { StasisError, type ErrorBody } from '../errors.ts';
 import { ENDING_WITH_US } from '../ending-with-us.ts';
+import { programFile } from '../installation.ts';
 import { throwIfAborted } from '../qemu/wait.ts';
 import { fromStored } from '../stored.ts';
 import type { PiecesRequest } from './file-pieces.ts';
 import { RECORD, recordsOf } from './file-sum-records.ts';
 import { PIECE_BYTES, SumBuilder, type FileSum } from './file-sum.ts';
 
-/** The same file as it is run: the source, or what was built from it. */
-const PROGRAM = join(import.meta.dirname, `file-sum-main${extname(import.meta.filename)}`);
+const PROGRAM = programFile('storage/file-sum-main');
 /** ionice(1), whose class 3 reads when nobody else does (`-t`: where that can't be, as it is); nice(1) */
 const LOWEST_PRIORITY = ['ionice', '-t', '-c', '3', 'nice', '-n', '19'] as const;
 

@@ -6,6 +6,7 @@ import { mkdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promis
 import { homedir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { StasisError, errnoOf } from '../errors.ts';
+import { LAUNCHER } from '../installation.ts';
 import { sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { isManagerRunning, managerArgs, systemctl, type Scope } from './manager.ts';
 import { DAEMON, GUESTS, SOCKET, UNITS, unitFiles, type UnitFile } from './units.ts';
@@ -185,7 +186,7 @@ function passedOn(scope: Scope, environment: NodeJS.ProcessEnv): Record<string, 
 
 /** The path of `bin/stasis`, as it is called inside another system when it is part of that. */
 async function ownProgram(root: string | undefined): Promise<string> {
-  const program = await realpath(join(import.meta.dirname, '../../bin/stasis'));
+  const program = await realpath(LAUNCHER);
   if (root === undefined) return program;
   const inside = relative(await realpath(root), program);
   return inside.startsWith('..') ? program : `/${inside}`;

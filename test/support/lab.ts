@@ -20,7 +20,7 @@ import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const MAIN = join(ROOT, `src/main${extname(import.meta.filename)}`);
-/** Tests run the sources; what is measured is the program as it is built. */
+/** The test command and the benches run the program as it is built; a test that is run by itself runs the sources. */
 const NODE_ARGS = [
   '--disable-warning=ExperimentalWarning',
   '--max-semi-space-size=4',

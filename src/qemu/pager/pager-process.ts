@@ -1,14 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, open, readFile } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import { StasisError } from '../../errors.ts';
+import { programFile } from '../../installation.ts';
 import { PAGER_LOG, writePagerRequest } from './pager-files.ts';
 import type { PagerRequest } from './pager.ts';
 import { PAGER_PROGRAM } from '../process/process-scan.ts';
 
-/** The same file as it is run: the source, or what was built from it. */
-const PROGRAM = join(import.meta.dirname, `${PAGER_PROGRAM}${extname(import.meta.filename)}`);
+const PROGRAM = programFile(`qemu/pager/${PAGER_PROGRAM}`);
 
 /** A pager that has been started, and outlives whoever started it. */
 export interface PagerProcess {
