@@ -42,6 +42,7 @@ import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
 import { catalogRoutes } from './routes-catalog.ts';
 import { checkRoutes } from './routes-check.ts';
+import { lateValidators } from './late-validators.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
@@ -56,6 +57,41 @@ import { remoteRoutes } from './routes-remote.ts';
 import { verifyRoutes } from './routes-verify.ts';
 import { openChannels } from './upgrades.ts';
 
+/** What others refer to. */
+const SCHEMAS = [
+  Policy,
+  Schedule,
+  Retention,
+  RetentionPlan,
+  Guest,
+  PauseParts,
+  Image,
+  SavePrediction,
+  SaveAllPlan,
+  DiskTree,
+  DiskExport,
+  ErrorBodySchema,
+  Outcome,
+  ErrorReply,
+  Operation,
+  Event,
+  AuditEntry,
+  AuditVerdict,
+  Readiness,
+  Principal,
+  Overview,
+  GuestOverview,
+  HostCheck,
+  HostStatus,
+  Doctor,
+  CatalogBackup,
+  HostOverview,
+  EventsOverview,
+  RemoteStatus,
+  Credential,
+  NewCredential,
+];
+
 /** A definition is the largest thing a client sends. */
 const BODY_LIMIT_BYTES = 1024 ** 2;
 
@@ -68,11 +104,9 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     bodyLimit: BODY_LIMIT_BYTES,
     forceCloseConnections: true,
     genReqId: newId,
-    ajv: {
-      customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false },
-    },
   }).withTypeProvider<TypeBoxTypeProvider>();
 
+  server.setValidatorCompiler(lateValidators(SCHEMAS));
   // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
 
@@ -106,40 +140,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     return reply.status(404).send({ error: error.toJSON() });
   });
 
-  for (const schema of [
-    Policy,
-    Schedule,
-    Retention,
-    RetentionPlan,
-    Guest,
-    PauseParts,
-    Image,
-    SavePrediction,
-    SaveAllPlan,
-    DiskTree,
-    DiskExport,
-    ErrorBodySchema,
-    Outcome,
-    ErrorReply,
-    Operation,
-    Event,
-    AuditEntry,
-    AuditVerdict,
-    Readiness,
-    Principal,
-    Overview,
-    GuestOverview,
-    HostCheck,
-    HostStatus,
-    Doctor,
-    CatalogBackup,
-    HostOverview,
-    EventsOverview,
-    RemoteStatus,
-    Credential,
-    NewCredential,
-  ])
-    server.addSchema(schema);
+  for (const schema of SCHEMAS) server.addSchema(schema);
   await server.register(swagger, {
     openapi: {
       openapi: '3.1.0',
