@@ -42,6 +42,7 @@ import { auditRoutes } from './routes-audit.ts';
 import { recordCall } from './audit-calls.ts';
 import { catalogRoutes } from './routes-catalog.ts';
 import { checkRoutes } from './routes-check.ts';
+import { lateValidators } from './late-validators.ts';
 import { diskRoutes } from './routes-disks.ts';
 import { eventRoutes } from './routes-events.ts';
 import { guestRoutes } from './routes-guests.ts';
@@ -54,14 +55,10 @@ import { retentionRoutes } from './routes-retention.ts';
 import { scheduleRoutes } from './routes-schedules.ts';
 import { remoteRoutes } from './routes-remote.ts';
 import { verifyRoutes } from './routes-verify.ts';
-import { lazyValidators } from './validators.ts';
 import { openChannels } from './upgrades.ts';
 
-/** A definition is the largest thing a client sends. */
-const BODY_LIMIT_BYTES = 1024 ** 2;
-
-/** What routes name by an id. */
-const SHARED_SCHEMAS = [
+/** What others refer to. */
+const SCHEMAS = [
   Policy,
   Schedule,
   Retention,
@@ -95,6 +92,9 @@ const SHARED_SCHEMAS = [
   NewCredential,
 ];
 
+/** A definition is the largest thing a client sends. */
+const BODY_LIMIT_BYTES = 1024 ** 2;
+
 export type Server = Awaited<ReturnType<typeof buildServer>>['server'];
 
 export async function buildServer(context: DaemonContext, logger: FastifyBaseLogger) {
@@ -106,7 +106,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     genReqId: newId,
   }).withTypeProvider<TypeBoxTypeProvider>();
 
-  server.setValidatorCompiler(lazyValidators(SHARED_SCHEMAS));
+  server.setValidatorCompiler(lateValidators(SCHEMAS));
   // The types hold what is sent to the schemas; V8's own serializer is several times faster than one made from them.
   server.setSerializerCompiler(() => (data) => JSON.stringify(data));
 
@@ -140,7 +140,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     return reply.status(404).send({ error: error.toJSON() });
   });
 
-  for (const schema of SHARED_SCHEMAS) server.addSchema(schema);
+  for (const schema of SCHEMAS) server.addSchema(schema);
   await server.register(swagger, {
     openapi: {
       openapi: '3.1.0',

@@ -54,10 +54,12 @@ export function exportProcedure(host: Host): Procedure<ExportArgs, ExportPlan> {
 
     undo: (_plan, operation) => readers.discard(operation.id),
 
-    finish: ({ guestName, image }, operation) => {
-      if (readers.find(operation.id) !== undefined) return Promise.resolve();
-      const message = `the daemon ended before anybody read image ${image} of ${guestName}; ask again`;
-      return Promise.resolve(new StasisError('interrupted', message));
+    /** Who is told late that it failed, or never, does not come to read. */
+    async finish({ guestName, image }, operation) {
+      if (!operation.recovering && readers.find(operation.id) !== undefined) return;
+      await readers.discard(operation.id);
+      const message = `image ${image} of ${guestName} was opened, but nobody could be told in time; ask again`;
+      return new StasisError('interrupted', message);
     },
   };
 }

@@ -267,9 +267,9 @@ export class OperationEngine implements Disposable {
     return operation;
   }
 
-  /** Is nothing under way? */
+  /** Is nothing under way, and nothing being planned? */
   get isIdle(): boolean {
-    return this.#running.size === 0;
+    return this.#running.size === 0 && this.#holders.size === 0;
   }
 
   #create<Args, Plan>(

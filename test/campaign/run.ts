@@ -6,25 +6,32 @@ import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { BrokenRule, live, told, type Step } from '../support/campaign/history.ts';
+import { liveAll, type HistoryEnd, type HistoryTask } from '../support/campaign/crew.ts';
+import { told } from '../support/campaign/history.ts';
+import { buildProgram } from '../support/campaign/program.ts';
 import { Tally } from '../support/campaign/tally.ts';
-import { GROUNDS, kindsNamed, type GroundKind } from '../support/grounds.ts';
+import { GROUNDS, kindsNamed } from '../support/grounds.ts';
 
-const HELP = `npm run campaign -- [--seed N] [--histories M] [--steps S] [--ground KIND] [--verbose]
+const HELP = `npm run campaign -- [--seed N] [--histories M] [--steps S] [--jobs J] [--ground KIND] [--verbose]
 
   --seed N       the first history's; those after it count on (1)
   --histories M  how many (20)
   --steps S      operations in each (12)
+  --jobs J       so many histories at once (1); what happens in each is the same
   --ground KIND  what the guest's disks are on; without it they are in the home, with which they lose their power:
                  ${GROUNDS.map(({ name }) => name).join(', ')}
   --verbose      tells each step
+
+It tells how far it is each half minute, and what was done when it has ended, also by Ctrl-C or SIGTERM.
 `;
+const PROGRESS_MS = 30_000;
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
     histories: { type: 'string', default: '20' },
     steps: { type: 'string', default: '12' },
+    jobs: { type: 'string', default: '1' },
     ground: { type: 'string' },
     verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -34,59 +41,66 @@ if (values.help) process.stdout.write(HELP);
 else await campaign();
 
 async function campaign(): Promise<void> {
-  const [first, count, steps] = [values.seed, values.histories, values.steps].map(Number);
+  const [first, count, steps, jobs] = [values.seed, values.histories, values.steps, values.jobs].map(Number);
   if (first === undefined || count === undefined || steps === undefined) return;
-  const ground = values.ground === undefined ? undefined : groundNamed(values.ground);
+  const { ground } = values;
+  refuseGround(ground);
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
+  await using program = await buildProgram();
+
   const tally = new Tally();
   const began = performance.now();
-  const onStep = (step: Step) => {
-    tally.add(step);
-    if (values.verbose) process.stdout.write(`  ${told(step)}\n`);
-  };
-  let lived = 0;
-  let broken = 0;
-  for (let seed = first; seed < first + count && !stop.signal.aborted; seed += 1) {
-    if (values.verbose) process.stdout.write(`seed ${seed}\n`);
-    try {
-      await live({ seed, steps, ground, signal: stop.signal, onStep });
-    } catch (error) {
-      if (stop.signal.aborted) break;
-      broken += 1;
-      await tell(seed, error);
-    }
-    lived += 1;
-    if (process.stderr.isTTY) process.stderr.write(`\r${lived}/${count}, ${broken} broken `);
-  }
+  const lived: number[] = [];
+  const broken: number[] = [];
+  const progress = () =>
+    process.stderr.write(
+      `${new Date().toISOString()} ${lived.length} of ${count} histories, ${tally.steps} steps, ${broken.length} broken\n`,
+    );
+  const timer = setInterval(progress, PROGRESS_MS);
+  await liveAll(
+    Array.from({ length: count }, (_, index) => ({ seed: first + index, steps, ground })),
+    {
+      ...{ jobs: jobs ?? 1, environment: program.environment, signal: stop.signal },
+      onStep: ({ seed }, step) => {
+        tally.add(step);
+        if (values.verbose) process.stdout.write(`${seed} ${told(step)}\n`);
+      },
+      onEnd: async (task, end) => {
+        if (end.how === 'stopped') return;
+        lived.push(task.seed);
+        if (end.how !== 'broken') return;
+        broken.push(task.seed);
+        await tell(task, end);
+      },
+    },
+  );
+  clearInterval(timer);
   const minutes = ((performance.now() - began) / 60_000).toFixed(1);
-  const place = ground === undefined ? '' : `, ${ground.name}`;
+  const place = ground === undefined ? '' : `, ${ground}`;
   process.stdout.write(
-    `${tally.table()}\n\n${lived} histories of ${steps} steps, seeds ${first}–${first + lived - 1}${place}: ` +
-      `${broken} broke a rule; ${minutes} minutes\n`,
+    `${tally.table()}\n\n${lived.length} histories of ${steps} steps, ${tally.steps} in all, seeds ` +
+      `${first}–${Math.max(first, ...lived)}${place}: ` +
+      `${broken.length} broke a rule${broken.length === 0 ? '' : ` (${broken.join(', ')})`}; ${minutes} minutes\n`,
   );
-  if (broken > 0) process.exitCode = 1;
+  if (broken.length > 0) process.exitCode = 1;
 }
 
-async function tell(seed: number, error: unknown): Promise<void> {
+async function tell(
+  { seed, steps, ground }: HistoryTask,
+  end: HistoryEnd & { how: 'broken' },
+): Promise<void> {
   const log = join(tmpdir(), `stasis-campaign-${seed}.log`);
-  if (error instanceof BrokenRule) await writeFile(log, error.daemonLog);
-  const again = ['--seed', seed, '--histories', 1, '--steps', values.steps];
-  if (values.ground !== undefined) again.push('--ground', `'${values.ground}'`);
+  await writeFile(log, end.daemonLog);
+  const again = ['--seed', seed, '--histories', 1, '--steps', steps];
+  if (ground !== undefined) again.push('--ground', `'${ground}'`);
   process.stdout.write(
-    `seed ${seed}: ${described(error)}\n  the daemon's log: ${log}\n  again: npm run campaign -- ${again.join(' ')}\n\n`,
+    `seed ${seed}: ${end.what}\n  the daemon's log: ${log}\n  again: npm run campaign -- ${again.join(' ')}\n\n`,
   );
 }
 
-function described(error: unknown): string {
-  if (error instanceof SuppressedError)
-    return `${described(error.error)}\n  after ${described(error.suppressed)}`;
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-function groundNamed(name: string): GroundKind | undefined {
-  const [ground] = kindsNamed(name);
+function refuseGround(name: string | undefined): void {
+  const [ground] = name === undefined ? [] : kindsNamed(name);
   if (typeof ground?.skip === 'string') throw new Error(`${name}: ${ground.skip}`);
-  return ground;
 }

@@ -159,6 +159,11 @@ test('an export that the daemon does not survive leaves no process, at whatever 
     assert.deepEqual(await lab.diskServers(), [], point);
     await checkHousekeeping(lab, 'web1');
   }
+  await lab.failAt('export/commit:after=error');
+  await assert.rejects(lab.client.exportDisk('web1', 'first'), { code: 'interrupted' });
+  await lab.failAt();
+  await lab.client.setPolicy('web1', { order: 1 });
+  assert.deepEqual(await lab.diskServers(), [], 'nobody was told of it');
 });
 
 /** Containers often have no FUSE. */

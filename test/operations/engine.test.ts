@@ -68,6 +68,7 @@ test('who waits for a guest whose operation is still being planned waits, and ke
   const plan = Promise.withResolvers<void>();
   const first = engine.submit(planned(plan.promise), SUBMISSION);
   await nextTurn();
+  assert.equal(engine.isIdle, false, 'a daemon that is told to end must not let go of the catalog under it');
   const holder = engine.holderOf('web1')?.record.id ?? '';
   let hasEnded = false;
   const ended = engine.whenEnded(holder).then(() => (hasEnded = true));

@@ -15,6 +15,7 @@ import { PlainQmp } from './plain-qmp.ts';
 
 const run = promisify(execFile);
 const EIO = 5;
+const UNMOUNTED_WITHIN_MS = 10_000;
 const SMALLEST_PIECE = 16 * 1024;
 
 const FILE_SYSTEMS = {
@@ -113,8 +114,7 @@ export class FrailDisk implements AsyncDisposable {
    */
   async restart(): Promise<void> {
     await this.refuseWrites();
-    await this.#endUsers();
-    await run('umount', [this.directory]);
+    await this.#unmount();
     await this.#becomeSound();
     await this.#mount();
     await this.free();
@@ -122,10 +122,7 @@ export class FrailDisk implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#becomeSound();
-    if (await this.#isMounted()) {
-      await this.#endUsers();
-      await run('umount', [this.directory]);
-    }
+    if (await this.#isMounted()) await this.#unmount();
     const ended = once(this.#server, 'exit');
     this.#server.kill();
     await ended;
@@ -163,6 +160,20 @@ export class FrailDisk implements AsyncDisposable {
   /** What the served node stands on. */
   async #putUnder(node: 'sound' | 'failing'): Promise<void> {
     await this.#qmp.ask('blockdev-reopen', { options: [{ ...PACED, file: node }] });
+  }
+
+  /** Who was being started while its users were looked for is one of them as well. */
+  async #unmount(): Promise<void> {
+    const until = performance.now() + UNMOUNTED_WITHIN_MS;
+    for (;;) {
+      await this.#endUsers();
+      try {
+        await run('umount', [this.directory]);
+        return;
+      } catch (error) {
+        if (performance.now() > until) throw error;
+      }
+    }
   }
 
   async #endUsers(): Promise<void> {

@@ -200,8 +200,22 @@ class History {
     await this.#endNoticed();
     for (const { id, state } of await this.#lab.client.listOperations())
       if (state === 'running') await this.#lab.client.followOperation(id);
-    if (outcome !== 'done') await this.#lab.client.setPolicy(GUEST, { order: this.#made });
+    if (outcome !== 'done') await this.#letSettle();
     if (action.kind === 'restore --as') await removeClone(this.#lab);
+  }
+
+  /** The daemon may be at it by itself. */
+  async #letSettle(): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#lab.client.setPolicy(GUEST, { order: this.#made }).then(() => undefined);
+      } catch (error) {
+        const operation =
+          error instanceof StasisError && error.code === 'busy' && error.details?.['operation'];
+        if (typeof operation !== 'string') throw error;
+        await this.#lab.client.followOperation(operation);
+      }
+    }
   }
 
   /** A daemon hears of the end of QEMU by itself. */

@@ -20,6 +20,10 @@ export class Tally {
     this.#rows.set(fault, row);
   }
 
+  get steps(): number {
+    return [...this.#rows.values()].reduce((sum, row) => sum + row.steps, 0);
+  }
+
   /** Markdown, the most frequent first. */
   table(): string {
     const rows = [...this.#rows].toSorted(([, a], [, b]) => b.steps - a.steps);
