@@ -9,7 +9,7 @@ import { INSPECTED, grown, Inspector, type Census } from './inspector.ts';
 
 const MIB = 1024 ** 2;
 /** Until then caches fill, and V8 compiles what is used often. */
-const WARM_UP = 0.25;
+const WARM_UP = 0.5;
 const SAMPLE_EVERY_ROUNDS = 5;
 const KINDS_TOLD = 15;
 const GUEST = 'web1';

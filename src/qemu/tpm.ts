@@ -15,11 +15,12 @@ import { findInPath } from './build/binary.ts';
 import { exists } from './process/process.ts';
 import { TPM_PROGRAM } from './process/process-scan.ts';
 import { waitFor } from './wait.ts';
+import { writeThrough } from './write-through.ts';
 
 /** Relative to the run directory, where both processes are. */
 export const TPM_SOCKET = 'tpm.sock';
 const LOG_FILE = 'tpm.log';
-/** What swtpm stores for ever. It replaces the file by renaming, and doesn't wait until it is on the disk. */
+/** What swtpm stores for ever. It replaces the file by renaming, and doesn't itself wait until it is on the disk. */
 const STORED = 'tpm2-00.permall';
 const START_TIMEOUT_MS = 10_000;
 
@@ -59,6 +60,8 @@ export async function startTpm(
 ): Promise<void> {
   const [program, ...before] = [...startedBy, await findTpmProgram()];
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
+  // What the guest is told is stored is on the disk then, as in a real TPM; where that can't be, the last seconds may be lost.
+  await writeThrough(stateDirectory);
   await rm(join(runDirectory, TPM_SOCKET), { force: true });
   const appeared = Promise.withResolvers<void>();
   using watcher = disposable(watch(runDirectory, (_kind, name) => name === TPM_SOCKET && appeared.resolve()));

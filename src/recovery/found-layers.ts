@@ -161,7 +161,7 @@ export function layerRecord(layer: FoundLayer, heads: ReadonlySet<string>): Laye
   };
 }
 
-/** Layers are called after their disk and their id: storage/overlay.ts, storage/reflink.ts. */
+/** Layers are called after their disk and their id: storage/overlay.ts, storage/reflink.ts; volumes too: storage/volume-names.ts. */
 export function idInName(name: string): string | undefined {
-  return /-([0-9a-f]{20})\.(?:qcow2|raw)$/.exec(name)?.[1];
+  return /-([0-9a-f]{20})(?:\.(?:qcow2|raw))?$/.exec(name)?.[1];
 }

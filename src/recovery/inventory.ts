@@ -3,6 +3,7 @@
  * are there. Records may be older than what they tell of, since a daemon writes them after its commits and may die in between;
  * so nothing is taken for an image of which not all that it stands on is what it was. Nothing is changed here.
  */
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { namesIn } from '../directory.ts';
 import { StasisError, errnoOf } from '../errors.ts';
@@ -13,7 +14,8 @@ import type { Paths } from '../paths.ts';
 import { verifyMemoryFile } from '../qemu/memory/memory-file.ts';
 import { backingOf, FoundLayers, idInName, type FoundLayer, type LayerTools } from './found-layers.ts';
 import { findLiving, type LivingGuest, type WrittenLayer } from './living-guests.ts';
-import { readGuestFile, readImageFile, type GuestFile, type ImageFile } from './record-files.ts';
+import { findLostGuest, guestFromImages, whatIsLost, type LostGuest } from './lost-guest.ts';
+import { GUEST_FILE, readGuestFile, readImageFile, type GuestFile, type ImageFile } from './record-files.ts';
 
 export interface FoundImage {
   readonly file: ImageFile;
@@ -53,7 +55,7 @@ export interface Inventory {
 /** @throws StasisError `storage-failed` for a home that can't be read */
 export async function takeInventory(paths: Paths, tools: LayerTools): Promise<Inventory> {
   const leftOut: LeftOut[] = [];
-  const files = await readGuests(paths, leftOut);
+  const { files, lost } = await readGuests(paths, tools, leftOut);
   const layers = await FoundLayers.look(
     tools,
     files.flatMap(({ uuid, layers: entries }) => entries.map((entry) => ({ ...entry, guest: uuid }))),
@@ -70,7 +72,8 @@ export async function takeInventory(paths: Paths, tools: LayerTools): Promise<In
   const guests: FoundGuest[] = [];
   for (const guest of present) {
     leftOut.push(...(await strayLayers(paths, tools, guest.file, layers)));
-    guests.push({ ...guest, images: await imagesOf(paths, guest.file, layers, written, leftOut) });
+    const notes = [...lost.filter(({ uuid }) => uuid === guest.file.uuid).map(whatIsLost), ...guest.notes];
+    guests.push({ ...guest, notes, images: await imagesOf(paths, guest.file, layers, written, leftOut) });
   }
   const nobodys = living.filter(({ uuid }) => !files.some((file) => file.uuid === uuid));
   return {
@@ -85,19 +88,44 @@ export async function takeInventory(paths: Paths, tools: LayerTools): Promise<In
   };
 }
 
+interface GuestFiles {
+  readonly files: readonly GuestFile[];
+  /** of them, those that have no record any more */
+  readonly lost: readonly LostGuest[];
+}
+
 /** Of two with one name the newer one is right: the other's directory outlived it. */
-async function readGuests({ data }: Paths, leftOut: LeftOut[]): Promise<GuestFile[]> {
+async function readGuests({ data }: Paths, tools: LayerTools, leftOut: LeftOut[]): Promise<GuestFiles> {
   const found: GuestFile[] = [];
+  const lost: LostGuest[] = [];
   for (const uuid of await namesIn(join(data, 'guests'))) {
     const { root } = guestDirectory(data, uuid);
     const read = await readGuestFile(root);
-    if ('whyNot' in read) leftOut.push({ path: root, reason: read.whyNot });
-    else if (read.file.uuid !== uuid)
+    if ('whyNot' in read) {
+      const guest = await findLostGuest(data, uuid, read.whyNot);
+      if (guest === undefined)
+        leftOut.push({ path: root, reason: `${read.whyNot}, and no image tells of it` });
+      else lost.push(guest);
+      if (guest !== undefined && existsSync(join(root, GUEST_FILE)))
+        leftOut.push({ path: join(root, GUEST_FILE), reason: read.whyNot });
+    } else if (read.file.uuid !== uuid)
       leftOut.push({ path: root, reason: `its record is of ${read.file.uuid}` });
     else found.push(read.file);
   }
+  // What a clone was made from comes before it.
+  const beginning = ({ images }: LostGuest) =>
+    `${images[0].definition.clone === undefined ? 0 : 1} ${images.at(-1)?.createdAt}`;
+  for (const guest of lost.toSorted((a, b) => beginning(a).localeCompare(beginning(b))))
+    found.push(
+      await guestFromImages(
+        data,
+        tools,
+        guest,
+        found.flatMap(({ layers }) => layers),
+      ),
+    );
   const newestFirst = found.toSorted((a, b) => b.createdAt.localeCompare(a.createdAt));
-  return newestFirst.filter((file, index) => {
+  const files = newestFirst.filter((file, index) => {
     const isFirst = newestFirst.findIndex(({ name }) => name === file.name) === index;
     if (!isFirst)
       leftOut.push({
@@ -106,6 +134,7 @@ async function readGuests({ data }: Paths, leftOut: LeftOut[]): Promise<GuestFil
       });
     return isFirst;
   });
+  return { files, lost };
 }
 
 type Present = Omit<FoundGuest, 'images'>;

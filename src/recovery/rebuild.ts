@@ -30,6 +30,7 @@ import { layerRecord } from './found-layers.ts';
 import { takeInventory, type FoundGuest, type FoundImage, type Inventory } from './inventory.ts';
 import { putInOrder } from './living-guests.ts';
 import { whyOutdated } from './outdated.ts';
+import { GUEST_FILE } from './record-files.ts';
 
 export interface RebuildOptions {
   readonly paths: Paths;
@@ -89,7 +90,11 @@ export async function rebuildCatalog({ paths, dryRun, replace }: RebuildOptions)
     const inventory = await takeInventory(paths, tools);
     const moves = inventory.leftOut.map(({ path: from, reason }) => ({
       ...{ path: from, reason },
-      movedTo: join(`${dirname(from)}.left-out-${stamp}`, basename(from)),
+      // The record of a guest goes on in that guest's directory.
+      movedTo:
+        basename(from) === GUEST_FILE
+          ? `${from}.left-out-${stamp}`
+          : join(`${dirname(from)}.left-out-${stamp}`, basename(from)),
     }));
     let previous: string | null = null;
     if (!dryRun) {

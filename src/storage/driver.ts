@@ -150,6 +150,9 @@ export interface StorageDriver {
    */
   removeStrays?(guest: string, known: readonly LayerFile[]): Promise<string[]>;
 
+  /** Paths of what was made of these layers for the guest to write to, for storage outside of Stasis's own directories: see recovery/lost-guest.ts. */
+  headsFor?(guest: string, layers: readonly LayerFile[]): Promise<string[]>;
+
   /** Which of these layers have lost their content without anybody's doing, by their ids. Absent where that can't be. */
   lost?(layers: readonly LayerFile[]): Promise<readonly string[]>;
 }

@@ -157,6 +157,14 @@ export const lvm: StorageDriver = {
     return layers.filter((layer) => lost.includes(deviceName(layer))).map(({ id }) => id);
   },
 
+  async headsFor(guest, layers) {
+    const devices = new Set(layers.map(deviceName));
+    return (await volumesBeside(layers))
+      .filter((volume) => roleOf(volume.name) === 'head' && isMadeFor(volume, guest, devices))
+      .filter(({ group, origin }) => origin !== null && devices.has(deviceOf({ group, name: origin })))
+      .map(deviceOf);
+  },
+
   async removeStrays(guest, known) {
     const devices = new Set(known.map(deviceName));
     const strays = (await volumesBeside(known)).filter(

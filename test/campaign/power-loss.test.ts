@@ -45,6 +45,27 @@ test(`${CUTS} power cuts (STASIS_SEED=${SEED})`, { skip: WHY_NO_POWER_CUTS }, as
   }
 });
 
+test('what a TPM has stored is there after a power cut', { skip: WHY_NO_POWER_CUTS }, async () => {
+  await using power = await PowerLab.create();
+  const home = await mkdtemp(join(power.mountPoint, 'stasis-'));
+  let disk: string;
+  {
+    await using lab = await open(home);
+    await using witness = await lab.running(GUEST, {
+      disks: 1,
+      extra: { tpm: true, policy: { onBoot: 'none' } },
+    });
+    for (let stored = 1; stored <= 3; stored += 1)
+      assert.equal((await witness.changeTpm(stored)).stored, stored);
+    disk = await power.cut();
+  }
+  await power.powerOn(disk);
+  await using lab = await open(home);
+  await lab.client.start(GUEST);
+  await using witness = await lab.witness(GUEST);
+  assert.equal((await witness.tpm()).stored, 3);
+});
+
 /** What is done to one guest, and what was known of it when. */
 class History {
   /** what was saved under a name; under `default` again and again */

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import type { RebuildReport } from '../../src/recovery/rebuild.ts';
 import { catalogFile } from '../../src/paths.ts';
 import { Lab } from '../support/lab.ts';
-import { loseCatalog, rebuild } from '../support/recovery.ts';
+import { loseCatalog, loseGuestFile, rebuild } from '../support/recovery.ts';
 import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
 
 /** Of each image its state, and why. */
@@ -67,6 +67,30 @@ test('a tree of images, their guest while it runs, and what was decided about th
   await checkImages(lab, 'web1', expected);
   await client.deleteSaveImage('web1', 'c');
   await checkHousekeeping(lab, 'web1');
+
+  // Without the record of the guest, it is what its image says; while it runs, and when it has been stopped.
+  const last = await changeContent(lab, 'web1', 100);
+  for (const isRunning of [true, false]) {
+    if (!isRunning) await client.stop('web1');
+    await lab.recordsWritten();
+    await lab.endDaemon('SIGTERM');
+    await loseCatalog(lab);
+    await loseGuestFile(lab, before.guest.uuid);
+    const lost = await rebuild(lab);
+    assert.deepEqual(told(lost), ['web1/b ready']);
+    assert.deepEqual([lost.guests[0]?.isRunning, lost.leftOut], [isRunning, []]);
+    assert.match(
+      lost.guests[0]?.notes.join() ?? '',
+      /no guest\.json: .*newest image has it \(b, .*Lost are its schedules/,
+    );
+    await lab.startDaemon();
+    assert.deepEqual((await client.getGuest('web1')).schedules, []);
+    if (isRunning) assert.deepEqual(await contentOf(lab, 'web1'), last, 'it goes on');
+  }
+  await client.start('web1');
+  assert.equal((await contentOf(lab, 'web1')).disk, last.disk, 'what it is written to was found');
+  await checkHousekeeping(lab, 'web1');
+  await checkImages(lab, 'web1', expected);
 });
 
 test('what lost something is broken and says why, what no record knows is kept aside, and a backup has the history', async () => {

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Lab } from '../support/lab.ts';
-import { loseCatalog, rebuild } from '../support/recovery.ts';
+import { loseCatalog, loseGuestFile, rebuild } from '../support/recovery.ts';
 import { changeContent, checkHousekeeping, contentOf, type Content } from '../support/rules.ts';
 
 const GUEST = 'web1';
@@ -64,11 +64,17 @@ const WALKED = isCampaign
   ? CASES
   : CASES.filter(({ name }) => ['save', 'delete in the middle'].includes(name));
 
+/** Beside the catalog: nothing, or the record of the guest. */
+const LOST = ['', ' with guest.json'] as const;
+
 for (const { name, before: usual, prepare, run, loses } of WALKED)
-  for (const record of isCampaign ? RECORDS : [usual])
-    test(`${name}: killed before the record of the ${record} is written, and the catalog is lost`, async () => {
+  for (const [record, also] of isCampaign
+    ? RECORDS.flatMap((each) => LOST.map((lost) => [each, lost] as const))
+    : [[usual, ''] as const])
+    test(`${name}: killed before the record of the ${record} is written, and the catalog is lost${also}`, async () => {
       await plant();
       await prepare?.(lab);
+      const { uuid } = await lab.client.getGuest(GUEST);
       await lab.recordsWritten();
       await lab.failAt(`records/${record}:before=kill`);
       const outcome = run(lab).then(
@@ -79,6 +85,7 @@ for (const { name, before: usual, prepare, run, loses } of WALKED)
       await outcome;
       await lab.failAt();
       await loseCatalog(lab);
+      if (also !== '') await loseGuestFile(lab, uuid);
       await rebuild(lab);
       await lab.startDaemon();
       await check(loses);
