@@ -31,7 +31,7 @@ export interface Channels {
 export function openChannels(context: ViewContext): Channels {
   const clients = new Set<Duplex>();
   const lines: SerialLines = new Map();
-  const sockets = new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
+  const sockets = webSockets();
   const upgrade: Channels['upgrade'] = (request, client, head) => {
     clients.add(client);
     client.on('close', () => clients.delete(client));
@@ -48,6 +48,10 @@ export function openChannels(context: ViewContext): Channels {
     for (const client of clients) client.destroy();
   };
   return { upgrade, end };
+}
+
+export function webSockets(): WebSocketServer {
+  return new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
 }
 
 /** Opens the channel that is asked for: what can't be had is still answered as an error. */
@@ -112,7 +116,7 @@ function switched(client: Duplex, protocol: string): Duplex {
 }
 
 /** A handshake that is none, or whose client has gone, leaves a channel that nobody will look at: it is let go of. */
-function joinWebSocket(
+export function joinWebSocket(
   sockets: WebSocketServer,
   { request, client, head }: { request: IncomingMessage; client: Duplex; head: Buffer },
   join: Join,
