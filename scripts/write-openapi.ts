@@ -10,9 +10,10 @@ import type { DaemonContext } from '../src/daemon/views.ts';
 
 const path = join(import.meta.dirname, '../openapi.json');
 
-/** Routes are only asked what they are, never called: they get a context in which nothing is. */
+/** Routes are only asked what they are, never called: they get a context in which nothing is, and nothing ends. */
+const engine: Partial<DaemonContext['engine']> = { onEnded: () => undefined };
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-const nothing = { host: {}, engine: {}, startedAt: '' } as DaemonContext;
+const nothing = { host: {}, engine, startedAt: '' } as DaemonContext;
 
 const { server } = await buildServer(nothing, pino({ level: 'silent' }));
 const document = `${JSON.stringify(server.swagger(), null, 2)}\n`;

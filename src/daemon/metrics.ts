@@ -46,7 +46,7 @@ export class Metrics implements Disposable {
     this.#host = host;
     this.#engine = engine;
     this.#counted = counted(this.#registry);
-    this.#read = read(this.#registry);
+    this.#read = gaugesIn(this.#registry);
     collectDefaultMetrics({ register: this.#registry });
     this.#read.build.set({ version: VERSION, qemu: host.qemu.versionText }, 1);
     engine.onEnded((record) => void this.#countOperation(record));
@@ -201,7 +201,7 @@ function counted(registry: Registry) {
 }
 
 /** What is read when somebody asks. */
-function read(registry: Registry) {
+export function gaugesIn(registry: Registry) {
   const registers = [registry];
   return {
     build: new Gauge({

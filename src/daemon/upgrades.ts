@@ -12,6 +12,7 @@ import { CHANNEL_RULE } from './access.ts';
 import { admitChannel } from './admission.ts';
 import { serialLine, type SerialLines } from './console.ts';
 import { joinDisplay, openDisplay } from './display.ts';
+import type { Sight } from './sight.ts';
 import type { ViewContext } from './views.ts';
 
 const ROUTE = /^\/v1\/guests\/([^/?]+)\/(console|display)$/;
@@ -21,6 +22,12 @@ const LARGEST_MESSAGE_BYTES = 1024 ** 2;
 /** How a channel that is open is joined to the client's stream. */
 type Join = (client: Duplex) => void;
 
+/** Who looks at which guest: name or UUID, as it was asked for. */
+interface Viewer {
+  readonly guest: string;
+  readonly sight: Sight;
+}
+
 export interface Channels {
   /** Serves what an HTTP server is asked to upgrade. */
   readonly upgrade: (request: IncomingMessage, client: Duplex, head: Buffer) => void;
@@ -29,15 +36,18 @@ export interface Channels {
 }
 
 export function openChannels(context: ViewContext): Channels {
-  const clients = new Set<Duplex>();
+  const clients = new Map<Duplex, Viewer | undefined>();
   const lines: SerialLines = new Map();
-  const sockets = new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
+  const sockets = webSockets();
   const upgrade: Channels['upgrade'] = (request, client, head) => {
-    clients.add(client);
+    clients.set(client, undefined);
     client.on('close', () => clients.delete(client));
     client.on('error', () => client.destroy());
+    const note = (viewer: Viewer) => {
+      if (!client.destroyed) clients.set(client, viewer);
+    };
     const serve = async () => {
-      const { protocol, join } = await openChannel(context, lines, request);
+      const { protocol, join } = await openChannel(context, lines, request, note);
       if (protocol === 'websocket') joinWebSocket(sockets, { request, client, head }, join);
       else join(switched(client, protocol));
       client.on('data', () => context.gate.isUsed(request));
@@ -45,21 +55,43 @@ export function openChannels(context: ViewContext): Channels {
     serve().catch((error: unknown) => refuse(client, StasisError.from(error)));
   };
   const end = () => {
-    for (const client of clients) client.destroy();
+    for (const client of clients.keys()) client.destroy();
   };
+  // A guest gets other labels by an operation: whoever doesn't see it any more looks at it no longer.
+  context.engine.onEnded(({ guest, guestName }) => {
+    for (const [client, viewer] of clients) {
+      if (viewer === undefined || viewer.sight.isWhole) continue;
+      if (viewer.guest === guest || viewer.guest === guestName) void endUnlessSeen(client, viewer);
+    }
+  });
   return { upgrade, end };
 }
 
-/** Opens the channel that is asked for: what can't be had is still answered as an error. */
+export function webSockets(): WebSocketServer {
+  return new WebSocketServer({ noServer: true, maxPayload: LARGEST_MESSAGE_BYTES });
+}
+
+/** When that can't be known it isn't seen. */
+async function endUnlessSeen(client: Duplex, { guest, sight }: Viewer): Promise<void> {
+  const isSeen = await sight.ofName(guest).catch(() => false);
+  if (!isSeen) client.destroy();
+}
+
+/**
+ * Opens the channel that is asked for: what can't be had is still answered as an error.
+ * @param note told who it is for before that is decided: from then on nothing takes the guest out of their sight unnoticed
+ */
 async function openChannel(
   context: ViewContext,
   lines: SerialLines,
   request: IncomingMessage,
+  note: (viewer: Viewer) => void,
 ): Promise<{ protocol: string; join: Join }> {
   const { guest, channel, protocol } = channelAt(request.url ?? '/', request.headers.upgrade ?? '');
   const tell = (outcome: string) =>
     recordChannel(context, request, { guest: guest.slice(0, 200), channel, outcome });
   try {
+    note({ guest, sight: await context.gate.sightOf(request) });
     const record = await admitChannel(context, request, CHANNEL_RULE, guest);
     const join = await joinerOf(context, lines, record, channel);
     await tell('done');
@@ -112,7 +144,7 @@ function switched(client: Duplex, protocol: string): Duplex {
 }
 
 /** A handshake that is none, or whose client has gone, leaves a channel that nobody will look at: it is let go of. */
-function joinWebSocket(
+export function joinWebSocket(
   sockets: WebSocketServer,
   { request, client, head }: { request: IncomingMessage; client: Duplex; head: Buffer },
   join: Join,

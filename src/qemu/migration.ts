@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../errors.ts';
-import type { MigrationChannel, MigrationInfo, MigrationStatus, QmpEvent } from './qmp/commands.ts';
+import type { MigrationChannel, QmpEvent } from './qmp/commands.ts';
+import type { MigrationInfo, MigrationStatus } from './qmp/results.ts';
 import type { QmpWatch } from './qmp/watch.ts';
 import type { QmpClient } from './qmp/client.ts';
 

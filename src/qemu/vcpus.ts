@@ -10,10 +10,13 @@ export interface CpuPlace {
   readonly isHalted: boolean;
 }
 
+/** Of a line of `info registers`: so long that no register is longer, so that what is none is soon known not to be. */
+const PLACE = /^(?:RIP|EIP)=([0-9a-f]{1,16}) .{0,200}?\bHLT=([01])/gm;
+
 /** Where each vCPU is, in their order. `info registers` is meant for people; its lines are the same since QEMU 2. */
 export async function placesOfCpus(qmp: QmpClient): Promise<CpuPlace[]> {
   const text = await qmp.execute('human-monitor-command', { 'command-line': 'info registers -a' });
-  return [...text.matchAll(/^(?:RIP|EIP)=([0-9a-f]+).*?\bHLT=([01])/gm)].map(([, address = '', halted]) => ({
+  return [...text.matchAll(PLACE)].map(([, address = '', halted]) => ({
     address,
     isHalted: halted === '1',
   }));

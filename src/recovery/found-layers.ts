@@ -2,6 +2,7 @@
  * The layers of a home as its record files tell of them, held against the files. Where the two differ the file is right:
  * a qcow2 header says what it stands on, and a file that isn't as its seal has it holds something else.
  */
+import { basename, dirname } from 'node:path';
 import type { LayerRecord } from '../catalog/layers.ts';
 import { StasisError } from '../errors.ts';
 import type { ImageTool } from '../qemu/block/image-tool.ts';
@@ -33,11 +34,20 @@ export class FoundLayers {
   /** a copy that took the place of its root, and that root: see `replaceRoot` in storage/driver.ts */
   readonly #moved = new Map<string, string>();
 
+  /** where layers are made, and where some are */
+  readonly #places: Set<string>;
+
+  private constructor(places: ReadonlySet<string>) {
+    this.#places = new Set(places);
+  }
+
+  /** @param places directories in which Stasis makes layers */
   static async look(
     tools: LayerTools,
     entries: readonly (LayerEntry & { guest: string })[],
+    places: ReadonlySet<string>,
   ): Promise<FoundLayers> {
-    const found = new FoundLayers();
+    const found = new FoundLayers(places);
     for (const entry of entries) found.add(await lookAt(tools, entry));
     found.#followMoved();
     for (const layer of found.all()) await found.#standOnWhatItsHeaderSays(tools, layer);
@@ -54,6 +64,17 @@ export class FoundLayers {
     if (this.#byId.has(layer.id) || this.#byPath.has(layer.path)) return;
     this.#byId.set(layer.id, layer);
     this.#byPath.set(layer.path, layer);
+    this.#places.add(dirname(layer.path));
+  }
+
+  /** Whether a layer of that id can be there. A QEMU that a guest has broken out of may name any file as its own. */
+  canBe({ id, path }: Pick<FoundLayer, 'id' | 'path'>): boolean {
+    return (
+      this.#places.has(dirname(path)) &&
+      basename(path)
+        .replace(/\.(qcow2|raw)$/, '')
+        .endsWith(`-${id}`)
+    );
   }
 
   find(id: string): FoundLayer | undefined {

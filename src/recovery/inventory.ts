@@ -59,6 +59,7 @@ export async function takeInventory(paths: Paths, tools: LayerTools): Promise<In
   const layers = await FoundLayers.look(
     tools,
     files.flatMap(({ uuid, layers: entries }) => entries.map((entry) => ({ ...entry, guest: uuid }))),
+    new Set(files.flatMap((file) => [...layerDirectories(paths.data, tools, file)])),
   );
   const { living, silent } = await findLiving(paths.run);
   const present: Present[] = [];
@@ -230,6 +231,7 @@ async function adopt(
   { id, path, format, sizeBytes }: WrittenLayer,
   layers: FoundLayers,
 ): Promise<FoundLayer | undefined> {
+  if (!layers.canBe({ id, path })) return undefined;
   const backing = format === 'qcow2' ? await backingOf(tools, path) : undefined;
   const below =
     backing === undefined ? undefined : await layerAt(tools, file, disk, backing, sizeBytes, layers);
@@ -264,19 +266,28 @@ function driverOf({ disks }: Definition, disk: string) {
   return disks.find(({ name }) => name === disk)?.driver ?? 'overlay';
 }
 
-/** Files where a guest's layers are that no record tells of. What drivers made that is no file is not looked for. */
-async function unknownFiles(
+/** Where a guest's layers are made that are files. */
+function layerDirectories(
   data: string,
   { drivers }: LayerTools,
   { uuid, definition }: GuestFile,
-  layers: FoundLayers,
-): Promise<string[]> {
+): ReadonlySet<string> {
   const own = guestDirectory(data, uuid).layers;
   const directories = definition.disks.map(
     ({ name, path }) => drivers.get(driverOf(definition, name)).layerDirectory?.(path, uuid) ?? own,
   );
+  return new Set([own, ...directories]);
+}
+
+/** Files where a guest's layers are that no record tells of. What drivers made that is no file is not looked for. */
+async function unknownFiles(
+  data: string,
+  tools: LayerTools,
+  file: GuestFile,
+  layers: FoundLayers,
+): Promise<string[]> {
   const files = [];
-  for (const directory of new Set([own, ...directories]))
+  for (const directory of layerDirectories(data, tools, file))
     for (const name of await namesIn(directory)) files.push(join(directory, name));
   return files.filter((path) => layers.at(path) === undefined);
 }

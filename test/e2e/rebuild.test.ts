@@ -3,8 +3,11 @@ import assert from 'node:assert/strict';
 import { copyFile, mkdir, open, truncate, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { FoundLayers } from '../../src/recovery/found-layers.ts';
 import type { RebuildReport } from '../../src/recovery/rebuild.ts';
 import { catalogFile } from '../../src/paths.ts';
+import { ImageTool } from '../../src/qemu/block/image-tool.ts';
+import { allDrivers } from '../../src/storage/drivers.ts';
 import { Lab } from '../support/lab.ts';
 import { loseCatalog, loseGuestFile, rebuild } from '../support/recovery.ts';
 import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
@@ -159,4 +162,19 @@ test('what lost something is broken and says why, what no record knows is kept a
   await lab.startDaemon();
   for (const name of ['b', 'c', 'd']) await client.deleteSaveImage('web1', name);
   assert.deepEqual(await client.listSaveImages('web1'), []);
+});
+
+test('only what is called and placed like a layer is taken for one that no record knows, whatever a QEMU says', async () => {
+  const imageTool = new ImageTool('qemu-img');
+  const own = '/home/state/guests/u/layers';
+  const layers = await FoundLayers.look({ imageTool, drivers: allDrivers(imageTool) }, [], new Set([own]));
+  const id = '0123456789abcdef0123';
+  for (const [path, isOne] of [
+    [`${own}/root-${id}.qcow2`, true],
+    [`${own}/root-${'1'.repeat(20)}.qcow2`, false],
+    [`${own}/../../../root-${id}.qcow2`, false],
+    [`/etc/root-${id}.raw`, false],
+    ['/etc/shadow', false],
+  ] as const)
+    assert.equal(layers.canBe({ id, path }), isOne, path);
 });

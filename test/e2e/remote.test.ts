@@ -1,9 +1,11 @@
 /** Access from other machines, as people set it up and use it. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { WebSocket } from 'ws';
 import type { NewCredential, RemoteStatus } from '../../src/api/remote.ts';
 import type { Guest, Image } from '../../src/api/schemas.ts';
 import { StasisClient } from '../../src/client/stasis-client.ts';
@@ -20,7 +22,7 @@ async function anotherMachine() {
 test('a guest is saved, restored and used from another machine, by token and by certificate', async () => {
   await using lab = await Lab.create();
   await using there = await anotherMachine();
-  const witness = await lab.running('web1', { disks: 1, extra: { labels: ['web'] } });
+  const witness = await lab.running('web1', { disks: 1, extra: { labels: ['web'], graphics: 'vnc' } });
   await witness.fill(7, 8);
   await witness.close();
 
@@ -86,6 +88,26 @@ test('a guest is saved, restored and used from another machine, by token and by 
     connect: { kind: 'https', url: new URL(`https://localhost:${port}`), token, authority: authority ?? '' },
   });
   assert.equal((await remote.listGuests()).length, 1);
+
+  // A guest that is taken out of somebody's sight is so at once, also where they look at it.
+  const screen = new WebSocket(`wss://localhost:${port}/v1/guests/web1/display`, {
+    ca: authority ?? '',
+    headers: { authorization: `Bearer ${token}` },
+  });
+  const greeted = once(screen, 'message');
+  const console = await remote.openConsole('web1');
+  const admins = await lab.client.openConsole('web1');
+  await greeted;
+  const unseen = [once(screen, 'close'), once(console, 'close')];
+  await lab.client.setLabels('web1', ['db', 'web']);
+  assert.equal(console.destroyed || screen.readyState !== WebSocket.OPEN, false);
+  await lab.client.setLabels('web1', ['db']);
+  await Promise.all(unseen);
+  await assert.rejects(remote.openConsole('web1'), { code: 'guest-not-found' });
+  assert.equal(admins.destroyed, false);
+  admins.destroy();
+  await lab.client.setLabels('web1', ['web']);
+
   const line = await remote.openConsole('web1');
   const ended = new Promise((resolve) => line.once('close', resolve));
   await lab.client.turnOffRemote();

@@ -7,7 +7,7 @@ import { messageOf } from '../../src/errors.ts';
 import { Random } from '../support/random.ts';
 import { Coverage, Territory, type Reached } from './coverage.ts';
 import { mutate } from './mutate.ts';
-import { isTyped, type Target } from './targets.ts';
+import { isTyped, type Target } from './target.ts';
 
 const BATCH = 100;
 /** No input is so large that a reader may think longer about it. */

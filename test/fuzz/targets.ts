@@ -42,21 +42,10 @@ import { QmpClient } from '../../src/qemu/qmp/client.ts';
 import { readVolumes } from '../../src/storage/lvm-volumes.ts';
 import { announcesShutdown } from '../../src/systemd/shutdown-notice.ts';
 import { timetable } from '../../src/timetable.ts';
-
-export interface Target {
-  readonly name: string;
-  /** for a person: what is read, and where it comes from */
-  readonly reads: string;
-  readonly syntax: 'binary' | 'text' | 'json';
-  /** words of the format, to make inputs of */
-  readonly words: readonly string[];
-  /** what else than a `StasisError` its caller turns into one */
-  readonly handled: readonly (new (...args: never[]) => Error)[];
-  /** @throws whatever the reader throws; AssertionError when it read wrong */
-  readonly read: (input: Buffer) => Promise<void> | void;
-}
-
-const text = (input: Buffer) => input.toString('utf8');
+import { imageReport, firmware, metrics } from './local-targets.ts';
+import { qemuAnswers } from './qemu-answers.ts';
+import { isTyped, pieces, text, type Target } from './target.ts';
+import { webSocket } from './web-socket.ts';
 
 // -------------------------------------------------------------------------------------------- what people write
 
@@ -569,24 +558,10 @@ const daemonReply: Target = {
 
 export const TARGETS: readonly Target[] = [
   ...[definition, settings, domain, cron, values],
-  ...[qmp, agent, returnPath, memoryFile, vmstate, screen],
-  ...[lvm, records, identity],
-  ...[channel, eventStream, daemonReply],
+  ...[qmp, qemuAnswers, agent, returnPath, memoryFile, vmstate, screen],
+  ...[lvm, imageReport, firmware, metrics, records, identity],
+  ...[channel, webSocket, eventStream, daemonReply],
 ];
-
-/** Whether an error is one that a reader may end with. */
-export function isTyped(error: unknown, { handled }: Pick<Target, 'handled'>): boolean {
-  if (error instanceof StasisError) return error.code !== 'internal' || error.cause === undefined;
-  return handled.some((kind) => error instanceof kind);
-}
-
-/** Cut by what is in it, so that an input is always cut the same. */
-function pieces(input: Buffer): Buffer[] {
-  const size = 1 + ((input[0] ?? 0) % 61);
-  return Array.from({ length: Math.ceil(input.length / size) }, (_, index) =>
-    input.subarray(index * size, (index + 1) * size),
-  );
-}
 
 async function* inTurn(parts: readonly Buffer[]): AsyncGenerator<Buffer> {
   for (const part of parts) yield await Promise.resolve(part);

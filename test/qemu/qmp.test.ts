@@ -95,6 +95,21 @@ test("an error tells the command and QEMU's own words", async () => {
   });
 });
 
+test('what QEMU never answers, and events without end, are not believed', async () => {
+  await using qemu = await FakeQemu.listen(({ execute, id }, send) => {
+    if (execute === 'query-status') send(`{"return": {"status": 7}, "id": ${id}}`);
+    else for (let left = 11_000; left > 0; left -= 1) send(event('STOP', 1));
+  });
+  await using qmp = await QmpClient.connect(qemu.path);
+  await assert.rejects(qmp.execute('query-status'), {
+    code: 'qemu-failed',
+    details: { command: 'query-status' },
+  });
+  using watch = qmp.watch('STOP');
+  await assert.rejects(qmp.execute('stop'), { code: 'qemu-failed', message: /10000 events STOP at once/ });
+  assert.equal(watch.drain().length, 10_000);
+});
+
 test('an event that comes in one piece with the reply before it is not lost', async () => {
   await using qemu = await FakeQemu.listen(({ id }, send) => {
     send(`{"return": {}, "id": ${id}}\n${event('RESUME', 4)}\n${event('STOP', 5)}`);

@@ -1,5 +1,4 @@
 import { StasisError } from '../../errors.ts';
-import type { BlockGraph } from '../qmp/commands.ts';
 import type { QmpClient } from '../qmp/client.ts';
 
 export interface OverlayNode {
@@ -87,32 +86,35 @@ export async function headNodes(qmp: QmpClient): Promise<ReadonlyMap<string, str
 /**
  * The nodes from `nodeName` down its backing files to the root, itself first. Filters that a running job has put in
  * between are passed through and not named.
- * @throws StasisError `qemu-failed` when there is no such node
+ * @throws StasisError `qemu-failed` when there is no such node, or the chain has no end
  */
 export async function backingChain(qmp: QmpClient, nodeName: string): Promise<readonly string[]> {
   const graph = await qmp.execute('x-debug-query-block-graph');
   const drivers = new Map(
     graph.nodes.filter(({ type }) => type === 'block-driver').map(({ id, name }) => [id, name]),
   );
+  const children = new Map(graph.edges.map((edge) => [`${edge.parent} ${edge.name}`, edge.child]));
   const chain: string[] = [];
+  const passed = new Set<number>();
   let current = graph.nodes.find(({ type, name }) => type === 'block-driver' && name === nodeName)?.id;
   if (current === undefined) {
     throw new StasisError('qemu-failed', `QEMU has no block node "${nodeName}"`, { details: { nodeName } });
   }
   while (current !== undefined) {
+    if (passed.has(current))
+      throw new StasisError('qemu-failed', `QEMU's block node "${nodeName}" stands on itself`, {
+        details: { nodeName },
+      });
+    passed.add(current);
     const name = drivers.get(current);
-    const below = childOf(graph, current, 'backing');
+    const below = children.get(`${current} backing`);
     // A job's filter hangs in the chain by "backing" too, and has no "file".
-    if (name !== undefined && (below === undefined || childOf(graph, current, 'file') !== undefined)) {
+    if (name !== undefined && (below === undefined || children.has(`${current} file`))) {
       chain.push(name);
     }
     current = below;
   }
   return chain;
-}
-
-function childOf(graph: BlockGraph, parent: number, edgeName: string): number | undefined {
-  return graph.edges.find((edge) => edge.parent === parent && edge.name === edgeName)?.child;
 }
 
 /** virtio-blk's backend is told as `/machine/peripheral/ID/virtio-backend`; a plain device as ID or its path. */

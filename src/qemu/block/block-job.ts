@@ -1,5 +1,6 @@
 import { StasisError } from '../../errors.ts';
-import type { BlockJobInfo, EventName, QmpEvent } from '../qmp/commands.ts';
+import type { EventName, QmpEvent } from '../qmp/commands.ts';
+import type { BlockJobInfo } from '../qmp/results.ts';
 import type { QmpWatch } from '../qmp/watch.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { holdDisks } from '../process/run-state.ts';

@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import Type, { type Static } from 'typebox';
+import Value from 'typebox/value';
 import { StasisError } from '../../errors.ts';
 import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import { throwIfAborted } from '../wait.ts';
@@ -7,23 +9,38 @@ import { throwIfAborted } from '../wait.ts';
 /** JSON of a deep chain or a fragmented map stays far below. */
 const MAX_OUTPUT_BYTES = 16 << 20;
 const MAX_ERROR_BYTES = 64 << 10;
+/** Of a report that can't be read, so much is told. */
+const MAX_TOLD_CHARS = 1000;
 
 export type DiskFormat = 'qcow2' | 'raw';
 
-/** What `qemu-img info` says of one image; only the members that we read. */
-export interface DiskImageInfo {
-  readonly filename: string;
-  readonly format: string;
-  readonly 'virtual-size': number;
-  readonly 'actual-size'?: number;
-  readonly 'backing-filename'?: string;
-  readonly 'full-backing-filename'?: string;
-  readonly 'backing-filename-format'?: string;
-  readonly 'dirty-flag'?: boolean;
-  readonly encrypted?: boolean;
-  readonly 'format-specific'?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
-  readonly snapshots?: readonly { readonly id: string; readonly name: string }[];
-}
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+/**
+ * What `qemu-img` says in JSON; only the members that we read. Some of it stands in the header of the file, and is whatever
+ * its author made it.
+ */
+export const REPORTS = {
+  info: Type.Object({
+    format: Type.String(),
+    'virtual-size': Count,
+    'actual-size': Type.Optional(Count),
+    'backing-filename': Type.Optional(Type.String()),
+    'backing-filename-format': Type.Optional(Type.String()),
+    'format-specific': Type.Optional(
+      Type.Object({ data: Type.Object({ 'data-file': Type.Optional(Type.String()) }) }),
+    ),
+  }),
+  check: Type.Object({
+    corruptions: Type.Optional(Count),
+    leaks: Type.Optional(Count),
+    'check-errors': Type.Optional(Count),
+  }),
+  measure: Type.Object({ required: Count, 'fully-allocated': Count }),
+} as const;
+type ReportName = keyof typeof REPORTS;
+
+export type DiskImageInfo = Static<typeof REPORTS.info>;
 
 export interface DiskCheck {
   readonly isClean: boolean;
@@ -74,20 +91,9 @@ export class ImageTool {
     path: string,
     options: ToolOptions & { readonly inUse?: boolean; readonly format?: DiskFormat } = {},
   ): Promise<DiskImageInfo> {
-    return await this.#json<DiskImageInfo>(
-      ['info', '--output=json', ...lockFree(options.inUse), ...flag('-f', options.format), '--', path],
-      options,
-    );
-  }
-
-  /** All images from `path` down its backing files, itself first. */
-  async chain(
-    path: string,
-    options: ToolOptions & { readonly inUse?: boolean; readonly format?: DiskFormat } = {},
-  ): Promise<readonly DiskImageInfo[]> {
-    const format = flag('-f', options.format);
-    return await this.#json<readonly DiskImageInfo[]>(
-      ['info', '--output=json', '--backing-chain', ...lockFree(options.inUse), ...format, '--', path],
+    return await this.#report(
+      'info',
+      ['--output=json', ...lockFree(options.inUse), ...flag('-f', options.format), '--', path],
       options,
     );
   }
@@ -158,8 +164,9 @@ export class ImageTool {
   /** Reads the image's own bookkeeping. Leaks only waste space; corruptions are damage. Repairs nothing. */
   async check(path: string, format: DiskFormat, options: ToolOptions = {}): Promise<DiskCheck> {
     if (format === 'raw') return { isClean: true, corruptions: 0, leaks: 0, checkErrors: 0 }; // nothing to check
-    const report = await this.#json<{ corruptions?: number; leaks?: number; 'check-errors'?: number }>(
-      ['check', '--output=json', '-f', format, '--', path],
+    const report = await this.#report(
+      'check',
+      ['--output=json', '-f', format, '--', path],
       options,
       [2, 3], // corruptions, leaks
     );
@@ -200,34 +207,19 @@ export class ImageTool {
     toFormat: DiskFormat,
     options: ToolOptions & { readonly inUse?: boolean } = {},
   ): Promise<DiskSizes> {
-    const args = [
-      'measure',
-      '--output=json',
-      ...lockFree(options.inUse),
-      '-f',
-      format,
-      '-O',
-      toFormat,
-      '--',
-      path,
-    ];
-    const sizes = await this.#json<{ required: number; 'fully-allocated': number }>(args, options);
+    const args = ['--output=json', ...lockFree(options.inUse), '-f', format, '-O', toFormat, '--', path];
+    const sizes = await this.#report('measure', args, options);
     return { requiredBytes: sizes.required, fullyAllocatedBytes: sizes['fully-allocated'] };
   }
 
-  async #json<T>(
+  async #report<N extends ReportName>(
+    name: N,
     args: readonly string[],
     options: ToolOptions,
     goodStatuses: readonly number[] = [],
-  ): Promise<T> {
-    const { stdout } = await this.#tool(args, options, goodStatuses, this.#startedBy);
-    try {
-      // qemu-img's documented output for this subcommand.
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-      return JSON.parse(stdout) as T;
-    } catch (error) {
-      throw new StasisError('storage-failed', `qemu-img ${args[0]} gave no valid JSON`, { cause: error });
-    }
+  ): Promise<Static<(typeof REPORTS)[N]>> {
+    const { stdout } = await this.#tool([name, ...args], options, goodStatuses, this.#startedBy);
+    return readReport(name, stdout);
   }
 
   async #run(args: readonly string[], options: LongToolOptions): Promise<void> {
@@ -272,6 +264,24 @@ export class ImageTool {
       signal?.removeEventListener('abort', kill);
       kill();
     }
+  }
+}
+
+/** @throws StasisError `storage-failed` when it is no report of that name */
+export function readReport<N extends ReportName>(name: N, text: string): Static<(typeof REPORTS)[N]> {
+  const schema: (typeof REPORTS)[N] = REPORTS[name];
+  const report = jsonIn(text);
+  if (Value.Check(schema, report)) return report;
+  throw new StasisError('storage-failed', `qemu-img ${name} gave a report that Stasis can't read`, {
+    details: { report: text.slice(0, MAX_TOLD_CHARS) },
+  });
+}
+
+function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // fits no schema
   }
 }
 

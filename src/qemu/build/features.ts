@@ -1,7 +1,7 @@
 /** What of the things that came late a QEMU offers. It is asked: distributions leave things out and bring others back. */
 import type { QemuBinary } from './binary.ts';
 import { askedOnce, probeQemu } from './probe.ts';
-import type { SchemaEntity } from '../qmp/commands.ts';
+import type { SchemaEntity } from '../qmp/results.ts';
 import { qmpErrorDescription, type QmpClient } from '../qmp/client.ts';
 
 export type Feature =
@@ -14,29 +14,26 @@ export type Feature =
   | 'postcopy-ram';
 
 /** Asked once per build of QEMU. @throws StasisError `qemu-failed`, `timeout` */
-export const featuresOf = askedOnce(queryFeatures);
+export const featuresOf = askedOnce((binary) => probeQemu(binary, featuresOver));
 
-async function queryFeatures(binary: QemuBinary): Promise<ReadonlySet<Feature>> {
-  return probeQemu(binary, async (qmp) => {
-    const capabilities = (await qmp.execute('query-migrate-capabilities')).map(
-      ({ capability }) => capability,
-    );
-    const parameters = await qmp.execute('query-migrate-parameters');
-    const loading = argumentsOf(await qmp.execute('query-qmp-schema'), 'migrate-incoming');
-    const memoryFile = (await qmp.execute('qom-list-properties', { typename: 'memory-backend-file' })).map(
-      ({ name }) => name,
-    );
-    const offered: Record<Feature, boolean> = {
-      'mapped-ram': capabilities.includes('mapped-ram'),
-      multifd: capabilities.includes('multifd'),
-      'direct-io': parameters['direct-io'] !== undefined,
-      'exit-on-error': loading.includes('exit-on-error'),
-      'memory-file-offset': memoryFile.includes('offset') && memoryFile.includes('rom'),
-      'background-snapshot': capabilities.includes('background-snapshot'),
-      'postcopy-ram': capabilities.includes('postcopy-ram'),
-    };
-    return new Set(FEATURES.filter((feature) => offered[feature]));
-  });
+/** @throws StasisError `qemu-failed`, `guest-crashed` */
+export async function featuresOver(qmp: QmpClient): Promise<ReadonlySet<Feature>> {
+  const capabilities = (await qmp.execute('query-migrate-capabilities')).map(({ capability }) => capability);
+  const parameters = await qmp.execute('query-migrate-parameters');
+  const loading = argumentsOf(await qmp.execute('query-qmp-schema'), 'migrate-incoming');
+  const memoryFile = (await qmp.execute('qom-list-properties', { typename: 'memory-backend-file' })).map(
+    ({ name }) => name,
+  );
+  const offered: Record<Feature, boolean> = {
+    'mapped-ram': capabilities.includes('mapped-ram'),
+    multifd: capabilities.includes('multifd'),
+    'direct-io': parameters['direct-io'] !== undefined,
+    'exit-on-error': loading.includes('exit-on-error'),
+    'memory-file-offset': memoryFile.includes('offset') && memoryFile.includes('rom'),
+    'background-snapshot': capabilities.includes('background-snapshot'),
+    'postcopy-ram': capabilities.includes('postcopy-ram'),
+  };
+  return new Set(FEATURES.filter((feature) => offered[feature]));
 }
 
 const FEATURES = [
@@ -52,7 +49,7 @@ const FEATURES = [
 /** Names of a command's arguments, from QEMU's description of itself. */
 function argumentsOf(schema: readonly SchemaEntity[], command: string): readonly string[] {
   const find = (wanted: string | undefined) => schema.find(({ name }) => name === wanted);
-  return find(find(command)?.['arg-type'])?.members?.map(({ name }) => name) ?? [];
+  return find(find(command)?.['arg-type'])?.members?.flatMap(({ name = [] }) => name) ?? [];
 }
 
 /** The capabilities that need to be told of a guest's page faults by the kernel: userfaultfd(2). */

@@ -93,24 +93,29 @@ async function namesIn(directory: string): Promise<string[]> {
 }
 
 async function readDescriptor(path: string): Promise<Descriptor | undefined> {
-  const text = await readFile(path, 'utf8');
-  let descriptor: unknown;
-  try {
-    descriptor = JSON.parse(text);
-  } catch {
-    return undefined; // empty, which hides one of the same name, or nobody's
-  }
-  if (!Value.Check(Descriptor, descriptor)) return undefined;
+  const descriptor = descriptorIn(await readFile(path, 'utf8'));
+  if (descriptor === undefined) return undefined;
   const { executable, 'nvram-template': template } = descriptor.mapping;
   const isInstalled = (await isFile(executable.filename)) && (await isFile(template.filename));
   return isInstalled && isForUs(descriptor) ? descriptor : undefined;
 }
 
+/** @returns undefined for what is empty, which hides one of the same name, or of another kind */
+export function descriptorIn(text: string): Descriptor | undefined {
+  try {
+    const descriptor: unknown = JSON.parse(text);
+    return Value.Check(Descriptor, descriptor) ? descriptor : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A path that can't be one is none of a file either. */
 async function isFile(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isFile();
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
+    if (errnoOf(error) !== undefined) return false;
     throw error;
   }
 }
@@ -133,10 +138,22 @@ function fits(
   return forMachine && features.includes('secure-boot') === secureBoot;
 }
 
-/** Patterns are those of a shell; in practice a name with a `*` at its end. */
-function matchesPattern(name: string, pattern: string): boolean {
-  const parts = pattern.split('*').map((part) => part.replaceAll(/[^\w-]/g, String.raw`\$&`));
-  return new RegExp(`^${parts.join('.*')}$`).test(name);
+/**
+ * Patterns are those of a shell, of which descriptors use `*`. What comes after one is looked for from where the last was found, and
+ * never again: no pattern takes long.
+ */
+export function matchesPattern(name: string, pattern: string): boolean {
+  const [beginning = '', ...others] = pattern.split('*');
+  const end = others.pop();
+  if (end === undefined) return name === pattern;
+  if (!name.startsWith(beginning)) return false;
+  let at = beginning.length;
+  for (const part of others) {
+    const found = name.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return name.length - at >= end.length && name.endsWith(end);
 }
 
 function firmwareOf({ mapping, features }: Descriptor, secureBoot: boolean): UefiFirmware {

@@ -1,7 +1,7 @@
 import { StasisError } from '../../errors.ts';
 import type { QemuBinary } from './binary.ts';
 import { askedOnce, probeQemu } from './probe.ts';
-import type { MachineInfo } from '../qmp/commands.ts';
+import type { MachineInfo } from '../qmp/results.ts';
 
 /**
  * The machine types that this QEMU can be. Asked once per build of QEMU; a failure is not remembered.

@@ -18,7 +18,8 @@ import {
   waitForMigration,
   type MigrationWatch,
 } from '../migration.ts';
-import type { MigrationInfo, MigrationParameters } from '../qmp/commands.ts';
+import type { MigrationParameters } from '../qmp/commands.ts';
+import type { MigrationInfo } from '../qmp/results.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isRunning, leavePostmigrate, resumeGuest } from '../process/run-state.ts';
 import { throwIfAborted } from '../wait.ts';

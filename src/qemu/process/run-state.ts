@@ -1,5 +1,5 @@
 import { StasisError } from '../../errors.ts';
-import type { RunState } from '../qmp/commands.ts';
+import type { RunState } from '../qmp/results.ts';
 import type { QmpClient } from '../qmp/client.ts';
 
 /** QEMU's main loop lets a finished migration settle within milliseconds. */

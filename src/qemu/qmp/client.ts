@@ -6,6 +6,7 @@ import { messageOf, StasisError } from '../../errors.ts';
 import { LineSplitter } from './line-splitter.ts';
 import type { CommandName, Commands, EventName, QemuVersion, QmpEvent } from './commands.ts';
 import { parseQmpMessage, type QmpGreeting, type QmpMessage } from './message.ts';
+import { isResultOf } from './results.ts';
 import { isNamed, QmpWatch } from './watch.ts';
 import { withSocket } from '../../socket-path.ts';
 import { throwIfAborted, waitFor, type WaitOptions } from '../wait.ts';
@@ -113,7 +114,8 @@ export class QmpClient implements AsyncDisposable {
    * Executes one command. Commands are executed in the order of these calls. A wait given up (signal, time limit)
    * doesn't undo the command; its late reply is dropped.
    *
-   * @throws StasisError `qemu-failed` (details: `command`, `class`, `desc`, as QEMU gave them), `guest-crashed`
+   * @throws StasisError `qemu-failed` (details: `command`, and as QEMU gave them `class`, `desc`; these not when it
+   *   answered what it never does), `guest-crashed`
    *   when the connection ends first, `cancelled`, `timeout`
    */
   async execute<C extends CommandName>(
@@ -182,9 +184,12 @@ export class QmpClient implements AsyncDisposable {
     );
     try {
       const { signal, timeoutMs = DEFAULT_COMMAND_TIMEOUT_MS } = options;
-      // What QEMU documents for this command; see commands.ts.
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-      return (await waitFor(`QMP ${command}`, promise, { signal, timeoutMs })) as ResultOf<C>;
+      const result = await waitFor(`QMP ${command}`, promise, { signal, timeoutMs });
+      if (!isResultOf(command, result))
+        throw new StasisError('qemu-failed', `QEMU's answer to "${command}" is none that it has`, {
+          details: { command },
+        });
+      return result;
     } catch (error) {
       if (error instanceof StasisError && error.code === 'timeout') timeouts.publish(command);
       throw error;

@@ -1,4 +1,5 @@
 import type { QemuVersion, QmpEvent } from './commands.ts';
+import { isDataOf } from './results.ts';
 
 export interface QmpGreeting {
   readonly version: QemuVersion;
@@ -8,7 +9,7 @@ export interface QmpGreeting {
   readonly allowsOutOfBand: boolean;
 }
 
-/** What a QMP server may send, after its shape was checked. Contents of `result` and `data` are QEMU's word. */
+/** What a QMP server may send, after its shape was checked. Contents of `result` are checked by who knows the command. */
 export type QmpMessage =
   | { readonly kind: 'greeting'; readonly greeting: QmpGreeting }
   | { readonly kind: 'reply'; readonly id: number; readonly result: unknown }
@@ -40,8 +41,8 @@ function eventOf(message: Record<string, unknown>): QmpEvent {
     throw new SyntaxError('a QMP event without name or time');
   const timestampMs = numberOf(timestamp, 'seconds') * 1e3 + numberOf(timestamp, 'microseconds') / 1e3;
   const data = isRecord(message['data']) ? message['data'] : {};
-  // The one place where an event gets a type of ours: what QEMU documents for its name. One of a name that we
-  // don't know passes too, and matches nobody's filter.
+  if (!isDataOf(event, data)) throw new SyntaxError(`an event ${event} that tells nothing`);
+  // The one place where an event gets a type of ours. One of a name that we don't know passes too, and matches nobody's filter.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return { event, data, timestampMs } as QmpEvent;
 }

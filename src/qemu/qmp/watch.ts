@@ -1,6 +1,9 @@
 import type { EventName, QmpEvent } from './commands.ts';
 import { waitFor, type WaitOptions } from '../wait.ts';
 
+/** So many are never waiting: who watches takes them at once. QEMU sends some in a second. */
+const MOST_WAITING = 10_000;
+
 /**
  * A queue of the events that arrive after it was opened. Open it *before* the command that causes the event:
  * then none can slip in between. Made by `QmpClient.watch`; end it with `using`.
@@ -43,9 +46,11 @@ export class QmpWatch<N extends EventName> implements Disposable {
     return events;
   }
 
-  /** For `QmpClient` only. */
+  /** For `QmpClient` only. @throws RangeError when more wait than QEMU can have meant */
   deliver(event: QmpEvent): void {
     if (!isNamed<N>(event, this.#names)) return;
+    if (this.#queue.length >= MOST_WAITING)
+      throw new RangeError(`${MOST_WAITING} events ${event.event} at once`);
     this.#queue.push(event);
     this.#notify();
   }

@@ -10,7 +10,7 @@ import { PAGER_SOCKET, readPagerRequest, readPagerStatus, removePagerRequest } f
 import { startAnotherPager, type PagerProcess } from '../pager/pager-process.ts';
 import { endProcess, type QemuProcess } from '../process/process.ts';
 import { findPagerProcesses } from '../process/process-scan.ts';
-import type { MigrationStatus } from '../qmp/commands.ts';
+import type { MigrationStatus } from '../qmp/results.ts';
 import type { QmpWatch } from '../qmp/watch.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { WaitOptions } from '../wait.ts';
