@@ -12,10 +12,12 @@ import {
   SqliteDialect,
   type DialectAdapter,
   type SqliteDatabase,
+  type SqliteStatement,
   type Transaction,
 } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { StasisError, catalogDamaged, messageOf } from '../errors.ts';
+import { watchChanges, type Changes } from './changes.ts';
 import { MIGRATIONS, type Tables } from './schema.ts';
 
 /** What the catalog's functions run on: the database or a transaction in it. */
@@ -23,28 +25,45 @@ export type Catalog = Kysely<Tables> | Transaction<Tables>;
 export type CatalogDatabase = Kysely<Tables>;
 
 /** What is done to a catalog beside statements. */
-const connections = new WeakMap<CatalogDatabase, { connection: DatabaseSync; marked: EventEmitter }>();
+const connections = new WeakMap<
+  CatalogDatabase,
+  { connection: DatabaseSync; marked: EventEmitter; changes: Changes }
+>();
 
-/** node:sqlite in the shape Kysely's dialect expects. */
+/** So many statements are kept compiled: more than the program has, but lists of ids of each length are statements of their own. */
+const KEPT_STATEMENTS = 256;
+
+/** node:sqlite in the shape Kysely's dialect expects. To compile a statement takes SQLite longer than to find a row by it. */
 function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
+  const kept = new Map<string, SqliteStatement>();
   return {
     close: () => database.close(),
     prepare: (text) => {
-      const statement = database.prepare(text);
-      // Kysely passes on what our typed tables allow: text, numbers and null.
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-      const values = (parameters: readonly unknown[]) => parameters as SQLInputValue[];
-      return {
-        reader: statement.columns().length > 0,
-        all: (parameters) => statement.all(...values(parameters)),
-        run: (parameters) => {
-          // When its disk fails SQLite rolls back by itself: nothing is left to do, and the error that counts is told already.
-          if (text === 'rollback' && !database.isTransaction) return { changes: 0, lastInsertRowid: 0 };
-          return statement.run(...values(parameters));
-        },
-        iterate: (parameters) => statement.iterate(...values(parameters)),
-      };
+      const statement = kept.get(text) ?? prepare(database, text);
+      // The longest unused is the first one.
+      kept.delete(text);
+      kept.set(text, statement);
+      const [oldest] = kept.size > KEPT_STATEMENTS ? kept.keys() : [];
+      if (oldest !== undefined) kept.delete(oldest);
+      return statement;
     },
+  };
+}
+
+function prepare(database: DatabaseSync, text: string): SqliteStatement {
+  const statement = database.prepare(text);
+  // Kysely passes on what our typed tables allow: text, numbers and null.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  const values = (parameters: readonly unknown[]) => parameters as SQLInputValue[];
+  return {
+    reader: statement.columns().length > 0,
+    all: (parameters) => statement.all(...values(parameters)),
+    run: (parameters) => {
+      // When its disk fails SQLite rolls back by itself: nothing is left to do, and the error that counts is told already.
+      if (text === 'rollback' && !database.isTransaction) return { changes: 0, lastInsertRowid: 0 };
+      return statement.run(...values(parameters));
+    },
+    iterate: (parameters) => statement.iterate(...values(parameters)),
   };
 }
 
@@ -86,7 +105,12 @@ export async function openCatalog(path: string, until?: string): Promise<Catalog
     });
   }
   // One that is not yet of today has no records.
-  if (until === undefined) connections.set(database, { connection, marked: announceMarks(connection) });
+  if (until === undefined)
+    connections.set(database, {
+      connection,
+      marked: announceMarks(connection),
+      changes: watchChanges(connection),
+    });
   return database;
 }
 
@@ -135,6 +159,11 @@ export function onRecordMarked(catalog: CatalogDatabase, listener: () => void): 
   const { marked } = connectionOf(catalog);
   marked.on('marked', listener);
   return () => marked.off('marked', listener);
+}
+
+/** What has changed since the catalog was opened. */
+export function changesOf(catalog: CatalogDatabase): Changes {
+  return connectionOf(catalog).changes;
 }
 
 /**

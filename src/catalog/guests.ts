@@ -10,6 +10,10 @@ export async function listGuests(catalog: Catalog): Promise<GuestRecord[]> {
   return catalog.selectFrom('guests').selectAll().orderBy('name').execute();
 }
 
+export async function guestsByUuid(catalog: Catalog, uuids: readonly string[]): Promise<GuestRecord[]> {
+  return catalog.selectFrom('guests').selectAll().where('uuid', 'in', uuids).execute();
+}
+
 export async function countGuests(catalog: Catalog): Promise<number> {
   const { count } = await catalog
     .selectFrom('guests')

@@ -111,11 +111,18 @@ export async function imageNames(catalog: Catalog, guests: readonly string[]): P
   return new Map(rows.map(({ id, name }) => [id, name]));
 }
 
-/** Of the given guests: how many images each has, and its newest. */
+/** How many images a guest has, and its newest. */
+export interface ImageCount {
+  readonly count: number;
+  readonly lastName: string;
+  readonly lastAt: string;
+}
+
+/** Of the given guests, as far as they have any. */
 export async function countImages(
   catalog: Catalog,
   guests: readonly string[],
-): Promise<Map<string, { count: number; lastName: string; lastAt: string }>> {
+): Promise<Map<string, ImageCount>> {
   const rows = await catalog
     .selectFrom('images')
     .select((select) => [

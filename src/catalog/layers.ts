@@ -2,7 +2,7 @@
 import { sql, type RawBuilder, type Selectable, type SqlBool } from 'kysely';
 import type { DriverName } from '../api/constants.ts';
 import { StasisError } from '../errors.ts';
-import type { Catalog } from './database.ts';
+import type { Catalog, CatalogDatabase } from './database.ts';
 import type { LayerTable } from './schema.ts';
 import { untilWritten } from './until-written.ts';
 
@@ -191,13 +191,17 @@ export interface HeadSummary {
   readonly guest: string;
   readonly disk: string;
   readonly path: string;
+  readonly tree: string;
   readonly sizeBytes: number;
   /** layers from the head down to the root */
   readonly layers: number;
 }
 
 /** Heads of the given guests with the length of their chains, in one query however many layers there are. */
-export async function headSummaries(catalog: Catalog, guests: readonly string[]): Promise<HeadSummary[]> {
+export async function headSummaries(
+  catalog: CatalogDatabase,
+  guests: readonly string[],
+): Promise<HeadSummary[]> {
   if (guests.length === 0) return [];
   if (guests.length === 1) return summariesWhere(catalog, sql`heads.guest = ${guests[0]}`);
   const asked = new Set(guests);
@@ -208,7 +212,7 @@ const allSummaries = untilWritten((catalog) => summariesWhere(catalog, sql`true`
 
 async function summariesWhere(catalog: Catalog, isAsked: RawBuilder<unknown>): Promise<HeadSummary[]> {
   const { rows } = await sql<HeadSummary>`
-    select heads.guest, heads.disk, head.path, head.sizeBytes, (
+    select heads.guest, heads.disk, head.path, head.tree, head.sizeBytes, (
       with recursive chain (parent) as (
         select head.parent union all select layers.parent from chain join layers on layers.id = chain.parent)
       select count(*) from chain) as layers
@@ -238,6 +242,7 @@ export interface PinnedLayer {
   readonly image: string;
   readonly disk: string;
   readonly layerId: string;
+  readonly tree: string;
   readonly path: string;
   readonly format: string;
   readonly sizeBytes: number;
@@ -252,7 +257,7 @@ export async function pinnedLayers(catalog: Catalog, guests: readonly string[]):
     .selectFrom('images')
     .innerJoin('pins', 'pins.image', 'images.id')
     .innerJoin('layers', 'layers.id', 'pins.layer')
-    .select(['image', 'disk', 'layers.id as layerId', 'path', 'format', 'sizeBytes', 'root'])
+    .select(['image', 'disk', 'layers.id as layerId', 'tree', 'path', 'format', 'sizeBytes', 'root'])
     .select(sql<number | null>`json_extract(identity, '$.storedBytes')`.as('storedBytes'))
     .where('images.guest', 'in', guests)
     .execute();

@@ -14,7 +14,7 @@ import {
   ShutdownRequest,
   StartRequest,
 } from '../api/schemas.ts';
-import { getGuest } from '../catalog/guests.ts';
+import { getGuest, guestNotFound } from '../catalog/guests.ts';
 import { findImage, type ImageRecord } from '../catalog/images.ts';
 import { StasisError } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
@@ -66,7 +66,9 @@ export function guestRoutes(routes: Routes, context: ViewContext): void {
     '/v1/guests/:guest',
     { schema: { summary: 'One guest', params: GuestParams, response: { 200: GuestRef, default: Failure } } },
     async (request) => {
-      const [view] = await guestViews(context, [await getGuest(catalog, request.params.guest)]);
+      const record = await getGuest(catalog, request.params.guest);
+      const [view] = await guestViews(context, [record]);
+      if (view === undefined) throw guestNotFound(record.name); // it went just now
       return view;
     },
   );

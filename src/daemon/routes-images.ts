@@ -4,19 +4,20 @@ import Type from 'typebox';
 import { DEFAULT_IMAGE } from '../api/constants.ts';
 import type { Image, SavePrediction } from '../api/schemas.ts';
 import { PredictionQuery, Ref, RestoreRequest, SaveRequest } from '../api/schemas.ts';
-import { getGuest } from '../catalog/guests.ts';
-import { listImages } from '../catalog/images.ts';
+import { getGuest, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
+import type { Host } from '../guests/host.ts';
 import { cloneProcedure } from '../images/clone.ts';
 import { deleteProcedure } from '../images/delete.ts';
-import { requireImage } from '../images/names.ts';
+import { imageNotFound, requireImage } from '../images/names.ts';
 import { restoreProcedure } from '../images/restore.ts';
 import { predictSave } from '../images/choose-capture.ts';
 import { saveProcedure } from '../images/save.ts';
-import { sendLongList } from './long-list.ts';
+import { imageTexts, listText } from './image-texts.ts';
+import { sendLongList, sendText } from './json-text.ts';
 import { subjectOf, submit } from './respond.ts';
 import { Accepted, Failure, GuestParams, type Routes } from './routes-guests.ts';
-import { imagesByGuest, imageViews, type ViewContext } from './views.ts';
+import { imageViews, type ViewContext } from './views.ts';
 
 export const ImageParams = Type.Object({ guest: Type.String(), image: Type.String() });
 const ImageRef = Ref<Image>('Image');
@@ -35,7 +36,7 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     },
     async (request, reply) => {
       const sight = await context.gate.sightOf(request.raw);
-      return sendLongList(reply, imagesByGuest(context, await sight.guests()));
+      return sendLongList(reply, imagesByGuest(host, await sight.guests()));
     },
   );
 
@@ -48,20 +49,21 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
         response: { 200: Type.Array(ImageRef), default: Failure },
       },
     },
-    async (request) => {
-      const guest = await getGuest(catalog, request.params.guest);
-      return imageViews(context, [guest], await listImages(catalog, guest.uuid));
+    async (request, reply) => {
+      const { uuid } = await getGuest(catalog, request.params.guest);
+      return sendText(reply, listText(await imageTexts(host, uuid)));
     },
   );
 
   routes.get(
     '/v1/guests/:guest/images/:image',
     { schema: { summary: 'One image', params: ImageParams, response: { 200: ImageRef, default: Failure } } },
-    async (request) => {
+    async (request, reply) => {
       const guest = await getGuest(catalog, request.params.guest);
       const image = await requireImage(catalog, guest, request.params.image);
-      const [view] = await imageViews(context, [guest], [image]);
-      return view;
+      const text = (await imageTexts(host, guest.uuid)).get(image.id);
+      if (text === undefined) throw imageNotFound(guest.name, image.name); // it went just now
+      return sendText(reply, text);
     },
   );
 
@@ -79,7 +81,7 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
     async (request, reply) => {
       const guest = await getGuest(catalog, request.params.guest);
       const image = await requireImage(catalog, guest, request.params.image);
-      const [view] = await imageViews(context, [guest], [image]);
+      const [view] = await imageViews(host, [guest], [image]);
       if (view === undefined || view.screenFile === null) {
         throw new StasisError('not-found', `image ${image.name} has no picture of the screen`, {
           guest: guest.name,
@@ -189,4 +191,12 @@ export function imageRoutes(routes: Routes, context: ViewContext): void {
       });
     },
   );
+}
+
+/** Guest by guest: none of it waits for all of it. */
+async function* imagesByGuest(
+  host: Host,
+  guests: readonly GuestRecord[],
+): AsyncGenerator<string, void, undefined> {
+  for (const { uuid } of guests) yield listText(await imageTexts(host, uuid));
 }

@@ -7,23 +7,17 @@ import type { FastifyRequest } from 'fastify';
 import Type from 'typebox';
 import { lastAudit } from '../catalog/audit.ts';
 import { lastEventId, lastEvents } from '../catalog/events.ts';
-import { getGuest } from '../catalog/guests.ts';
-import { listImages } from '../catalog/images.ts';
+import { getGuest, guestNotFound } from '../catalog/guests.ts';
 import { listOperations } from '../catalog/operations.ts';
 import { ruleOf } from './access.ts';
 import { examine } from './doctor/doctor.ts';
 import { auditView } from './routes-audit.ts';
 import { hostStatus } from './routes-host.ts';
+import { imageTexts, listText } from './image-texts.ts';
+import { sendText } from './json-text.ts';
 import { Failure, GuestParams, type Routes } from './routes-guests.ts';
 import { seen } from './sight.ts';
-import {
-  guestViews,
-  imagesOf,
-  imageViews,
-  operationSummary,
-  type DaemonContext,
-  type ViewContext,
-} from './views.ts';
+import { guestViews, imagesOf, operationSummary, type DaemonContext, type ViewContext } from './views.ts';
 
 const LISTED_OPERATIONS = 50;
 const LISTED_EVENTS = 200;
@@ -76,17 +70,18 @@ export function overviewRoutes(routes: Routes, context: DaemonContext): void {
         response: { 200: Ref<GuestOverview>('GuestOverview'), default: Failure },
       },
     },
-    async (request): Promise<GuestOverview> => {
+    async (request, reply) => {
       const page = await forPage(request);
       const record = await getGuest(catalog, request.params.guest);
       const [guest] = await guestViews(context, [record]);
-      if (guest === undefined) throw new Error('a record has a view');
-      return {
+      if (guest === undefined) throw guestNotFound(record.name); // it went just now
+      const images = listText(await imageTexts(host, record.uuid));
+      const rest: Omit<GuestOverview, 'images'> = {
         ...page,
         guest,
-        images: await imageViews(context, [record], await listImages(catalog, record.uuid)),
         operations: await latestOperations(context, record.uuid),
       };
+      return sendText(reply, `{"images":${images},${JSON.stringify(rest).slice(1)}`);
     },
   );
 

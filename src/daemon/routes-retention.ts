@@ -98,7 +98,7 @@ export function retentionRoutes(routes: Routes, context: ViewContext): void {
 async function retentionPlan(context: ViewContext, guest: GuestRecord): Promise<RetentionPlan> {
   const { host } = context;
   const { rules, usedBytes, judgement, warning } = await outlook(host, guest.uuid);
-  const views = await imageViews(context, [guest], await listImages(host.catalog, guest.uuid));
+  const views = await imageViews(host, [guest], await listImages(host.catalog, guest.uuid));
   const byName = new Map(views.map((view) => [view.name, view]));
   const images = judgement.verdicts.map(({ image, keep, reasons }) => {
     const { storedBytes = 0, freesBytes = 0, freesAtMostBytes = 0 } = byName.get(image.name) ?? {};

@@ -1,26 +1,33 @@
 /** Schedules as clients see them. */
 import type { Schedule } from '../api/schedules.ts';
+import type { Catalog } from '../catalog/database.ts';
 import { lastRuns, listSchedules, type RunRecord, type ScheduleRecord } from '../catalog/schedules.ts';
 import { storedSpec } from '../guests/schedules.ts';
 import { timetable } from '../timetable.ts';
-import type { Host } from '../guests/host.ts';
 import { beginsAt } from '../policy/due.ts';
 
-/** By guest, in two queries however many there are. @param guests UUIDs */
-export async function scheduleViews(host: Host, guests: readonly string[]): Promise<Map<string, Schedule[]>> {
-  const records = await listSchedules(host.catalog, guests);
-  if (records.length === 0) return new Map();
-  const runs = await lastRuns(host.catalog, guests);
-  const byGuest = Map.groupBy(records, ({ guest }) => guest);
-  const view = (record: ScheduleRecord) =>
-    scheduleView(
-      record,
-      runs.find(({ guest, schedule }) => guest === record.guest && schedule === record.name),
-    );
-  return new Map([...byGuest].map(([guest, all]) => [guest, all.map(view)]));
+export interface ScheduleAndRun {
+  readonly record: ScheduleRecord;
+  readonly lastRun: RunRecord | undefined;
 }
 
-function scheduleView(record: ScheduleRecord, run: RunRecord | undefined): Schedule {
+/** By guest, in two queries however many there are. @param guests UUIDs */
+export async function schedulesOf(
+  catalog: Catalog,
+  guests: readonly string[],
+): Promise<Map<string, ScheduleAndRun[]>> {
+  const records = await listSchedules(catalog, guests);
+  if (records.length === 0) return new Map();
+  const runs = await lastRuns(catalog, guests);
+  const both = records.map((record) => ({
+    record,
+    lastRun: runs.find(({ guest, schedule }) => guest === record.guest && schedule === record.name),
+  }));
+  return Map.groupBy(both, ({ record }) => record.guest);
+}
+
+/** As it is now: when it is next due depends on the time. */
+export function scheduleView({ record, lastRun }: ScheduleAndRun): Schedule {
   const spec = storedSpec(record);
   return {
     name: record.name,
@@ -28,7 +35,7 @@ function scheduleView(record: ScheduleRecord, run: RunRecord | undefined): Sched
     paused: record.paused === 1,
     createdAt: record.createdAt,
     nextRunAt: record.paused === 1 ? null : nextRunAt(record),
-    lastRun: run === undefined ? null : runView(run),
+    lastRun: lastRun === undefined ? null : runView(lastRun),
   };
 }
 

@@ -2,20 +2,11 @@
 import { join } from 'node:path';
 import type { Guest, Image, Operation, Outcome } from '../api/schemas.ts';
 import type { GuestRecord } from '../catalog/guests.ts';
-import {
-  findImage,
-  countImages,
-  imageNames,
-  listImages,
-  namesOf,
-  type ImageRecord,
-} from '../catalog/images.ts';
-import { headSummaries, pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
+import { findImage, imageNames, listImages, type ImageRecord } from '../catalog/images.ts';
+import { pinnedLayers, type PinnedLayer } from '../catalog/layers.ts';
 import type { OperationRecord } from '../catalog/operations.ts';
-import { listRetention } from '../catalog/retention.ts';
 import type { ErrorBody } from '../errors.ts';
-import { storedDefinition } from '../guests/definition.ts';
-import { policyOf } from '../guests/policy.ts';
+import { policyIn } from '../guests/policy.ts';
 import { storedRetention } from '../guests/retention.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
@@ -28,7 +19,8 @@ import type { LiveOperation, Step } from '../operations/operation.ts';
 import type { AuditTrail } from '../operations/audit-trail.ts';
 import type { Backups } from './backups.ts';
 import { exportView } from './disk-view.ts';
-import { scheduleViews } from './schedule-view.ts';
+import { guestParts, type GuestParts } from './guest-parts.ts';
+import { scheduleView } from './schedule-view.ts';
 import { guestState } from './guest-state.ts';
 import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
@@ -54,70 +46,69 @@ export interface DaemonContext extends ViewContext {
   readonly backups: Backups;
 }
 
+/** Of these guests as they are now, as far as they are still there. */
 export async function guestViews(
-  { host, engine }: ViewContext,
-  records: readonly GuestRecord[],
+  context: ViewContext,
+  guests: readonly Pick<GuestRecord, 'uuid'>[],
 ): Promise<Guest[]> {
-  const uuids = records.map(({ uuid }) => uuid);
-  const heads = Map.groupBy(await headSummaries(host.catalog, uuids), ({ guest }) => guest);
-  const counts = await countImages(host.catalog, uuids);
-  const schedules = await scheduleViews(host, uuids);
-  const retention = await listRetention(host.catalog, uuids);
-  const names = await namesOf(
-    host.catalog,
-    records.flatMap(({ currentImage }) => currentImage ?? []),
-  );
-  return records.map((record) => {
-    const definition = storedDefinition(record);
-    const run = host.supervisor.runState(record.uuid);
-    const images = counts.get(record.uuid);
-    const operation = engine.holderOf(record.uuid)?.record;
-    return {
-      name: record.name,
-      uuid: record.uuid,
-      state: guestState(record, run?.state, operation),
-      memoryBytes: definition.memoryBytes,
-      cpus: definition.cpus,
-      disks: definition.disks.map((disk) => {
-        const head = heads.get(record.uuid)?.find((candidate) => candidate.disk === disk.name);
-        const { name, path, format, bus, readonly } = disk;
-        return {
-          name,
-          path,
-          format,
-          bus,
-          readonly,
-          driver: head === undefined ? null : (disk.driver ?? 'overlay'),
-          sizeBytes: head?.sizeBytes ?? 0,
-          layers: head?.layers ?? 0,
-          head: head?.path ?? path,
-        };
-      }),
-      images: images?.count ?? 0,
-      lastImage: images?.lastName ?? null,
-      lastImageAt: images?.lastAt ?? null,
-      currentImage: names.get(record.currentImage ?? '') ?? null,
-      policy: policyOf(host, record),
-      schedules: schedules.get(record.uuid) ?? [],
-      retention: storedRetention(retention.get(record.uuid)),
-      labels: [...(definition.labels ?? [])],
-      machine: definition.machine,
-      cpu: definition.cpu,
-      accelerator: definition.accelerator,
-      qemu: {
-        build: definition.qemu.build ?? null,
-        version: host.supervisor.find(record.uuid)?.qmp.versionText ?? null,
-      },
-      pid: host.supervisor.find(record.uuid)?.pid ?? null,
-      operation: operation?.id ?? null,
-      createdAt: record.createdAt,
-      stateReason:
-        run?.reason ??
-        record.stateReason ??
-        (operation === undefined ? frozenReason(record, run?.state) : null),
-      definition,
-    };
+  const uuids = guests.map(({ uuid }) => uuid);
+  const parts = await guestParts(context.host, uuids);
+  return uuids.flatMap((uuid) => {
+    const known = parts.get(uuid);
+    return known === undefined ? [] : [viewOf(context, known)];
   });
+}
+
+function viewOf({ host, engine }: ViewContext, parts: GuestParts): Guest {
+  const { record, definition, images } = parts;
+  const run = host.supervisor.runState(record.uuid);
+  const process = host.supervisor.find(record.uuid);
+  const operation = engine.holderOf(record.uuid)?.record;
+  return {
+    name: record.name,
+    uuid: record.uuid,
+    state: guestState(record, run?.state, operation),
+    memoryBytes: definition.memoryBytes,
+    cpus: definition.cpus,
+    disks: definition.disks.map((disk) => {
+      const head = parts.heads.find((candidate) => candidate.disk === disk.name);
+      const { name, path, format, bus, readonly } = disk;
+      return {
+        name,
+        path,
+        format,
+        bus,
+        readonly,
+        driver: head === undefined ? null : (disk.driver ?? 'overlay'),
+        sizeBytes: head?.sizeBytes ?? 0,
+        layers: head?.layers ?? 0,
+        head: head?.path ?? path,
+      };
+    }),
+    images: images?.count ?? 0,
+    lastImage: images?.lastName ?? null,
+    lastImageAt: images?.lastAt ?? null,
+    currentImage: parts.currentImage,
+    policy: policyIn(host, definition),
+    schedules: parts.schedules.map(scheduleView),
+    retention: storedRetention(parts.retention),
+    labels: [...(definition.labels ?? [])],
+    machine: definition.machine,
+    cpu: definition.cpu,
+    accelerator: definition.accelerator,
+    qemu: {
+      build: definition.qemu.build ?? null,
+      version: process?.qmp.versionText ?? null,
+    },
+    pid: process?.pid ?? null,
+    operation: operation?.id ?? null,
+    createdAt: record.createdAt,
+    stateReason:
+      run?.reason ??
+      record.stateReason ??
+      (operation === undefined ? frozenReason(record, run?.state) : null),
+    definition,
+  };
 }
 
 function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undefined): string | null {
@@ -132,23 +123,14 @@ export async function imagesOf(context: ViewContext, guests: readonly GuestRecor
   const uuids = new Set(guests.map(({ uuid }) => uuid));
   const images = await listImages(context.host.catalog);
   return imageViews(
-    context,
+    context.host,
     guests,
     images.filter(({ guest }) => uuids.has(guest)),
   );
 }
 
-/** The same guest by guest: none of it waits for all of it. */
-export async function* imagesByGuest(
-  context: ViewContext,
-  guests: readonly GuestRecord[],
-): AsyncGenerator<Image[], void, undefined> {
-  for (const guest of guests)
-    yield await imageViews(context, [guest], await listImages(context.host.catalog, guest.uuid));
-}
-
 export async function imageViews(
-  { host }: ViewContext,
+  host: Host,
   guests: readonly GuestRecord[],
   records: readonly ImageRecord[],
 ): Promise<Image[]> {
@@ -282,7 +264,7 @@ async function resultOf(context: ViewContext, record: OperationRecord): Promise<
   if (guest === undefined) return {};
   const image = record.image === null ? undefined : await findImage(catalog, guest.uuid, record.image);
   const [guestView] = await guestViews(context, [guest]);
-  const [imageView] = image === undefined ? [] : await imageViews(context, [guest], [image]);
+  const [imageView] = image === undefined ? [] : await imageViews(context.host, [guest], [image]);
   return {
     ...(guestView === undefined ? {} : { guest: guestView }),
     ...(imageView === undefined ? {} : { image: imageView }),

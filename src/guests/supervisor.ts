@@ -136,6 +136,11 @@ export class Supervisor {
     return [...this.#live.values()].filter(({ memoryFile }) => memoryFile === file).map(({ uuid }) => uuid);
   }
 
+  /** All files that guests' memory is mapped from. */
+  mappedFiles(): string[] {
+    return [...this.#live.values()].flatMap(({ memoryFile }) => memoryFile ?? []);
+  }
+
   instanceDirectory(instance: string): string {
     return join(this.#options.runDirectory, 'guests', instance.slice(0, 12));
   }

@@ -23,10 +23,14 @@ export async function requireImage(
 ): Promise<ImageRecord> {
   const image = await findImage(catalog, guest.uuid, name);
   if (image !== undefined) return image;
+  throw imageNotFound(guest.name, name);
+}
+
+export function imageNotFound(guest: string, name: string): StasisError {
   const what = name === DEFAULT_IMAGE ? 'no default image' : `no image "${name}"`;
-  throw new StasisError(
+  return new StasisError(
     'image-not-found',
-    `guest ${guest.name} has ${what}; \`stasis images ${guest.name}\` lists its images`,
-    { guest: guest.name, image: name },
+    `guest ${guest} has ${what}; \`stasis images ${guest}\` lists its images`,
+    { guest, image: name },
   );
 }
