@@ -30,7 +30,7 @@ async function told(lab: Lab, kind: string, state: string): Promise<Operation> {
 
 test('a chain is shortened while the guest writes; its images stay what they are, and go as always', async () => {
   await using lab = await Lab.create();
-  await using witness = await lab.running('web1');
+  await using witness = await lab.running('web1', { system: 'bare' });
   await witness.fill(1, 4);
   const contents = await grow(lab, ['a', 'b', 'c']);
   const now = await changeContent(lab, 'web1', 399);
@@ -69,7 +69,7 @@ test('in the background chains are kept at the depth of the settings, and a save
     );
   await settle('64KiB');
   await lab.startDaemon();
-  await using witness = await lab.running('web1', { disks: 1 });
+  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
   await witness.fill(1, 4);
   const contents = await grow(lab, ['a', 'b', 'c']);
   // Over depth now: it copies, at a rate that takes minutes.
@@ -92,7 +92,7 @@ test('in the background chains are kept at the depth of the settings, and a save
 
 test('a disk that has no chain is told so', async () => {
   await using lab = await Lab.create();
-  await using witness = await lab.running('web1', { disks: 1 });
+  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
   await witness.fill(1, 4);
   const nothing = await lab.cli(['disk', 'compact', 'web1']);
   assert.equal(nothing.status, 0);

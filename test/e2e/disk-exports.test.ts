@@ -53,7 +53,7 @@ async function collectAfter(lab: Lab, work: () => void): Promise<void> {
 
 test('a disk of an image is exported to a flat file while the guest runs, and nothing is overwritten', async () => {
   await using lab = await Lab.create();
-  await using witness = await lab.running('web1');
+  await using witness = await lab.running('web1', { system: 'bare' });
   await witness.fill(1, 4);
   const [first, second] = await images(lab, ['first', 'second']);
   assert.ok(first && second);
@@ -95,7 +95,7 @@ test('a disk of an image is exported to a flat file while the guest runs, and no
 
 test('what is read stays, whatever is deleted and whoever dies, and goes when it is read no more', async () => {
   await using lab = await Lab.create();
-  await using witness = await lab.running('web1', { disks: 1 });
+  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
   await witness.fill(1, 4);
   const [first, second] = await images(lab, ['first', 'second']);
   assert.ok(first && second);
@@ -143,7 +143,7 @@ test('what is read stays, whatever is deleted and whoever dies, and goes when it
 
 test('an export that the daemon does not survive leaves no process, at whatever step', async () => {
   await using lab = await Lab.create();
-  await using witness = await lab.running('web1', { disks: 1 });
+  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
   await witness.fill(1, 4);
   await images(lab, ['first']);
   for (const point of ['serve:after', 'commit:after']) {

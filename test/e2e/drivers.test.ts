@@ -45,7 +45,7 @@ async function live(kind: GroundKind): Promise<void> {
   await using lab = await Lab.on(kind);
   const { client } = lab;
   {
-    await using witness = await lab.running(GUEST);
+    await using witness = await lab.running(GUEST, { system: 'bare' });
     await witness.fill(5, 8);
   }
   const { disks, uuid } = await client.getGuest(GUEST);
@@ -99,7 +99,7 @@ async function live(kind: GroundKind): Promise<void> {
   for (const place of places) assert.ok(!existsSync(dirname(place)), 'nothing is left beside the disk');
   for (const { path, format } of disks)
     if (format === 'qcow2') await run('qemu-img', ['check', '-q', '-f', 'qcow2', path]);
-  await lab.defineOn('again', brought);
+  await lab.defineOn('again', brought, { system: 'bare' });
   await client.start('again');
   await using witness = await lab.witness('again');
   assert.equal((await witness.read('vda', 16, 2)).checksum, final.disk);
@@ -128,7 +128,7 @@ async function sparse(kind: GroundKind): Promise<void> {
   const disks = [];
   for (const [name, sizeMiB] of [['small', 1024] as const, ['large', 1024 ** 2] as const])
     disks.push({ name, ...(await lab.makeDisk(name, sizeMiB)) });
-  await lab.defineOn(GUEST, disks);
+  await lab.defineOn(GUEST, disks, { system: 'bare' });
   await client.start(GUEST);
   {
     await using witness = await lab.witness(GUEST);
@@ -156,7 +156,7 @@ async function fragmented(): Promise<void> {
   const { client } = lab;
   const pieces = await lab.makeDisk('pieces', 256);
   await breakUp(pieces.path, 256);
-  await lab.defineOn(GUEST, [{ name: 'pieces', ...pieces }]);
+  await lab.defineOn(GUEST, [{ name: 'pieces', ...pieces }], { system: 'bare' });
   await client.start(GUEST);
   {
     await using witness = await lab.witness(GUEST);

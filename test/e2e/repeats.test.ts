@@ -42,7 +42,7 @@ test('a save whose answer was lost with the daemon is one save', async () => {
   await using lab = await Lab.create();
   using lossy = await lossyWay(lab);
   const { way, client } = lossy;
-  await lab.define('web1', { disks: 1 });
+  await lab.define('web1', { system: 'bare', disks: 1 });
   await lab.client.start('web1');
 
   await lab.failAt('save/commit:after=kill');
@@ -66,7 +66,7 @@ test('a request that is sent again is answered with its operation', async (t) =>
   await using lab = await Lab.create();
   const { client } = lab;
   const notWaiting = { wait: false } as const;
-  await lab.define('web1', { disks: 1 });
+  await lab.define('web1', { system: 'bare', disks: 1 });
 
   await t.test('killed as soon as it was recorded, it is told how that ended', async () => {
     await lab.failAt('policy/record:after=kill');

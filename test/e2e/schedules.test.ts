@@ -13,7 +13,11 @@ let lab: Lab;
 let content: Content;
 before(async () => {
   lab = await Lab.create();
-  await using witness = await lab.running(GUEST, { disks: 1, extra: { retention: { keepLast: 2 } } });
+  await using witness = await lab.running(GUEST, {
+    system: 'bare',
+    disks: 1,
+    extra: { retention: { keepLast: 2 } },
+  });
   await witness.fill(1, 8);
   content = await changeContent(lab, GUEST, 1);
 });

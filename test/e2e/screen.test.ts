@@ -8,7 +8,7 @@ import { Lab } from '../support/lab.ts';
 
 test('an image of a guest with a display has a picture of it, live or stopped; one without has none', async () => {
   await using lab = await Lab.create();
-  await using _ = await lab.running('web1', { disks: 1, extra: { graphics: 'vnc' } });
+  await using _ = await lab.running('web1', { system: 'bare', disks: 1, extra: { graphics: 'vnc' } });
   const live = await lab.client.createSaveImage('web1', { name: 'live', live: true });
   const stopped = await lab.client.createSaveImage('web1');
   await lab.recordsWritten();
@@ -28,7 +28,7 @@ test('an image of a guest with a display has a picture of it, live or stopped; o
 
   await lab.client.start('web1');
   await lab.client.deleteSaveImage('web1', 'live');
-  const other = await lab.running('web2', { disks: 1 });
+  const other = await lab.running('web2', { system: 'bare', disks: 1 });
   await other.close();
   assert.equal((await lab.client.createSaveImage('web2', { live: true })).screenFile, null);
   const operations = await lab.client.listOperations();

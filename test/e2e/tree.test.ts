@@ -48,7 +48,7 @@ class Gardener {
 async function plant(format: 'qcow2' | 'raw'): Promise<Gardener> {
   const lab = await Lab.create();
   const gardener = new Gardener(lab);
-  await using witness = await lab.running(GUEST, { format });
+  await using witness = await lab.running(GUEST, { system: 'bare', format });
   await witness.fill(5, 8);
   for (const name of ['a', 'b', 'c']) await gardener.save(name);
   await lab.client.restoreSaveImage(GUEST, 'a');
@@ -114,7 +114,7 @@ test('a guest that is undefined leaves with what it wrote in the disks it came w
 
 test('twenty times suspended and resumed, the chain is as long as before and not a byte is lost', async () => {
   await using lab = await Lab.create();
-  const witness = await lab.running(GUEST, { memory: '96MiB' });
+  const witness = await lab.running(GUEST, { system: 'bare' });
   await witness.fill(9, 4);
   await witness.close();
   const before = await contentOf(lab, GUEST);

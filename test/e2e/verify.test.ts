@@ -81,7 +81,7 @@ test('checksums come by themselves and follow what is merged and compacted; a sc
     writeFile(join(lab.paths.config, 'stasis.yaml'), `checksums: {afterSeconds: 0.1}\nscrub: ${scrub}\n`);
   await settle('false');
   await lab.startDaemon();
-  await using witness = await lab.running(GUEST, { disks: 1 });
+  await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
   await witness.fill(1, 4);
   for (const [seed, name] of ['a', 'b', 'c'].entries()) {
     await changeContent(lab, GUEST, seed);

@@ -18,7 +18,7 @@ let saved: Content;
 
 before(async () => {
   lab = await Lab.create();
-  await using witness = await lab.running(GUEST);
+  await using witness = await lab.running(GUEST, { system: 'bare' });
   await witness.fill(1, 8);
   saved = await changeContent(lab, GUEST, 1);
   await lab.client.createSaveImage(GUEST, { name: 'a', live: true });

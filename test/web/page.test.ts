@@ -14,7 +14,7 @@ describe('the web page', () => {
   let witness: Witness;
   before(async () => {
     lab = await Lab.create();
-    witness = await lab.running('web1', { extra: { graphics: 'vnc' } });
+    witness = await lab.running('web1', { system: 'bare', extra: { graphics: 'vnc' } });
     visit = await Visit.open(lab);
     page = visit.page;
   });
@@ -34,7 +34,7 @@ describe('the web page', () => {
     await lab.client.pause('web1');
     await listed.getByText('paused').waitFor();
     await lab.client.resume('web1');
-    await lab.define('web2', { disks: 1 });
+    await lab.define('web2', { system: 'bare', disks: 1 });
     await page.getByRole('row', { name: /web2/ }).getByText('stopped').waitFor();
     await page.getByRole('searchbox').fill('web2');
     await listed.waitFor({ state: 'detached' });
