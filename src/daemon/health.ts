@@ -2,9 +2,11 @@
 import { statfs } from 'node:fs/promises';
 import { sql } from 'kysely';
 import type { Readiness } from '../api/schemas.ts';
+import { reserveRoom } from '../catalog/reserve.ts';
 import { countUnsettled } from '../catalog/statistics.ts';
 import { messageOf } from '../errors.ts';
 import type { Host } from '../guests/host.ts';
+import { catalogFile } from '../paths.ts';
 import type { OperationEngine } from '../operations/engine.ts';
 import { waitFor } from '../qemu/wait.ts';
 
@@ -40,10 +42,9 @@ export class Health {
   }
 
   async #examine(): Promise<Readiness> {
-    const reasons = await Promise.all([this.#whyNotWritable(), this.#whyNoSpace()]);
-    const unsettled = await this.#unsettled();
-    const found = reasons.filter((reason) => reason !== null);
-    return { ready: found.length === 0, reasons: found, remarks: unsettled === null ? [] : [unsettled] };
+    const reasons = await told([this.#whyNotWritable(), this.#whyNoSpace()]);
+    const remarks = await told([this.#unsettled(), this.#reserve()]);
+    return { ready: reasons.length === 0, reasons, remarks };
   }
 
   async #whyNotWritable(): Promise<string | null> {
@@ -84,9 +85,24 @@ export class Health {
     }
   }
 
+  /** Whoever looks sees to it that it is whole again. */
+  async #reserve(): Promise<string | null> {
+    try {
+      const missing = await this.#answered('the reserve', reserveRoom(catalogFile(this.#host.paths)));
+      if (missing === 0) return null;
+      return `of the room that is kept for stopping guests and deleting images on a full disk ${mib(missing)} MiB are missing`;
+    } catch (error) {
+      return `room for stopping guests and deleting images on a full disk can't be kept: ${messageOf(error)}`;
+    }
+  }
+
   #answered<T>(what: string, answer: Promise<T>): Promise<T> {
     return waitFor(what, answer, { timeoutMs: PATIENCE_MS });
   }
+}
+
+async function told(findings: readonly Promise<string | null>[]): Promise<string[]> {
+  return (await Promise.all(findings)).filter((finding) => finding !== null);
 }
 
 function mib(bytes: number): string {

@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
+import { reserveRoom } from '../catalog/reserve.ts';
 import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
@@ -127,6 +128,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   // Those of before there was somebody who may go through its directory.
   for (const each of [file, `${file}-wal`]) await chmod(each, 0o600);
   stack.defer(() => catalog.destroy());
+  await reserveRoom(file);
   await refuseOutdated(catalog, paths.data);
   const failpoints = new Failpoints(process.env);
   const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));

@@ -44,7 +44,7 @@ export async function collect(host: Host, guest: string, operation: OperationHan
 
 /**
  * The same over given root layers. They may carry the disks of several guests, clones of each other: what can't be
- * done now, since another guest is busy or several have the layers open, is left to a later operation on one of them.
+ * done now, since another guest is busy, several have the layers open or the disk is full, is left to a later operation on one of them.
  */
 export async function collectTrees(
   host: Host,
@@ -72,10 +72,36 @@ async function tryStep(host: Host, step: CollectStep, operation: OperationHandle
     const replacesOpenFile = step.action === 'replace' && isOpen;
     if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return;
     if (!(await canReplace(host, step))) return;
-    await operation.step(`${step.action}-layer`, () => perform(host, step, user, operation));
-    done = true;
+    done = await operation.step(`${step.action}-layer`, () => performIfRoom(host, step, user, operation));
   });
   return done;
+}
+
+/**
+ * A merge takes room before it gives any, and to remove something is recorded first. Without it layers stay as they are, with what is in them: whoever makes room by deleting
+ * images, or wants to stop a guest, is not held up by that.
+ * @returns whether there was room
+ */
+async function performIfRoom(
+  host: Host,
+  step: CollectStep,
+  open: OpenDisk | undefined,
+  operation: OperationHandle,
+): Promise<boolean> {
+  try {
+    await perform(host, step, open, operation);
+    return true;
+  } catch (error) {
+    if (StasisError.from(error).code !== 'no-space') throw error;
+    const children = await childrenOf(host.catalog, step.layer);
+    const changing =
+      step.action === 'remove' ? children : [await getLayer(host.catalog, step.into), ...children];
+    for (const { id, identity } of changing) if (identity === null) await sealUnlessWritten(host, id);
+    await operation.warn(
+      `there is no room to remove or merge layers of ${operation.guestName}: one of its next operations does, or the next daemon`,
+    );
+    return false;
+  }
 }
 
 async function perform(

@@ -56,7 +56,7 @@ export function exportProcedure(host: Host): Procedure<ExportArgs, ExportPlan> {
 
     /** Who is told late that it failed, or never, does not come to read. */
     async finish({ guestName, image }, operation) {
-      if (!operation.recovering && readers.find(operation.id) !== undefined) return;
+      if (!operation.recovering && readers.find(operation.id) !== undefined) return undefined;
       await readers.discard(operation.id);
       const message = `image ${image} of ${guestName} was opened, but nobody could be told in time; ask again`;
       return new StasisError('interrupted', message);

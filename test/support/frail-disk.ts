@@ -1,5 +1,5 @@
 /**
- * A disk that fails when it is told to: full, slow, refusing writes, without power. It is a file system in a file that QEMU's
+ * A disk that fails when it is told to: full, slow, refusing writes or reads, without power. It is a file system in a file that QEMU's
  * storage daemon serves over FUSE, so that every read and write of the file system goes through a node of QEMU's block layer
  * that can be slowed down (`throttle`) or made to fail (`blkdebug`). Mounting it takes root's rights.
  */
@@ -15,11 +15,13 @@ import { PlainQmp } from './plain-qmp.ts';
 
 const run = promisify(execFile);
 const EIO = 5;
+/** The node that has what is on the disk. */
+const SOUND = 'sound';
 const UNMOUNTED_WITHIN_MS = 10_000;
 const SMALLEST_PIECE = 16 * 1024;
 
 const FILE_SYSTEMS = {
-  ext4: ['mkfs.ext4', '-q'],
+  ext4: ['mkfs.ext4', '-q', '-m', '0'], // nothing of it is kept for root
   xfs: ['mkfs.xfs', '-q', '-m', 'reflink=1'],
 } as const;
 export type FileSystem = keyof typeof FILE_SYSTEMS;
@@ -36,7 +38,8 @@ export class FrailDisk implements AsyncDisposable {
   readonly #place: string;
   readonly #server: ChildProcess;
   readonly #qmp: PlainQmp;
-  #refuses = false;
+  /** the node below the served one */
+  #below: string = SOUND;
 
   private constructor(place: string, server: ChildProcess, qmp: PlainQmp) {
     this.#place = place;
@@ -91,15 +94,17 @@ export class FrailDisk implements AsyncDisposable {
 
   /** Every write fails with EIO from now on, until it is `restarted`. */
   async refuseWrites(): Promise<void> {
-    if (this.#refuses) return;
-    this.#refuses = true;
-    await this.#qmp.ask('blockdev-add', {
-      driver: 'blkdebug',
-      'node-name': 'failing',
-      image: 'sound',
-      'inject-error': [{ event: 'none', iotype: 'write', errno: EIO, once: false }],
-    });
-    await this.#putUnder('failing');
+    await this.#refuse('write');
+  }
+
+  /** Every read fails with EIO from now on, until it is `restarted`, of what the kernel has not kept: as little as can be. */
+  async refuseReads(): Promise<void> {
+    const files = await readdir(this.directory, { recursive: true, withFileTypes: true });
+    const paths = files.filter((file) => file.isFile()).map((file) => join(file.parentPath, file.name));
+    // A file may go meanwhile.
+    for (const path of paths)
+      await run('dd', [`if=${path}`, 'iflag=nocache', 'count=0']).catch(() => undefined);
+    await this.#refuse('read');
   }
 
   /** @param bytesPerSecond 0: as fast as it can */
@@ -151,15 +156,27 @@ export class FrailDisk implements AsyncDisposable {
 
   async #becomeSound(): Promise<void> {
     await this.pace(0);
-    if (!this.#refuses) return;
-    await this.#putUnder('sound');
-    await this.#qmp.ask('blockdev-del', { 'node-name': 'failing' });
-    this.#refuses = false;
+    await this.#putUnder(SOUND);
+  }
+
+  async #refuse(iotype: 'read' | 'write'): Promise<void> {
+    const node = `refusing-${iotype}s`;
+    if (this.#below === node) return;
+    await this.#qmp.ask('blockdev-add', {
+      driver: 'blkdebug',
+      'node-name': node,
+      image: SOUND,
+      'inject-error': [{ event: 'none', iotype, errno: EIO, once: false }],
+    });
+    await this.#putUnder(node);
   }
 
   /** What the served node stands on. */
-  async #putUnder(node: 'sound' | 'failing'): Promise<void> {
+  async #putUnder(node: string): Promise<void> {
+    if (node === this.#below) return;
     await this.#qmp.ask('blockdev-reopen', { options: [{ ...PACED, file: node }] });
+    if (this.#below !== SOUND) await this.#qmp.ask('blockdev-del', { 'node-name': this.#below });
+    this.#below = node;
   }
 
   /** Who was being started while its users were looked for is one of them as well. */
@@ -194,8 +211,8 @@ function storageDaemon(place: string): string[] {
   const node = (options: Record<string, unknown>) => ['--blockdev', JSON.stringify(options)];
   return [
     ...['--object', 'throttle-group,id=pace'],
-    ...node({ driver: 'file', 'node-name': 'sound', filename: join(place, 'blocks'), discard: 'unmap' }),
-    ...node({ ...PACED, file: 'sound' }),
+    ...node({ driver: 'file', 'node-name': SOUND, filename: join(place, 'blocks'), discard: 'unmap' }),
+    ...node({ ...PACED, file: SOUND }),
     ...['--export', `fuse,id=device,node-name=paced,writable=on,mountpoint=${join(place, 'device')}`],
     ...['--chardev', 'stdio,id=qmp', '--monitor', 'chardev=qmp'],
   ];

@@ -13,6 +13,8 @@ export interface Fault {
   readonly sparesGuest: boolean;
   /** the host boots after it, with what its policies do */
   readonly boots?: boolean;
+  /** operations that must be possible all the same */
+  readonly mustBeDone?: readonly string[];
   /** what it takes of the world */
   readonly isPossible?: (world: World) => boolean;
   strike(world: World, deed: Deed, random: Random): Promise<string>;
@@ -155,6 +157,7 @@ export const FAULTS: readonly Fault[] = [
   {
     name: 'a full disk, until the operation has failed',
     sparesGuest: false,
+    mustBeDone: ['stop', 'delete'],
     isPossible: hasDisk,
     async strike(world, deed, random) {
       await world.disk?.fill(leftBytes(random));
@@ -200,6 +203,75 @@ export const FAULTS: readonly Fault[] = [
       const outcome = deed();
       await moment(random);
       await world.disk?.refuseWrites();
+      await moment(random);
+      await world.losePower();
+      return outcome;
+    },
+  },
+  {
+    name: 'EIO of all reads, then the host boots again',
+    boots: true,
+    sparesGuest: false,
+    isPossible: hasDisk,
+    async strike(world, deed, random) {
+      const outcome = deed();
+      await moment(random);
+      await world.disk?.refuseReads();
+      await moment(random);
+      await world.losePower();
+      return outcome;
+    },
+  },
+  {
+    name: 'EIO of all reads, and the daemon killed on it',
+    boots: true,
+    sparesGuest: false,
+    isPossible: hasDisk,
+    async strike(world, deed, random) {
+      await world.disk?.refuseReads();
+      const outcome = deed();
+      await moment(random);
+      await world.lab.endDaemon('SIGKILL');
+      await world.serve().catch(() => undefined); // without its catalog it must refuse to
+      await world.losePower();
+      return outcome;
+    },
+  },
+  {
+    name: 'a full disk, and a power cut on it',
+    boots: true,
+    sparesGuest: false,
+    isPossible: hasDisk,
+    async strike(world, deed, random) {
+      await world.disk?.fill(leftBytes(random));
+      const outcome = deed();
+      await moment(random);
+      await world.losePower();
+      return outcome;
+    },
+  },
+  {
+    name: 'a slow disk, and the daemon killed on it',
+    sparesGuest: true,
+    isPossible: hasDisk,
+    async strike(world, deed, random) {
+      await world.disk?.pace(random.between(1, 8) * 1024 ** 2);
+      const outcome = deed();
+      await moment(random);
+      await world.lab.endDaemon('SIGKILL');
+      await world.serve();
+      await world.disk?.pace(0);
+      return outcome;
+    },
+  },
+  {
+    name: 'a slow disk, and a power cut on it',
+    boots: true,
+    sparesGuest: false,
+    isPossible: hasDisk,
+    async strike(world, deed, random) {
+      await world.disk?.pace(random.between(1, 8) * 1024 ** 2);
+      const outcome = deed();
       await moment(random);
       await world.losePower();
       return outcome;

@@ -4,7 +4,7 @@ import { globSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { waitForEnd } from '../../../src/qemu/process/process-scan.ts';
 import { FrailDisk, noFrailDisk } from '../frail-disk.ts';
 import type { GroundKind } from '../grounds.ts';
 import { Lab } from '../lab.ts';
@@ -113,7 +113,7 @@ async function boot(directory: string): Promise<void> {
   await writeFile(join(directory, 'boot_id'), `${randomUUID()}\n`);
 }
 
-/** Signals processes; those that have ended meanwhile are no matter. */
+/** Signals processes, and waits for the end of those it kills; those that have ended meanwhile are no matter. */
 export async function killAll(
   pids: readonly number[],
   signal: NodeJS.Signals = 'SIGKILL',
@@ -125,6 +125,6 @@ export async function killAll(
       return false;
     }
   });
-  await delay(0);
+  if (signal === 'SIGKILL') for (const pid of reached) await waitForEnd(pid, 60_000);
   return reached;
 }
