@@ -16,6 +16,7 @@ const LEAVES = [
   'paths',
   'qemu-user',
   'socket-path',
+  'stillness',
   'stored',
   'timetable',
   'units',
