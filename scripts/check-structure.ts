@@ -17,6 +17,7 @@ const LEAVES = [
   'paths',
   'qemu-user',
   'socket-path',
+  'stillness',
   'stored',
   'timetable',
   'units',

@@ -8,6 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { setImmediate as others } from 'node:timers/promises';
 import type { FastifyReply } from 'fastify';
 import { errnoOf } from '../errors.ts';
+import { stillness } from '../stillness.ts';
 
 const JSON_TYPE = 'application/json; charset=utf-8';
 
@@ -53,6 +54,7 @@ async function* joined(
   for await (const piece of rest) {
     yield itemsOf(piece);
     await others();
+    await stillness.over();
   }
   yield before === '[' ? '[]' : ']';
 }

@@ -1,10 +1,11 @@
 /** What happens on this host, as a list or as a stream that goes on. */
 import Type from 'typebox';
-import type { Event } from '../api/schemas.ts';
+import type { Event, Operation } from '../api/schemas.ts';
 import { Ref } from '../api/schemas.ts';
 import { eventsAfter, lastEvents } from '../catalog/events.ts';
+import type { OperationRecord } from '../catalog/operations.ts';
 import { EventStream } from './event-stream.ts';
-import { Progress, type TellProgress } from './progress.ts';
+import { Happenings } from './happenings.ts';
 import { acceptsStream } from './respond.ts';
 import { Failure, type Routes } from './routes-guests.ts';
 import { inOrder, seen } from './sight.ts';
@@ -24,7 +25,7 @@ const Query = Type.Object({
 const PAGE = 1000;
 export function eventRoutes(routes: Routes, context: ViewContext): void {
   const { catalog, events } = context.host;
-  const progress = new Progress(context.engine);
+  const happenings = new Happenings(events, context.engine);
 
   routes.get(
     '/v1/events',
@@ -50,15 +51,18 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
         request.log.error({ err: error }, 'a stream of events ended');
         stream[Symbol.dispose]();
       });
+      let lastTold = 0;
       const send = (event: Event) => {
+        if (event.id <= lastTold) return; // what is replayed may be told to all just then
+        lastTold = event.id;
         if (guest !== undefined && event.guest !== guest) return;
         ifSeen(
           () => sight.ofName(event.guest),
           () => stream.send('event', event, event.id),
         );
       };
-      const tellProgress: TellProgress = (operation, record) => {
-        if (guest !== undefined && operation.guest !== guest) return;
+      const sendOperation = (operation: Operation, record: OperationRecord) => {
+        if (operations !== 'true' || (guest !== undefined && operation.guest !== guest)) return;
         ifSeen(
           () => sight.ofOperation(record),
           () => stream.send('operation', operation),
@@ -68,8 +72,11 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
       let replayed = Number(request.headers['last-event-id'] ?? since ?? Number.MAX_SAFE_INTEGER);
       const waiting: Event[] = [];
       let live = false;
-      const stopOperations = operations === 'true' ? progress.listen(tellProgress) : () => undefined;
-      const stop = events.listen((event) => (live ? send(event) : waiting.push(event)));
+      const stop = happenings.listen((happening) => {
+        if ('operation' in happening) sendOperation(happening.operation, happening.record);
+        else if (live) send(happening.event);
+        else waiting.push(happening.event);
+      });
       try {
         while (!stream.signal.aborted) {
           const page = await eventsAfter(catalog, replayed, PAGE);
@@ -79,12 +86,10 @@ export function eventRoutes(routes: Routes, context: ViewContext): void {
           await stream.drained();
         }
         live = true;
-        const fromReplay = replayed === Number.MAX_SAFE_INTEGER ? 0 : replayed;
-        for (const event of waiting) if (event.id > fromReplay) send(event);
+        for (const event of waiting) send(event);
         await stream.closed();
       } finally {
         stop();
-        stopOperations();
       }
       return undefined;
     },

@@ -33,6 +33,7 @@ import { Retention, RetentionPlan, Schedule } from '../api/schedules.ts';
 import { StasisError, errnoOf } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { inLogScope } from '../log.ts';
+import { stillness } from '../stillness.ts';
 import { VERSION } from '../version.ts';
 import { Credential, NewCredential, Principal, RemoteStatus } from '../api/remote.ts';
 import { admitByRules } from './admission.ts';
@@ -117,6 +118,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     await recordCall(context, request, { outcome: explained.code, message: explained.message });
     return reply.status(explained.httpStatus).send({ error: explained.toJSON() });
   });
+  server.addHook('onRequest', () => stillness.over());
   // Whatever is logged for a request, by whoever, tells its id; so does the answer.
   server.addHook('onRequest', (request, reply, done) => {
     void reply.header('request-id', request.id);

@@ -12,6 +12,7 @@ import { recoverCapture, type CaptureResult } from '../../src/qemu/capture/captu
 import { background } from '../../src/qemu/capture/background.ts';
 import { NotConverging, precopy } from '../../src/qemu/capture/precopy.ts';
 import { stopped } from '../../src/qemu/capture/stopped.ts';
+import { stillness } from '../../src/stillness.ts';
 import { verifyMemoryFile } from '../../src/qemu/memory/memory-file.ts';
 import { captureBlockers } from '../../src/qemu/capture/migration-blockers.ts';
 import { fileChannel, STREAM_OFFSET, waitForMigration } from '../../src/qemu/migration.ts';
@@ -41,6 +42,7 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
     file,
 
     onPaused: async () => {
+      assert.ok(stillness.isNow, 'others are quiet');
       assert.equal(await isPausedNow(qmp), true);
       saved = await memoryOf(qmp, lab.path('saved'));
       await switchDisks(qmp, [
@@ -51,6 +53,7 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
   });
 
   assert.ok((result.pause?.pauseMs ?? 0) > 0);
+  assert.ok(!stillness.isNow);
   assert.equal(await isRunning(qmp), true);
   assert.deepEqual(
     [...(await headNodes(qmp))],

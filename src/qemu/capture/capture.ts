@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { messageOf, StasisError } from '../../errors.ts';
+import { stillness } from '../../stillness.ts';
 import { prepareMigration, resetMigration } from '../build/capabilities.ts';
 import { cancelMigration, memoryIsArriving, type MigrationProgress } from '../migration.ts';
 import type { MigrationCapability, MigrationParameters } from '../qmp/commands.ts';
@@ -156,13 +157,20 @@ export async function inOnePass(
   return { bytesWritten, bytesPerSecond: (bytesWritten / totalMs) * 1000, totalMs, passes: 1 };
 }
 
-/** Measures one pause: opened before the guest stops, marked at the end of each part. */
+/** Measures one pause, and keeps others quiet in it: opened before the guest stops, marked at the end of each part. */
 export class PauseClock implements Disposable {
   readonly #events: QmpWatch<'STOP' | 'RESUME'>;
+  readonly #unlisten: (() => void)[];
+  #stillness: Disposable | undefined;
   readonly #marks = new Map<'stop' | 'disks' | 'memory' | 'resume', number>();
 
   constructor(qmp: QmpClient) {
     this.#events = qmp.watch('STOP', 'RESUME');
+    // As soon as QEMU says it: whoever waits for the event gets to it only after others.
+    this.#unlisten = [
+      qmp.on('STOP', () => (this.#stillness ??= stillness.begin())),
+      qmp.on('RESUME', () => this.#runs()),
+    ];
   }
 
   mark(part: 'stop' | 'disks' | 'memory' | 'resume'): void {
@@ -191,6 +199,13 @@ export class PauseClock implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#runs();
+    for (const unlisten of this.#unlisten) unlisten();
     this.#events[Symbol.dispose]();
+  }
+
+  #runs(): void {
+    this.#stillness?.[Symbol.dispose]();
+    this.#stillness = undefined;
   }
 }
