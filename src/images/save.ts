@@ -309,10 +309,12 @@ async function capture(
     await qmp.execute('stop');
   }
   const file = join(imageDirectory(host, plan), MEMORY_FILE);
-  await host.ownership.makeEmpty(file);
+  const makeFile = () => host.ownership.makeEmpty(file);
+  await makeFile();
   const request: CaptureRequest = {
     qmp,
     file,
+    makeFile,
     ...(plan.live ? whenLive : {}),
     signal: AbortSignal.any([operation.signal, quiesce.signal]),
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
@@ -321,12 +323,11 @@ async function capture(
       if (plan.live) await takeDisks(host, qmp, disks, operation);
     },
   };
-  return plan.live ? captureLive(host, request, choice, operation) : stopped.capture(request);
+  return plan.live ? captureLive(request, choice, operation) : stopped.capture(request);
 }
 
 /** By the chosen method; when precopy finds the guest too busy for it, by the other one, or not at all. */
 async function captureLive(
-  host: Host,
   request: CaptureRequest,
   choice: CaptureChoice | null,
   operation: OperationHandle,
@@ -337,7 +338,7 @@ async function captureLive(
   } catch (error) {
     if (!(error instanceof NotConverging)) throw error;
     await rm(request.file, { force: true });
-    await host.ownership.makeEmpty(request.file);
+    await request.makeFile?.();
     if (choice !== null && choice.fallback !== null) {
       await operation.warn(`${error.message}; it was captured in the background instead`);
       return background.capture(request);

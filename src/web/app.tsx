@@ -55,6 +55,11 @@ export function App() {
               <h1>{titleOf(shown)}</h1>
             </div>
             <Failure error={failure.value} />
+            {shown.page === 'guest' && (
+              <p>
+                <a href="#/">All guests</a>
+              </p>
+            )}
           </>
         )}
       </main>

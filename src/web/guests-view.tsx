@@ -5,7 +5,7 @@ import type { Guest, Operation } from '../api/schemas.ts';
 import { count, formatBytes } from '../units.ts';
 import { Age, Empty, Loading, Progress, State } from './common.tsx';
 import { guestAddress } from './router.ts';
-import { guests, running } from './store.ts';
+import { guests, may, principal, running } from './store.ts';
 
 /** `web2` before `web10`. Made once: to make one costs more than to compare. */
 const byName = new Intl.Collator('en', { numeric: true });
@@ -88,7 +88,7 @@ function Summary({ all }: { all: readonly Guest[] }) {
 
 function Table() {
   const rows = useGradually(shown.value, `${sorting.value} ${search.value}`);
-  if (shown.value.length === 0) return <Empty title="No guest is called that" />;
+  if (shown.value.length === 0) return <Empty title="No guest has that name or state" />;
   return (
     <table class="guests">
       <thead>
@@ -152,6 +152,21 @@ function Row({ guest, operation }: { guest: Guest; operation: Operation | undefi
 }
 
 function NoGuests() {
+  const labels = principal.value?.labels ?? null;
+  if (labels !== null) {
+    return (
+      <Empty title="No guests">
+        <p>You see guests labelled {labels.join(' or ')}. There is none.</p>
+      </Empty>
+    );
+  }
+  if (!may('admin')) {
+    return (
+      <Empty title="No guests yet">
+        <p>Who has the role admin here can define one.</p>
+      </Empty>
+    );
+  }
   return (
     <Empty title="No guests yet">
       <p>Write down what the machine has, and define it:</p>

@@ -149,7 +149,7 @@ function ImageRow({ guest, image, isChosen }: { guest: Guest; image: Image; isCh
       )}
       <span class="what">
         <span class="name">
-          {name}
+          <span title={name}>{name}</span>
           {current && <span class="tag now">now</span>}
           {state === 'broken' && <span class="tag broken">broken</span>}
           {image.protected && <span class="tag protected">protected</span>}

@@ -56,7 +56,7 @@ function ScheduleRow({ guest, schedule }: { guest: Guest; schedule: Schedule }) 
   return (
     <tr>
       <th scope="row">{name}</th>
-      <td data-label="When">
+      <td data-label="When" class="when">
         {cron}
         {timeZone !== null && ` ${timeZone}`}
       </td>

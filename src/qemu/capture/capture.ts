@@ -23,6 +23,8 @@ export interface CaptureRequest {
   readonly qmp: QmpClient;
   /** Absolute path of the memory file. QEMU makes it. It is the caller's: also to remove it when the capture fails. */
   readonly file: string;
+  /** For a QEMU that may make no file there: makes an empty one that it may write. Called when a capture is begun once more. */
+  readonly makeFile?: (() => Promise<void>) | undefined;
   /** Runs while the guest stands still and its disks are drained: switch the disks. If it fails, so does the capture. */
   readonly onPaused: () => Promise<void>;
   /**

@@ -95,6 +95,7 @@ async function capture(request: CaptureRequest): Promise<CaptureResult> {
     if (!(error instanceof StoppedTooEarly)) throw error;
     await once();
     await rm(request.file, { force: true });
+    await request.makeFile?.();
     return attempt({ ...request, onStopping: undefined });
   }
 }
