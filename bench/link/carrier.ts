@@ -5,6 +5,7 @@
  */
 import { openSync, read, writeSync } from 'node:fs';
 import koffi from 'koffi';
+import { errnoOf } from '../../src/errors.ts';
 
 /** <linux/if_tun.h> */
 const TUNSETIFF = 0x4004_54ca;
@@ -41,9 +42,18 @@ function carry(from: number, to: number): void {
     if (error !== null) throw error;
     const copy = Buffer.from(packet.subarray(0, length));
     if (beginsConnection(copy)) process.send?.('connection');
-    setTimeout(() => writeSync(to, copy), Number(delay));
+    setTimeout(() => deliver(to, copy), Number(delay));
     carry(from, to);
   });
+}
+
+/** To a device that isn't up, as at the beginning, nothing is: it is lost, as packets are. */
+function deliver(to: number, packet: Buffer): void {
+  try {
+    writeSync(to, packet);
+  } catch (error) {
+    if (errnoOf(error) !== 'EIO') throw error;
+  }
 }
 
 /** IPv4, TCP, SYN without ACK. */

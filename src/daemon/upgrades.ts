@@ -154,6 +154,8 @@ export function joinWebSocket(
     joined = true;
     const stream = createWebSocketStream(socket);
     stream.on('error', () => stream.destroy());
+    // It ends when the WebSocket has closed: what can't be sent any more would keep it, and what it is joined to.
+    stream.on('end', () => stream.destroy());
     join(stream);
   });
   if (joined) return;

@@ -11,7 +11,7 @@ import { StasisError } from '../errors.ts';
 const BYTES_PER_PIXEL = 3;
 /** PNG's number for that. */
 const RGB = 2;
-const HEADER = /^P6\s(\d{1,5})\s(\d{1,5})\s255\s/;
+const HEADER = /^P6\s([1-9]\d{0,4})\s([1-9]\d{0,4})\s255\s/;
 
 export interface Picture {
   readonly width: number;

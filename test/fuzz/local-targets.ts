@@ -33,7 +33,9 @@ function readAll(json: string): object[] {
     try {
       const report = readReport(name, json);
       return [
-        Object.fromEntries(Object.entries(report).filter(([member]) => member in REPORTS[name].properties)),
+        Object.fromEntries(
+          Object.entries(report).filter(([member]) => Object.hasOwn(REPORTS[name].properties, member)),
+        ),
       ];
     } catch (error) {
       if (error instanceof StasisError) return [];
