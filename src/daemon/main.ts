@@ -58,7 +58,7 @@ import { Failpoints } from '../operations/failpoints.ts';
 import { catalogFile, sessionPaths, systemPaths, type Paths } from '../paths.ts';
 import { QEMU_USER } from '../qemu-user.ts';
 import { Mirror } from '../recovery/mirror.ts';
-import { refuseOutdated } from '../recovery/outdated.ts';
+import { markLost, refuseOutdated } from '../recovery/outdated.ts';
 import { takeService, type Service } from '../systemd/service.ts';
 import { diskServerOf, findQemu } from '../qemu/build/binary.ts';
 import { QemuBuilds } from '../qemu/build/builds.ts';
@@ -130,6 +130,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   stack.defer(() => catalog.destroy());
   await reserveRoom(file);
   await refuseOutdated(catalog, paths.data);
+  await markLost(catalog, paths.data);
   const failpoints = new Failpoints(process.env);
   const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const user = await qemuUser(settings, paths);

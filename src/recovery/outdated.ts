@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { CatalogDatabase } from '../catalog/database.ts';
-import { recordVersions } from '../catalog/records.ts';
+import { outdateRecord, recordVersions } from '../catalog/records.ts';
 import { namesIn } from '../directory.ts';
 import { catalogDamaged } from '../errors.ts';
 import { GUEST_FILE, readGuestFile } from './record-files.ts';
@@ -13,6 +13,14 @@ import { GUEST_FILE, readGuestFile } from './record-files.ts';
 export async function refuseOutdated(catalog: CatalogDatabase, data: string): Promise<void> {
   const finding = await whyOutdated(catalog, data);
   if (finding !== undefined) throw catalogDamaged(finding);
+}
+
+/** Records of guests that are lost or damaged are to be written again, as long as the catalog can tell what stood in them. */
+export async function markLost(catalog: CatalogDatabase, data: string): Promise<void> {
+  for (const [uuid, version] of await recordVersions(catalog, 'guest')) {
+    const read = await readGuestFile(join(data, 'guests', uuid));
+    if ('whyNot' in read) await outdateRecord(catalog, { kind: 'guest', id: uuid, version });
+  }
 }
 
 /** In words; undefined when it is the newest that there was. */

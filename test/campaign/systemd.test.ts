@@ -59,7 +59,7 @@ test("a user's own daemon does the same by the user's systemd, with nobody logge
 async function install(installed: InstalledStasis, scope: readonly string[]): Promise<void> {
   await installed.host.keepJournal();
   for (const change of ['written', 'unchanged']) {
-    const { files } = await installed.stasis<Report>('host', 'install', ...scope, '--budget', '10m');
+    const { files } = await installed.stasis<Report>('host', 'install', ...scope, '--budget', '2m');
     assert.deepEqual(
       files.map((file) => file.change),
       [change, change, change],
@@ -78,7 +78,7 @@ async function restart(installed: InstalledStasis, ...scope: readonly string[]):
   await installed.startTicker();
   await ticksOnIn(installed, () => installed.systemctl('restart', 'stasis.service', 'stasis-guests.service'));
   await ticksOnIn(installed, async () => {
-    const { files } = await installed.stasis<Report>('host', 'install', ...scope, '--budget', '11m');
+    const { files } = await installed.stasis<Report>('host', 'install', ...scope, '--budget', '3m');
     const changes = files.map(({ path, change }) => `${path.slice(path.lastIndexOf('/') + 1)} ${change}`);
     // Only the system's daemon is told by logind, and has a budget of its own.
     const daemon = scope.length === 0 ? 'written' : 'unchanged';

@@ -1,6 +1,6 @@
 /** The catalog is lost, and made again from what stands beside the images: proven by the content of every one of them. */
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, open, truncate, utimes, writeFile } from 'node:fs/promises';
+import { access, copyFile, mkdir, open, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { FoundLayers } from '../../src/recovery/found-layers.ts';
@@ -159,7 +159,10 @@ test('what lost something is broken and says why, what no record knows is kept a
   assert.equal(again.status, 0, again.stderr);
   assert.match(again.stdout, /1 guest, 3 images, 2 of them broken/);
   assert.match(again.stdout, /is now .*catalog\.sqlite\.before-/);
+  await rm(join(guest, 'guest.json'));
   await lab.startDaemon();
+  await lab.recordsWritten();
+  await access(join(guest, 'guest.json'));
   for (const name of ['b', 'c', 'd']) await client.deleteSaveImage('web1', name);
   assert.deepEqual(await client.listSaveImages('web1'), []);
 });

@@ -28,17 +28,14 @@ export class AgentShell implements AsyncDisposable {
     });
   }
 
-  /**
-   * @param pid of the guest's QEMU
-   * @param timeoutMs until the agent answers for the first time: what it is asked waits for it while its system boots
-   */
-  static async open(pid: number, timeoutMs = TIMEOUT_MS): Promise<AgentShell> {
+  /** @param pid of the guest's QEMU */
+  static async open(pid: number): Promise<AgentShell> {
     const socket = createConnection(`/proc/${pid}/cwd/agent.sock`);
     await once(socket, 'connect');
     const shell = new AgentShell(socket);
     try {
       socket.write(Buffer.from([SENTINEL]));
-      await shell.#ask('guest-sync-delimited', { id: pid }, timeoutMs);
+      await shell.#ask('guest-sync-delimited', { id: pid });
       return shell;
     } catch (error) {
       await shell[Symbol.asyncDispose]();
@@ -48,7 +45,7 @@ export class AgentShell implements AsyncDisposable {
 
   /** Runs a program to its end. @returns what it printed @throws Error when it fails */
   async run(path: string, ...args: readonly string[]): Promise<string> {
-    const started = await this.start(path, ...args);
+    const started = await this.#start(path, ...args);
     for (;;) {
       const ended = await this.#ask<Ended>('guest-exec-status', { pid: started.pid });
       const text = (encoded = ''): string => Buffer.from(encoded, 'base64').toString('utf8');
@@ -59,22 +56,17 @@ export class AgentShell implements AsyncDisposable {
     }
   }
 
-  /** Starts a program, which may be the last thing that the system does. */
-  async start(path: string, ...args: readonly string[]): Promise<{ readonly pid: number }> {
+  async #start(path: string, ...args: readonly string[]): Promise<{ readonly pid: number }> {
     return this.#ask('guest-exec', { path, arg: args, 'capture-output': true });
   }
 
-  async #ask<T>(
-    execute: string,
-    args: Readonly<Record<string, unknown>>,
-    timeoutMs = TIMEOUT_MS,
-  ): Promise<T> {
+  async #ask<T>(execute: string, args: Readonly<Record<string, unknown>>): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#take = (reply) => {
       if (reply.kind === 'return') resolve(reply.value);
       else reject(new Error(`the guest agent refused ${execute}: ${reply.desc}`));
     };
-    const timer = setTimeout(() => reject(new Error(`no answer to ${execute}`)), timeoutMs);
+    const timer = setTimeout(() => reject(new Error(`no answer to ${execute}`)), TIMEOUT_MS);
     try {
       this.#socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion

@@ -58,7 +58,7 @@ export async function startDebian(lab: Lab, name: string): Promise<void> {
   await consoleSays(lab, name, 'stasis-load: ready');
 }
 
-export async function consoleSays(lab: Lab, name: string, words: string): Promise<void> {
+async function consoleSays(lab: Lab, name: string, words: string): Promise<void> {
   const signal = AbortSignal.timeout(BOOT_TIMEOUT_MS);
   const console = await lab.client.openConsole(name, { signal });
   let said = '';

@@ -125,7 +125,7 @@ export class InstalledStasis {
 
   /** What it counts just now; it has found on its disk what it had in memory all the time. */
   async ticks(): Promise<number> {
-    const command = `timeout 300 ${PROGRAM} console ticker </dev/null | head -n 3`;
+    const command = `timeout 60 ${PROGRAM} console ticker </dev/null | head -n 3`;
     const said = await this.run('/bin/sh', '-c', command);
     const [, number = '', mark] = /\n([0-9a-f]{8})(.)\n/.exec(said) ?? [];
     assert.equal(mark, ' ', `memory and disk of the ticker say the same: ${said}`);
