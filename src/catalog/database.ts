@@ -4,6 +4,7 @@
  * home has one daemon: the lock ends with the process, however that ends.
  */
 import { EventEmitter } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { backup, DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import {
   Kysely,
@@ -51,20 +52,57 @@ function kyselyDatabase(database: DatabaseSync): SqliteDatabase {
 }
 
 function prepare(database: DatabaseSync, text: string): SqliteStatement {
-  const statement = database.prepare(text);
+  const statement = told(database, () => database.prepare(text));
   // Kysely passes on what our typed tables allow: text, numbers and null.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   const values = (parameters: readonly unknown[]) => parameters as SQLInputValue[];
   return {
     reader: statement.columns().length > 0,
-    all: (parameters) => statement.all(...values(parameters)),
+    all: (parameters) => told(database, () => statement.all(...values(parameters))),
     run: (parameters) => {
       // When its disk fails SQLite rolls back by itself: nothing is left to do, and the error that counts is told already.
       if (text === 'rollback' && !database.isTransaction) return { changes: 0, lastInsertRowid: 0 };
-      return statement.run(...values(parameters));
+      return told(database, () => statement.run(...values(parameters)));
     },
     iterate: (parameters) => statement.iterate(...values(parameters)),
   };
+}
+
+/**
+ * A read that its disk fails (EIO) SQLite tells as damage of its file: it takes the file system for corrupt. Only when it looks at
+ * the whole file it says which page it could not get, and why: who can't read a catalog must not be told to make it again.
+ */
+function told<T>(database: DatabaseSync, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (StasisError.from(error).code !== 'catalog-damaged') throw error;
+    const finding = firstFinding(database);
+    throw finding !== undefined && isFailedRead(finding) ? unreadable(finding, error) : error;
+  }
+}
+
+function firstFinding(database: DatabaseSync): string | undefined {
+  try {
+    const [row] = database.prepare('pragma quick_check(1)').all();
+    return String(row?.['quick_check']);
+  } catch {
+    return undefined; // it is so bad that nothing more is to be learned: the first error counts
+  }
+}
+
+/** Codes of SQLite's whose lowest byte is that of SQLITE_IOERR, 8458 (SQLITE_IOERR_CORRUPTFS) above all. */
+function isFailedRead(finding: string): boolean {
+  const [, code] = /unable to get the page\. error code=(\d+)/.exec(finding) ?? [];
+  return code !== undefined && (Number(code) & 0xff) === SQLITE_IOERR;
+}
+
+const SQLITE_IOERR = 10;
+
+function unreadable(finding: string, cause?: unknown): StasisError {
+  return new StasisError('storage-failed', `the catalog can't be read, its disk fails: ${finding}`, {
+    cause,
+  });
 }
 
 /** SQLite takes back changes of tables too, so all that is missing of them is made at once, or nothing. */
@@ -125,7 +163,17 @@ function openConnection(path: string): DatabaseSync {
     if (/locked/.test(messageOf(error))) {
       throw new StasisError('busy', `another Stasis daemon already runs on ${path}`, { cause: error });
     }
+    refuseUnreadable(path);
     throw StasisError.from(error);
+  }
+}
+
+/** Only of a catalog that this process has not open: to close a file lets go of the process's locks on it. */
+function refuseUnreadable(path: string): void {
+  try {
+    readFileSync(path);
+  } catch (error) {
+    throw unreadable(messageOf(error), error);
   }
 }
 
@@ -178,10 +226,11 @@ export async function copyCatalog(catalog: CatalogDatabase, path: string): Promi
 /** In one go. */
 const ALL_PAGES = 2 ** 31 - 1;
 
-/** @throws StasisError `catalog-damaged` naming the first thing that SQLite finds wrong with the whole file */
+/** @throws StasisError `catalog-damaged` naming the first thing that SQLite finds wrong with the whole file; `storage-failed` */
 export async function checkCatalog(catalog: CatalogDatabase): Promise<void> {
   const { rows } = await sql<{ quick_check: string }>`pragma quick_check(1)`.execute(catalog);
   const [finding] = rows.map((row) => row.quick_check);
+  if (finding !== undefined && isFailedRead(finding)) throw unreadable(finding);
   if (finding !== 'ok') throw catalogDamaged(finding ?? 'SQLite finds nothing in it');
 }
 

@@ -1,34 +1,32 @@
 /** A disk on which nothing more can be written must not keep an operator from making room on it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FrailDisk, noFrailDisk, type FileSystem } from '../support/frail-disk.ts';
+import { FrailDisk, noFrailDisk } from '../support/frail-disk.ts';
 import { Lab } from '../support/lab.ts';
 import { checkHousekeeping } from '../support/rules.ts';
 
 const GUEST = 'web1';
 const TIMES = 12;
 
-for (const fileSystem of ['ext4', 'xfs'] satisfies FileSystem[])
-  test(`on a full ${fileSystem} guests are stopped and images deleted`, { skip: noFrailDisk() }, async () => {
-    await using disk = await FrailDisk.open(512, fileSystem);
-    await using lab = await Lab.create(disk.directory);
-    const { client } = lab;
-    await lab.define(GUEST, { system: 'bare', disks: 1 });
-    await client.start(GUEST);
-    for (const name of ['a', 'b']) await client.createSaveImage(GUEST, { name, live: true });
-    await disk.fill(0);
-    await assert.rejects(lab.makeDisk('another', 64), 'the disk is full');
+test('on a full disk guests are stopped and images deleted', { skip: noFrailDisk() }, async () => {
+  await using disk = await FrailDisk.open(512, 'xfs');
+  await using lab = await Lab.create(disk.directory);
+  const { client } = lab;
+  await lab.define(GUEST, { system: 'bare', disks: 1 });
+  await client.start(GUEST);
+  await client.createSaveImage(GUEST, { name: 'a', live: true });
+  await disk.fill(0);
+  await assert.rejects(lab.makeDisk('another', 64), 'the disk is full');
 
-    await client.stop(GUEST);
-    assert.equal((await client.getGuest(GUEST)).state, 'stopped');
-    for (let time = 0; time < TIMES; time += 1) await client.setPolicy(GUEST, { order: time });
-    for (const name of ['a', 'b']) {
-      await client.deleteSaveImage(GUEST, name);
-      await disk.fill(0);
-    }
-    assert.deepEqual(await client.listSaveImages(GUEST), []);
-    await disk.free();
-    await client.start(GUEST);
-    await checkHousekeeping(lab, GUEST);
-    assert.deepEqual((await client.hostStatus()).readiness.remarks, []);
-  });
+  await client.deleteSaveImage(GUEST, 'a');
+  await client.stop(GUEST);
+  assert.equal((await client.getGuest(GUEST)).state, 'stopped');
+  assert.deepEqual(await client.listSaveImages(GUEST), []);
+  for (let time = 0; time < TIMES; time += 1) await client.setPolicy(GUEST, { order: time });
+
+  await disk.free();
+  await client.start(GUEST);
+  await client.createSaveImage(GUEST, { name: 'b' });
+  await checkHousekeeping(lab, GUEST);
+  assert.deepEqual((await client.hostStatus()).readiness.remarks, []);
+});

@@ -24,7 +24,7 @@ const FILE_SYSTEMS = {
   ext4: ['mkfs.ext4', '-q', '-m', '0'], // nothing of it is kept for root
   xfs: ['mkfs.xfs', '-q', '-m', 'reflink=1'],
 } as const;
-export type FileSystem = keyof typeof FILE_SYSTEMS;
+type FileSystem = keyof typeof FILE_SYSTEMS;
 
 /** Why there can't be one here, if so. */
 export function noFrailDisk(): string | false {

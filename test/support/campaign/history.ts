@@ -258,11 +258,24 @@ class History {
     if (isDone && action.leaves === 'stopped') assert.equal(after, 'stopped');
   }
 
+  /** The client asks the next daemon again: what is saved then is a guest that the host's boot has started anew. */
+  async #forgetUnlessOfBefore(name: string): Promise<boolean> {
+    const { client } = this.#lab;
+    const { boot } = await client.hostStatus();
+    const image = (await client.listSaveImages(GUEST)).find((each) => each.name === name);
+    if (image === undefined || image.createdAt < boot.seenAt) return false;
+    await client.deleteSaveImage(GUEST, name);
+    return true;
+  }
+
   /** Nothing acknowledged is lost, nothing else is listed. */
   async #checkPromises({ image, makes, ends }: Action, fault: Fault, outcome: string): Promise<void> {
+    const mayBeOfAfter = fault.boots === true && image !== undefined && makes !== undefined;
+    const isForgotten = mayBeOfAfter && (await this.#forgetUnlessOfBefore(image));
     const images = await this.#lab.client.listSaveImages(GUEST);
     const listed = images.map(({ name }) => name);
-    if (outcome === 'done' && image !== undefined && makes !== undefined) this.#ledger.became(image, makes);
+    if (outcome === 'done' && image !== undefined && makes !== undefined && !isForgotten)
+      this.#ledger.became(image, makes);
     if (outcome === 'done' && image !== undefined && ends === 'surely')
       assert.ok(!listed.includes(image), `image ${image} is gone, as acknowledged`);
     if (fault.boots === true) this.#ledger.mayGo(DEFAULT); // its guest went on from it
