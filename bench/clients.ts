@@ -1,6 +1,8 @@
 /**
  * Many clients at once: 1,000 event streams and 200 requests a second against a daemon with 200 guests and 10,000 images. How long
- * they wait, what the daemon's memory does, and whether a live save's pause minds. Saves with and without the clients take turns.
+ * they wait, what the daemon's memory does, and whether a live save's pause minds. Saves that nobody disturbs take turns with saves
+ * while the clients are the daemon's, and while they are those of a server that does nothing but answer (clients/floor.ts): what
+ * they cost then is the machine's doing.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Lab } from '../test/support/lab.ts';
 import { crowd } from './crowd.ts';
+import type { FloorTask } from './clients/floor.ts';
 import type { ClientsTask, Waits } from './clients/generator.ts';
 
 const GUESTS = 200;
@@ -41,22 +44,37 @@ async function measure(lab: Lab): Promise<void> {
     await witness.dirty(DIRTY_MBPS, 'touch');
     await save(lab); // nobody's first one counts
   }
-  const pauses: Record<'alone' | 'crowded', number[]> = { alone: [], crowded: [] };
-  const waits: Waits[] = [];
+  const pauses = { alone: [] as number[], daemon: [] as number[], floor: [] as number[] };
+  const waits = { daemon: [] as Waits[], floor: [] as Waits[] };
   const busy: number[] = [];
   const resident = [await residentMiB(lab)];
+  /** As many saves as are wanted, and not less than so long, while there are clients. */
+  const under = async (socket: string, whose: 'daemon' | 'floor'): Promise<Waits> => {
+    await using clients = await Clients.start({ socket, streams, rate, guests: GUESTS });
+    const longEnough = delay(seconds * 1000);
+    for (let count = 0; count < saves; count += 1) pauses[whose].push(await save(lab));
+    await longEnough;
+    const told = await clients.stop();
+    waits[whose].push(told);
+    return told;
+  };
   for (let round = 0; round < rounds; round += 1) {
     for (let count = 0; count < saves; count += 1) pauses.alone.push(await save(lab));
-    await using clients = await Clients.start({ socket: lab.paths.socket, streams, rate, guests: GUESTS });
     const [begin, before] = [performance.now(), await processorMs(lab)];
-    const longEnough = delay(seconds * 1000);
-    for (let count = 0; count < saves; count += 1) pauses.crowded.push(await save(lab));
-    await longEnough;
-    busy.push(((await processorMs(lab)) - before) / (performance.now() - begin));
-    waits.push(await clients.stop());
+    const { messages } = await under(lab.paths.socket, 'daemon');
+    const tookMs = performance.now() - begin;
+    busy.push(((await processorMs(lab)) - before) / tookMs);
     resident.push(await residentMiB(lab));
+    const socket = join(lab.home, 'floor.sock');
+    const messagesPerSecond = (messages / Math.max(1, streams) / tookMs) * 1000;
+    await using floor = new AsyncDisposableStack();
+    floor.use(await start('floor.ts', { socket, daemon: lab.paths.socket, messagesPerSecond }));
+    await under(socket, 'floor');
   }
-  report(waits);
+  print('the daemon:');
+  report(waits.daemon);
+  print('a server that does nothing but answer:');
+  report(waits.floor);
   print(
     `the daemon's resident memory, MiB, before and after each round: ${resident.map(Math.round).join(', ')}`,
   );
@@ -64,9 +82,10 @@ async function measure(lab: Lab): Promise<void> {
     `one processor's share that the daemon took: ${busy.map((part) => `${Math.round(part * 100)} %`).join(', ')}`,
   );
   if (saves === 0) return;
-  const ratio = median(pauses.crowded) / median(pauses.alone);
+  const times = (whose: 'daemon' | 'floor') => (median(pauses[whose]) / median(pauses.alone)).toFixed(2);
   print(
-    `pause of a live save, ms: ${spread(pauses.alone)} alone, ${spread(pauses.crowded)} with them: ${ratio.toFixed(2)} times`,
+    `pause of a live save, ms: ${spread(pauses.alone)} alone, ${spread(pauses.daemon)} with the daemon's clients: ${times('daemon')} times, ` +
+      `${spread(pauses.floor)} with as many of another's: ${times('floor')} times`,
   );
 }
 
@@ -77,35 +96,50 @@ async function save(lab: Lab): Promise<number> {
   return pauseMs ?? Number.NaN;
 }
 
-/** The generator of clients, a process of its own. */
+/** The generator of clients. */
 class Clients implements AsyncDisposable {
-  readonly #process: ChildProcess;
+  readonly #process: Part;
 
-  private constructor(process: ChildProcess) {
+  private constructor(process: Part) {
     this.#process = process;
   }
 
   /** Resolves when all streams are open and requests have begun. */
   static async start(task: ClientsTask): Promise<Clients> {
-    const child = fork(join(import.meta.dirname, 'clients/generator.ts'), [JSON.stringify(task)]);
-    await once(child, 'message');
-    return new Clients(child);
+    return new Clients(await start('generator.ts', task));
   }
 
   async stop(): Promise<Waits> {
-    const told = once(this.#process, 'message');
-    this.#process.send('stop');
+    const { child } = this.#process;
+    const told = once(child, 'message');
+    child.send('stop');
     const [waits]: Waits[] = await told;
     if (waits === undefined) throw new Error('the clients did not tell how long they waited');
     return waits;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#process.exitCode !== null) return;
-    const ended = once(this.#process, 'exit');
-    this.#process.kill();
-    await ended;
+    await this.#process[Symbol.asyncDispose]();
   }
+}
+
+interface Part extends AsyncDisposable {
+  readonly child: ChildProcess;
+}
+
+/** A process of its own, of this bench's. Resolves when it says that it is ready. */
+async function start(file: string, task: ClientsTask | FloorTask): Promise<Part> {
+  const child = fork(join(import.meta.dirname, 'clients', file), [JSON.stringify(task)]);
+  await once(child, 'message');
+  return {
+    child,
+    [Symbol.asyncDispose]: async () => {
+      if (child.exitCode !== null) return;
+      const ended = once(child, 'exit');
+      child.kill();
+      await ended;
+    },
+  };
 }
 
 function report(waits: readonly Waits[]): void {

@@ -1,8 +1,10 @@
 /**
  * While a guest stands still in a live save, that save has this process for itself: each of its round trips to QEMU would
- * otherwise wait for whatever is under way, and the guest with it. What can wait does: new requests, and telling a thousand
- * clients what happens. What takes long is done in slices, each no longer than a guest may be made to wait for it.
+ * otherwise wait for whatever is under way, and the guest with it. What can wait does: requests, and telling a thousand clients
+ * what happens. Each takes its turn (`turn`), one for each time that Node looks for what has come: however many of them wait, QEMU is
+ * heard before the next. So what takes long is done in several turns, none longer than a guest may be made to wait for it.
  */
+import { setImmediate as heard } from 'node:timers/promises';
 
 /** So long at most: a guest that stands still longer keeps nobody from an answer. */
 const MOST_MS = 250;
@@ -11,6 +13,7 @@ class Stillness {
   #guests = 0;
   #over: PromiseWithResolvers<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
+  readonly #waiting: (() => void)[] = [];
 
   /** A guest stands still from now on, until this is disposed of. */
   begin(): Disposable {
@@ -34,9 +37,21 @@ class Stillness {
     return this.#over !== undefined;
   }
 
-  /** Resolves when no guest stands still, or one has done so for too long. */
-  async over(): Promise<void> {
-    await this.#over?.promise;
+  /** Resolves, in the order in which it was asked for, when all is heard that has come and no guest stands still, or one has for too long. */
+  turn(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    if (this.#waiting.length === 1) void this.#giveTurns();
+    return promise;
+  }
+
+  async #giveTurns(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      await heard();
+      await this.#over?.promise;
+      this.#waiting[0]?.();
+      this.#waiting.shift();
+    }
   }
 
   #end(): void {

@@ -1,5 +1,4 @@
 /** Tells many the same, some at a time: others are served between two slices, and while a guest stands still nobody is told. */
-import { setImmediate as others } from 'node:timers/promises';
 import { stillness } from '../stillness.ts';
 
 /** So many take about a millisecond: each is a write to a socket. */
@@ -41,7 +40,7 @@ export class FanOut<Message> {
 
   async #tellAll(): Promise<void> {
     this.#isTelling = true;
-    await room();
+    await stillness.turn();
     while (this.#waiting.length > 0) {
       // What has come until now is told in one go: that is one write to each.
       const messages = this.#waiting;
@@ -51,14 +50,9 @@ export class FanOut<Message> {
         for (const [listener, first] of listeners.slice(begin, begin + SLICE))
           for (const { message, number } of messages)
             if (number >= first && this.#listeners.has(listener)) listener(message); // who has left is told nothing
-        await room();
+        await stillness.turn();
       }
     }
     this.#isTelling = false;
   }
-}
-
-async function room(): Promise<void> {
-  await others();
-  await stillness.over();
 }

@@ -5,7 +5,6 @@
  */
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { setImmediate as others } from 'node:timers/promises';
 import type { FastifyReply } from 'fastify';
 import { errnoOf } from '../errors.ts';
 import { stillness } from '../stillness.ts';
@@ -53,8 +52,7 @@ async function* joined(
   yield itemsOf(first);
   for await (const piece of rest) {
     yield itemsOf(piece);
-    await others();
-    await stillness.over();
+    await stillness.turn();
   }
   yield before === '[' ? '[]' : ']';
 }

@@ -118,7 +118,7 @@ export async function buildServer(context: DaemonContext, logger: FastifyBaseLog
     await recordCall(context, request, { outcome: explained.code, message: explained.message });
     return reply.status(explained.httpStatus).send({ error: explained.toJSON() });
   });
-  server.addHook('onRequest', () => stillness.over());
+  server.addHook('onRequest', () => stillness.turn());
   // Whatever is logged for a request, by whoever, tells its id; so does the answer.
   server.addHook('onRequest', (request, reply, done) => {
     void reply.header('request-id', request.id);

@@ -51,6 +51,21 @@ test('while a guest stands still nobody is told, and of a state then only the la
   for (const each of told) assert.deepEqual(each, ['begun', 'an event', '40 %', 'mark']);
 });
 
+test('of all that wait one has its turn each time that Node looks for what has come, in their order', async () => {
+  const had: number[] = [];
+  for (let number = 0; number < 5; number += 1) void stillness.turn().then(() => had.push(number));
+  const seen: number[] = [];
+  while (had.length < 5) {
+    await turn();
+    seen.push(had.length);
+  }
+  assert.deepEqual(had, [0, 1, 2, 3, 4]);
+  assert.ok(
+    seen.every((count, index) => count - (seen[index - 1] ?? 0) <= 1),
+    seen.join(),
+  );
+});
+
 test('a long list stops while a guest stands still', async () => {
   let made = 0;
   const server = Fastify();
@@ -79,7 +94,8 @@ test('a guest that stands still for long holds nobody up for longer than a quart
     using first = stillness.begin();
     using second = stillness.begin();
     let isOver = false;
-    const over = stillness.over().then(() => (isOver = true));
+    const over = stillness.turn().then(() => (isOver = true));
+    await turn();
     mock.timers.tick(249);
     await turn();
     assert.ok(stillness.isNow && !isOver);
