@@ -65,7 +65,7 @@ async function measure(lab: Lab): Promise<void> {
     const tookMs = performance.now() - begin;
     busy.push(((await processorMs(lab)) - before) / tookMs);
     resident.push(await residentMiB(lab));
-    const socket = join(lab.home, 'floor.sock');
+    const socket = join(lab.home, `floor-${round}.sock`);
     const messagesPerSecond = (messages / Math.max(1, streams) / tookMs) * 1000;
     await using floor = new AsyncDisposableStack();
     floor.use(await start('floor.ts', { socket, daemon: lab.paths.socket, messagesPerSecond }));
@@ -130,7 +130,11 @@ interface Part extends AsyncDisposable {
 /** A process of its own, of this bench's. Resolves when it says that it is ready. */
 async function start(file: string, task: ClientsTask | FloorTask): Promise<Part> {
   const child = fork(join(import.meta.dirname, 'clients', file), [JSON.stringify(task)]);
-  await once(child, 'message');
+  const isOpen = await Promise.race([
+    once(child, 'message').then(() => true),
+    once(child, 'exit').then(() => false),
+  ]);
+  if (!isOpen) throw new Error(`${file} ended before it had begun`);
   return {
     child,
     [Symbol.asyncDispose]: async () => {
