@@ -8,7 +8,6 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { liveAll, type HistoryEnd, type HistoryTask } from '../support/campaign/crew.ts';
 import { told } from '../support/campaign/history.ts';
-import { buildProgram } from '../support/campaign/program.ts';
 import { Tally } from '../support/campaign/tally.ts';
 import { GROUNDS, kindsNamed } from '../support/grounds.ts';
 
@@ -48,7 +47,6 @@ async function campaign(): Promise<void> {
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
-  await using program = await buildProgram();
 
   const tally = new Tally();
   const began = performance.now();
@@ -62,7 +60,7 @@ async function campaign(): Promise<void> {
   await liveAll(
     Array.from({ length: count }, (_, index) => ({ seed: first + index, steps, ground })),
     {
-      ...{ jobs: jobs ?? 1, environment: program.environment, signal: stop.signal },
+      ...{ jobs: jobs ?? 1, signal: stop.signal },
       onStep: ({ seed }, step) => {
         tally.add(step);
         if (values.verbose) process.stdout.write(`${seed} ${told(step)}\n`);

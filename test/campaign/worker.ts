@@ -1,8 +1,8 @@
 /** A process that lives the histories it is told to, one after the other, and tells what comes of them (test/support/campaign/crew.ts). */
 import type { HistoryEnd, HistoryTask, Report } from '../support/campaign/crew.ts';
 import { BrokenRule, live } from '../support/campaign/history.ts';
-import { leaveCompiled } from '../support/campaign/program.ts';
 import { kindsNamed, type GroundKind } from '../support/grounds.ts';
+import { Lab } from '../support/lab.ts';
 
 const stop = new AbortController();
 // Who started it decides when it ends, also when both get a signal.
@@ -14,6 +14,12 @@ process.on('message', (message: HistoryTask | 'stop') => {
 });
 await leaveCompiled();
 tell({ kind: 'ready' });
+
+/** A daemon that ends in peace leaves what Node compiled to all after it; one that is killed doesn't. */
+async function leaveCompiled(): Promise<void> {
+  await using lab = await Lab.create();
+  await lab.endDaemon('SIGTERM');
+}
 
 function tell(report: Report): void {
   if (process.connected) process.send?.(report);

@@ -27,7 +27,6 @@ export type HistoryEnd =
 
 export interface CrewOptions {
   readonly jobs: number;
-  readonly environment: NodeJS.ProcessEnv;
   readonly signal: AbortSignal;
   readonly onStep: (task: HistoryTask, step: Step) => void;
   readonly onEnd: (task: HistoryTask, end: HistoryEnd) => Promise<void>;
@@ -44,7 +43,7 @@ async function work(left: IteratorObject<HistoryTask>, options: CrewOptions): Pr
   try {
     // All workers take theirs from the same row.
     for (let next = left.next(); next.done !== true && !options.signal.aborted; next = left.next()) {
-      worker ??= await startWorker(options.environment);
+      worker ??= await startWorker();
       const task = next.value;
       const end = await letLive(worker, task, options);
       if (worker.exitCode !== null || worker.signalCode !== null) worker = undefined;
@@ -61,8 +60,8 @@ async function endWorker(worker: ChildProcess): Promise<void> {
   await ended;
 }
 
-async function startWorker(environment: NodeJS.ProcessEnv): Promise<ChildProcess> {
-  const worker = fork(PROGRAM, { env: { ...process.env, ...environment } });
+async function startWorker(): Promise<ChildProcess> {
+  const worker = fork(PROGRAM);
   await once(worker, 'message');
   return worker;
 }
