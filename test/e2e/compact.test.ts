@@ -69,7 +69,7 @@ test('in the background chains are kept at the depth of the settings, and a save
     );
   await settle('64KiB');
   await lab.startDaemon();
-  await using witness = await lab.running('web1', { system: 'bare', disks: 1 });
+  await using witness = await lab.running('web1', { disks: 1 });
   await witness.fill(1, 4);
   const contents = await grow(lab, ['a', 'b', 'c']);
   // Over depth now: it copies, at a rate that takes minutes.
