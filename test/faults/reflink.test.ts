@@ -57,7 +57,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   await using lab = await Lab.on(BTRFS ?? assert.fail(), { STASIS_FAILPOINT: failpoint });
   const { client } = lab;
   {
-    await using witness = await lab.running(GUEST);
+    await using witness = await lab.running(GUEST, { system: 'bare' });
     await witness.fill(1, 8);
   }
   await client.createSaveImage(GUEST, { name: 'a', live: true });
@@ -76,7 +76,7 @@ async function undefineWithFault(failpoint: string): Promise<void> {
   assert.deepEqual(await client.listGuests(), []);
   assert.deepEqual(await lab.files(), []);
   for (const { path } of disks) assert.ok(!existsSync(dirname(besideDisk(path, uuid))));
-  await lab.defineOn('again', brought);
+  await lab.defineOn('again', brought, { system: 'bare' });
   await client.start('again');
   await using witness = await lab.witness('again');
   assert.equal((await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib)).checksum, disk);
