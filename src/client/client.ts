@@ -32,7 +32,7 @@ import type {
   RemoteRequest,
   RemoteStatus,
 } from '../api/remote.ts';
-import { StasisError } from '../errors.ts';
+import { StasisError, type ErrorCode } from '../errors.ts';
 import {
   followAudit,
   followEvents,
@@ -639,11 +639,11 @@ function succeeded(operation: Operation): Operation {
 }
 
 function guestOf(operation: Operation): Guest {
-  return operation.result.guest ?? missing(operation, 'guest');
+  return operation.result.guest ?? gone(operation, 'guest', 'guest-not-found');
 }
 
 function imageOf(operation: Operation): Image {
-  return operation.result.image ?? missing(operation, 'image');
+  return operation.result.image ?? gone(operation, 'image', 'image-not-found');
 }
 
 function outcomesOf(operation: Operation): Operation['outcomes'] {
@@ -651,13 +651,18 @@ function outcomesOf(operation: Operation): Operation['outcomes'] {
 }
 
 function exportOf(operation: Operation): DiskExport {
-  return operation.result.export ?? missing(operation, 'export');
+  return operation.result.export ?? gone(operation, 'export', 'not-found');
 }
 
 function nothingOf(): void {}
 
-function missing(operation: Operation, what: string): never {
-  throw new StasisError('internal', `operation ${operation.id} (${operation.kind}) brought no ${what}`);
+/** A host that boots right after a save lets the guest go on from its default image, and that is consumed. */
+function gone({ id, kind, guest, image }: Operation, what: string, code: ErrorCode): never {
+  throw new StasisError(
+    code,
+    `the ${kind} of ${guest} is done, but its ${what} is not there any more: the guest went on from it, or somebody removed it`,
+    { guest, ...(image === null ? {} : { image }), details: { operation: id } },
+  );
 }
 
 /** The default image has a name to be listed by; to save or restore it is to name none. */

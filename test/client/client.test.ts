@@ -50,6 +50,17 @@ describe('a request', () => {
     });
   });
 
+  test('says so when what it made has gone before it could be looked at', async () => {
+    await using daemon = await FakeDaemon.start([
+      stream('operation', [operation({ state: 'done', image: 'default', result: {} })]),
+    ]);
+    await assert.rejects(daemon.client.createSaveImage('web1'), {
+      code: 'image-not-found',
+      image: 'default',
+      message: /save of web1 is done, but its image is not there any more/,
+    });
+  });
+
   test('says so when something else answers', async () => {
     await using daemon = await FakeDaemon.start([(reply) => reply.writeHead(502).end('<html>')]);
     await assert.rejects(daemon.client.listGuests(), { code: 'internal', message: /502/ });
