@@ -50,10 +50,21 @@ export async function residentGuestBytes(
   { memoryBytes, hugePageBytes }: Definition,
 ): Promise<number> {
   if (hugePageBytes !== undefined) return memoryBytes;
-  const [, pages = '0'] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');
+  const touched = await touchedBytes(pid);
   const isLazy = isArriving((await qmp.execute('query-migrate')).status);
   const source = isLazy ? (await readPagerRequest(runDirectory))?.file : await memoryFileOf(qmp);
-  return Math.min(memoryBytes, Number(pages) * BASE_PAGE_BYTES + (await storedBytes(source)));
+  return Math.min(memoryBytes, touched + (await storedBytes(source)));
+}
+
+async function touchedBytes(pid: number): Promise<number> {
+  try {
+    const [, pages = '0'] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');
+    return Number(pages) * BASE_PAGE_BYTES;
+  } catch (error) {
+    // It has just ended: whatever is asked of it next says so, and how.
+    if (['ENOENT', 'ESRCH'].includes(errnoOf(error) ?? '')) return 0;
+    throw error;
+  }
 }
 
 async function storedBytes(file: string | undefined): Promise<number> {

@@ -46,7 +46,7 @@ async function campaign(): Promise<void> {
   refuseGround(ground);
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
+    process.on(signal, () => stop.abort(new Error(`ended by ${signal}`))); // timeout(1) sends it twice
 
   const tally = new Tally();
   const began = performance.now();
