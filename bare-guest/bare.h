@@ -45,6 +45,10 @@ void disks_status(void);
 const char *disks_write(const char *name, uint32_t offset_mib, uint32_t mib, uint32_t seed, uint32_t *checksum);
 const char *disks_read(const char *name, uint32_t offset_mib, uint32_t mib, uint32_t *checksum);
 
+/* cache.c: whether the disks may keep what is written in their cache. */
+void cache_start(void);
+void cache_writes(bool on);
+
 /* memory.c: pages of known content. */
 const char *memory_fill(uint32_t seed, uint32_t mib);
 const char *memory_touch(uint32_t pages, uint32_t seed);

@@ -8,7 +8,11 @@
 #define FIRST_DRIVE 0x80
 #define SECTOR_BYTES 512u
 #define SECTORS_PER_MIB 2048u
-#define CHUNK_SECTORS 32u
+/* As much as the BIOS moves at once: each call costs as much as dozens of KiB, more so where instructions are emulated. */
+#define CHUNK_SECTORS 128u
+#define CHUNK_WORDS (CHUNK_SECTORS * SECTOR_BYTES / 4)
+/* It fills a segment; nothing else is there. */
+#define CHUNK_SEGMENT 0x3000
 #define COUNTER_SECTOR SECTORS_PER_MIB
 #define COUNTER_MAGIC 0x54494e55u
 
@@ -29,15 +33,16 @@ static uint32_t mismatches, io_errors, apart_at_start;
 static struct { uint32_t disk, memory, on_disk; } first_mismatch;
 
 static struct counter_sector sector;
-static uint32_t chunk[CHUNK_SECTORS * SECTOR_BYTES / 4];
+static volatile uint32_t __seg_gs *const chunk = 0;
 
 enum transfer { READ = 0x42, WRITE = 0x43 };
 
-static bool transfer(enum transfer how, uint32_t disk, uint32_t first, uint16_t sectors, void *memory) {
-  struct __attribute__((packed)) {
-    uint16_t size, sectors, offset, segment;
-    uint32_t first_low, first_high;
-  } packet = {16, sectors, (uint16_t)(uintptr_t)memory, SEGMENT, first, 0};
+struct __attribute__((packed)) packet {
+  uint16_t size, sectors, offset, segment;
+  uint32_t first_low, first_high;
+};
+
+static bool transfer(enum transfer how, uint32_t disk, struct packet packet) {
   uint32_t result = (uint32_t)how << 8;
   uint8_t failed;
   __asm__ volatile("int $0x13; setc %1; cli; cld"
@@ -47,6 +52,17 @@ static bool transfer(enum transfer how, uint32_t disk, uint32_t first, uint16_t 
   if (failed) io_errors++;
   return !failed;
 }
+
+static bool transfer_sector(enum transfer how, uint32_t disk) {
+  return transfer(how, disk, (struct packet){16, 1, (uint16_t)(uintptr_t)&sector, SEGMENT, COUNTER_SECTOR, 0});
+}
+
+static bool transfer_chunk(enum transfer how, uint32_t disk, uint32_t first) {
+  return transfer(how, disk, (struct packet){16, CHUNK_SECTORS, 0, CHUNK_SEGMENT, first, 0});
+}
+
+/* The BIOS may use that register too. */
+static void reach_chunk(void) { __asm__ volatile("mov %0, %%gs" ::"r"((uint16_t)CHUNK_SEGMENT) : "memory"); }
 
 /* 0 for one that isn't there. */
 static uint32_t mib_of(uint32_t disk) {
@@ -68,7 +84,7 @@ static uint32_t check_of(const struct counter_sector *s) { return mix(s->magic ^
 
 /* Anything but a counter reads as 0, which is right for a fresh disk and a mismatch for any other. */
 static bool read_counter(uint32_t disk, uint32_t *value) {
-  if (!transfer(READ, disk, COUNTER_SECTOR, 1, &sector)) return false;
+  if (!transfer_sector(READ, disk)) return false;
   *value = sector.magic == COUNTER_MAGIC && sector.check == check_of(&sector) ? sector.counter : 0;
   return true;
 }
@@ -77,7 +93,7 @@ static void write_counter(uint32_t disk, uint32_t value) {
   sector.magic = COUNTER_MAGIC;
   sector.counter = value;
   sector.check = check_of(&sector);
-  if (transfer(WRITE, disk, COUNTER_SECTOR, 1, &sector)) disks[disk].written = value;
+  if (transfer_sector(WRITE, disk)) disks[disk].written = value;
 }
 
 static uint32_t compare(uint32_t disk) {
@@ -93,6 +109,7 @@ static uint32_t compare(uint32_t disk) {
 
 void disks_round(void) {
   if (standing_still) return;
+  cache_writes(true); /* it is no harm when a counter is lost, but an image without what was cached is */
   for (uint32_t disk = 0; disk < disk_count; disk++) compare(disk);
   counter++;
   for (uint32_t disk = 0; disk < disk_count; disk++) write_counter(disk, counter);
@@ -100,6 +117,7 @@ void disks_round(void) {
 
 /* The counter goes on from what the disks hold, which are one apart if the guest died between two writes. */
 void disks_start(void) {
+  cache_start();
   uint32_t least = UINT32_MAX;
   for (; disk_count < MAX_DISKS && (disks[disk_count].mib = mib_of(disk_count)) > 0; disk_count++) {
     struct disk *disk = &disks[disk_count];
@@ -143,9 +161,12 @@ const char *disks_write(const char *name, uint32_t offset_mib, uint32_t mib, uin
   const char *problem = find(name, offset_mib, mib, &disk);
   if (problem) return problem;
   if (offset_mib <= 1 && 1 < offset_mib + mib) return "the second MiB of a disk belongs to the counter";
-  for (uint32_t at = offset_mib * SECTORS_PER_MIB; at < (offset_mib + mib) * SECTORS_PER_MIB; at += CHUNK_SECTORS) {
-    for (size_t i = 0; i < sizeof chunk / 4; i++) sum = checksum_word(sum, chunk[i] = word = next_word(word));
-    if (!transfer(WRITE, disk, at, CHUNK_SECTORS, chunk)) return "the BIOS could not write";
+  const uint32_t to = (offset_mib + mib) * SECTORS_PER_MIB;
+  for (uint32_t at = offset_mib * SECTORS_PER_MIB; at < to; at += CHUNK_SECTORS) {
+    reach_chunk();
+    for (uint32_t i = 0; i < CHUNK_WORDS; i++) sum = checksum_word(sum, chunk[i] = word = next_word(word));
+    cache_writes(at + CHUNK_SECTORS < to); /* the last takes all with it */
+    if (!transfer_chunk(WRITE, disk, at)) return "the BIOS could not write";
   }
   *checksum = sum;
   return NULL;
@@ -156,8 +177,9 @@ const char *disks_read(const char *name, uint32_t offset_mib, uint32_t mib, uint
   const char *problem = find(name, offset_mib, mib, &disk);
   if (problem) return problem;
   for (uint32_t at = offset_mib * SECTORS_PER_MIB; at < (offset_mib + mib) * SECTORS_PER_MIB; at += CHUNK_SECTORS) {
-    if (!transfer(READ, disk, at, CHUNK_SECTORS, chunk)) return "the BIOS could not read";
-    for (size_t i = 0; i < sizeof chunk / 4; i++) sum = checksum_word(sum, chunk[i]);
+    if (!transfer_chunk(READ, disk, at)) return "the BIOS could not read";
+    reach_chunk();
+    for (uint32_t i = 0; i < CHUNK_WORDS; i++) sum = checksum_word(sum, chunk[i]);
   }
   *checksum = sum;
   return NULL;

@@ -10,7 +10,7 @@ import type { Ledger } from './ledger.ts';
 
 const run = promisify(execFile);
 export const GUEST = 'web1';
-const CLONE = 'copy';
+export const CLONE = 'copy';
 export const DEFAULT = 'default';
 
 export interface Action {
@@ -136,7 +136,10 @@ function withImage({ lab, random, ledger, number, state, content }: Situation, i
           },
         ]
       : []),
-    { kind: 'restore --as', image, act: () => clone(lab, image, ledger.held(image)), leaves: 'same' },
+    {
+      ...{ kind: 'restore --as', image, leaves: 'same' },
+      act: () => client.restoreSaveImage(GUEST, image, { asNewGuest: CLONE }),
+    },
     {
       kind: 'delete',
       image,
@@ -149,25 +152,23 @@ function withImage({ lab, random, ledger, number, state, content }: Situation, i
   ];
 }
 
-/** The clone holds what the image does, goes on from there, and takes nothing with it when it goes. */
-async function clone(lab: Lab, image: string, possible: readonly Content[]): Promise<void> {
-  await lab.client.restoreSaveImage(GUEST, image, { asNewGuest: CLONE });
-  await letRun(lab, CLONE);
-  mustBeOneOf(await contentOf(lab, CLONE), possible, `the clone of ${image}`);
-  await changeContent(lab, CLONE, 1);
-  await removeClone(lab);
+/**
+ * A clone holds what the image does, goes on from there, and takes nothing with it when it goes. So does one that was left by
+ * a restore that did not get to its end.
+ */
+export async function checkClone(lab: Lab, { state }: Guest, possible: readonly Content[]): Promise<void> {
+  if (state === 'running' || state === 'paused') {
+    await letRun(lab, CLONE);
+    mustBeOneOf(await contentOf(lab, CLONE), possible, 'the clone');
+    await changeContent(lab, CLONE, 1);
+  }
+  await lab.client.stop(CLONE);
+  await lab.client.undefineGuest(CLONE, { deleteImages: true });
 }
 
 /** What was saved standing still stands still. */
 export async function letRun({ client }: Lab, guest: string): Promise<void> {
   if ((await client.getGuest(guest)).state === 'paused') await client.resume(guest);
-}
-
-/** What an interrupted clone left is an ordinary guest. */
-export async function removeClone({ client }: Lab): Promise<void> {
-  if (!(await client.listGuests()).some(({ name }) => name === CLONE)) return;
-  await client.stop(CLONE);
-  await client.undefineGuest(CLONE, { deleteImages: true });
 }
 
 /** Opens the first disk of an image and reads of it what a header has. */

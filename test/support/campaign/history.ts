@@ -8,7 +8,7 @@ import { messageOf, StasisError } from '../../../src/errors.ts';
 import type { GroundKind } from '../grounds.ts';
 import { Random } from '../random.ts';
 import { changeContent, checkHousekeeping, contentOf, REGION, type Content } from '../rules.ts';
-import { actionsIn, DEFAULT, GUEST, letRun, mustBeOneOf, removeClone, type Action } from './actions.ts';
+import { actionsIn, checkClone, CLONE, DEFAULT, GUEST, letRun, mustBeOneOf, type Action } from './actions.ts';
 import { FAULTS, NO_FAULT, type Fault } from './faults.ts';
 import { Ledger } from './ledger.ts';
 import { World } from './world.ts';
@@ -124,7 +124,7 @@ class History {
     const fault = this.#random.chance(CALM) ? NO_FAULT : this.#random.of(this.#faults);
     this.#what = `${described(action)}, with ${fault.name}`;
     const outcome = await this.#let(action, fault);
-    await this.#settle(action, outcome);
+    await this.#settle(action, fault, outcome);
     const after = await this.#check(action, fault, outcome, before.state);
     return { action: described(action), fault: fault.name, outcome, state: after };
   }
@@ -196,12 +196,22 @@ class History {
   }
 
   /** What could not be undone on a full disk is, before anything else is done to the guest. */
-  async #settle(action: Action, outcome: string): Promise<void> {
+  async #settle(action: Action, fault: Fault, outcome: string): Promise<void> {
     await this.#endNoticed();
     for (const { id, state } of await this.#lab.client.listOperations())
       if (state === 'running') await this.#lab.client.followOperation(id);
     if (outcome !== 'done') await this.#letSettle();
-    if (action.kind === 'restore --as') await removeClone(this.#lab);
+    if (action.kind === 'restore --as') await this.#checkClone(action, fault, outcome);
+  }
+
+  async #checkClone({ image = '' }: Action, fault: Fault, outcome: string): Promise<void> {
+    const clone = (await this.#lab.client.listGuests()).find(({ name }) => name === CLONE);
+    if (outcome === 'done' && fault.sparesGuest)
+      assert.ok(
+        clone?.state === 'running' || clone?.state === 'paused',
+        'the clone is there, as acknowledged',
+      );
+    if (clone !== undefined) await checkClone(this.#lab, clone, this.#ledger.held(image));
   }
 
   /** The daemon may be at it by itself. */
