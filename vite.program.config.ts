@@ -1,6 +1,6 @@
 /**
- * How the program is built: to load thousands of small modules took half of a daemon's start. Libraries of a few files stay
- * packages of their own.
+ * How the program is built: to find and load thousands of small modules took more than half of a daemon's start. Libraries that
+ * bring machine code, or workers, stay packages of their own.
  */
 import { join } from 'node:path';
 import { defineConfig } from 'vite';
@@ -10,7 +10,7 @@ const PROGRAMS = ['main', 'qemu/pager/pager-main', 'storage/file-sum-main'];
 
 export default defineConfig({
   root: SOURCES,
-  ssr: { noExternal: ['typebox', 'kysely', 'yaml'] },
+  ssr: { noExternal: true, external: ['koffi', 'libxml2-wasm', 'pino'] },
   build: {
     ssr: true,
     target: 'node24',
