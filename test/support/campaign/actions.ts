@@ -171,10 +171,19 @@ export async function letRun({ client }: Lab, guest: string): Promise<void> {
   if ((await client.getGuest(guest)).state === 'paused') await client.resume(guest);
 }
 
+/** A disk of an image is served, but can't be read: whoever serves it has been killed, or reads fail. */
+export class UnreadableDisk extends Error {
+  override readonly name = 'UnreadableDisk';
+}
+
 /** Opens the first disk of an image and reads of it what a header has. */
 async function look(lab: Lab, image: string): Promise<void> {
   using held = await lab.client.exportDisk(GUEST, image, { disk: 'disk0' });
-  await run('qemu-img', ['info', held.info.uri]);
+  try {
+    await run('qemu-img', ['info', held.info.uri]);
+  } catch (error) {
+    throw new UnreadableDisk(`disk0 of ${image}`, { cause: error });
+  }
 }
 
 export function mustBeOneOf(content: Content, possible: readonly Content[], what: string): void {

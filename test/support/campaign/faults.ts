@@ -4,7 +4,7 @@ import { findPagerProcesses, findTpmProcesses } from '../../../src/qemu/process/
 import type { Random } from '../random.ts';
 import { killAll, type World } from './world.ts';
 
-/** Begins what is to be done. Resolves with how that went, never rejects. */
+/** Begins what is to be done. Resolves with how that went; rejects with what is wrong with whoever tries. */
 export type Deed = () => Promise<string>;
 
 export interface Fault {
