@@ -162,8 +162,12 @@ export async function checkClone(lab: Lab, { state }: Guest, possible: readonly 
     mustBeOneOf(await contentOf(lab, CLONE), possible, 'the clone');
     await changeContent(lab, CLONE, 1);
   }
-  await lab.client.stop(CLONE);
-  await lab.client.undefineGuest(CLONE, { deleteImages: true });
+  await removeClone(lab);
+}
+
+export async function removeClone({ client }: Lab): Promise<void> {
+  await client.stop(CLONE);
+  await client.undefineGuest(CLONE, { deleteImages: true });
 }
 
 /** What was saved standing still stands still. */

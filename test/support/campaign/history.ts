@@ -16,6 +16,7 @@ import {
   GUEST,
   letRun,
   mustBeOneOf,
+  removeClone,
   UnreadableDisk,
   type Action,
 } from './actions.ts';
@@ -221,7 +222,10 @@ class History {
         clone?.state === 'running' || clone?.state === 'paused',
         'the clone is there, as acknowledged',
       );
-    if (clone !== undefined) await checkClone(this.#lab, clone, this.#ledger.held(image));
+    if (clone === undefined) return;
+    // What the host's boot has started anew holds nothing that is known.
+    if (fault.boots === true) await removeClone(this.#lab);
+    else await checkClone(this.#lab, clone, this.#ledger.held(image));
   }
 
   /** The daemon may be at it by itself. */
