@@ -314,7 +314,7 @@ export const Outcome = Type.Object(
   {
     name: Type.String({
       description:
-        'thaw, clock, network, generation, agent, identity, space, layers, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image; of prune of an image',
+        'thaw, clock, network, generation, agent, identity, space, layers, collect, compact DISK; of save-all and restore-all the name of a guest; of verify a part of the image; of prune of an image',
     }),
     outcome: Literals('done', 'skipped', 'failed'),
     message: Type.String(),

@@ -10,7 +10,6 @@ import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { openCatalog } from '../catalog/database.ts';
 import { reserveRoom } from '../catalog/reserve.ts';
-import { listGuests, type GuestRecord } from '../catalog/guests.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import { bootProcedure } from '../guests/boot.ts';
 import { qemuProcedure } from '../guests/build.ts';
@@ -30,7 +29,7 @@ import {
 import { allDrivers } from '../storage/drivers.ts';
 import { Supervisor } from '../guests/supervisor.ts';
 import { cloneProcedure } from '../images/clone.ts';
-import { collectProcedure, hasWork } from '../images/collect.ts';
+import { collectProcedure } from '../images/collect.ts';
 import { deleteProcedure } from '../images/delete.ts';
 import { compactProcedure } from '../images/compact.ts';
 import { exportProcedure } from '../images/export.ts';
@@ -68,6 +67,7 @@ import { findUser, runAs, type QemuUser } from '../qemu/process/user.ts';
 import { withShortSocketPath } from '../socket-path.ts';
 import { Backups } from './backups.ts';
 import { BackgroundSums } from './checksumming.ts';
+import { Collector } from './collecting.ts';
 import { compactInBackground } from './compaction.ts';
 import { Gate } from './gate.ts';
 import { Health } from './health.ts';
@@ -191,13 +191,12 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   await tidy(host);
   await lookOnce(host);
   stack.use(watchLost(host));
-  await collectLeftovers(host, engine, await listGuests(catalog));
+  await stack.use(new Collector(host, engine)).lookAtAll();
   compactInBackground(host, engine, settings);
   const { checksums, scrub } = settings;
   if (checksums !== null) stack.use(new BackgroundSums(host, engine, { checksums }));
   const scrubber =
     scrub === null ? null : stack.use(new Scrubber({ host, engine, clock: SYSTEM_CLOCK, ...scrub }));
-  readers.onEnded(({ guest }) => void collectAfterReader(host, engine, guest));
 
   const backups = stack.use(new Backups(host, engine));
   const gate = new Gate(catalog, settings.access);
@@ -315,37 +314,6 @@ function registerProcedures(engine: OperationEngine, host: Host): void {
   engine.register(scheduleProcedure(host));
   engine.register(retentionProcedure(host));
   engine.register(pruneProcedure(host));
-}
-
-/** Layers that an interrupted merge left: each guest's are collected as an operation of its own. */
-async function collectLeftovers(
-  host: Host,
-  engine: OperationEngine,
-  guests: readonly GuestRecord[],
-): Promise<void> {
-  for (const guest of guests) {
-    if (!(await hasWork(host, guest.uuid))) continue;
-    await engine.submit(collectProcedure(host), {
-      kind: 'collect',
-      subject: { guest: guest.uuid, guestName: guest.name, image: null },
-      args: {},
-    });
-  }
-}
-
-/** What was read may have been kept for that alone. A guest that is busy just now collects at the end of that itself. */
-async function collectAfterReader(host: Host, engine: OperationEngine, uuid: string): Promise<void> {
-  try {
-    const guests = await listGuests(host.catalog);
-    await collectLeftovers(
-      host,
-      engine,
-      guests.filter((guest) => guest.uuid === uuid),
-    );
-  } catch (error) {
-    if (StasisError.from(error).code !== 'busy')
-      host.log.error({ err: error, guest: uuid }, 'what was read could not be collected');
-  }
 }
 
 /** The catalog's lock makes this home ours, so a socket that is there is a dead daemon's, unless systemd listens on it for us. */

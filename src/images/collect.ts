@@ -21,6 +21,7 @@ import { deviceId, layerOfNode, nodeName } from '../guests/command-line.ts';
 import { headIds, loadForest, seal, unseal } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle, Procedure } from '../operations/procedure.ts';
+import type { BlockJobOptions } from '../qemu/block/block-job.ts';
 import { backingChain, headNodes, removeNode } from '../qemu/block/block-graph.ts';
 import { commitActive, commitIntermediate, streamInto } from '../qemu/block/block-merge.ts';
 import { cancelJobs } from '../qemu/block/interrupted-jobs.ts';
@@ -44,7 +45,8 @@ export async function collect(host: Host, guest: string, operation: OperationHan
 
 /**
  * The same over given root layers. They may carry the disks of several guests, clones of each other: what can't be
- * done now, since another guest is busy, several have the layers open or the disk is full, is left to a later operation on one of them.
+ * done now, since another guest is busy, several have the layers open, the disk is full or something more urgent is to be done, is left
+ * for later.
  */
 export async function collectTrees(
   host: Host,
@@ -56,7 +58,7 @@ export async function collectTrees(
   for (;;) {
     const steps = collectSteps(await loadForest(host, roots));
     const step = steps.find(({ layer }) => !deferred.has(layer));
-    if (step === undefined) return;
+    if (step === undefined || operation.signal.aborted) return;
     if (!(await tryStep(host, step, operation))) deferred.add(step.layer);
   }
 }
@@ -65,24 +67,36 @@ export async function collectTrees(
 async function tryStep(host: Host, step: CollectStep, operation: OperationHandle): Promise<boolean> {
   let done = false;
   await operation.whileHolding(await guestsOver(host.catalog, [step.layer]), async () => {
-    const [user, ...others] = await openDisks(host, step.layer);
-    const foldsAnothersHead = user?.head === step.layer && user.guest !== operation.guest;
-    // A file that QEMU or a reader has open under its name can't become another.
-    const isOpen = user !== undefined || (await host.readers.layers()).has(step.layer);
-    const replacesOpenFile = step.action === 'replace' && isOpen;
-    if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return;
-    if (!(await canReplace(host, step))) return;
-    done = await operation.step(`${step.action}-layer`, () => performIfRoom(host, step, user, operation));
+    const users = await openDisks(host, step.layer);
+    if (!(await isPossible(host, step, users, operation.guest))) return;
+    done = await operation.step(`${step.action}-layer`, () =>
+      performUnlessPutOff(host, step, users[0], operation),
+    );
   });
   return done;
 }
 
+/** @param guest whose operation wants to */
+async function isPossible(
+  host: Host,
+  step: CollectStep,
+  [user, ...others]: readonly OpenDisk[],
+  guest: string | null,
+): Promise<boolean> {
+  const foldsAnothersHead = user?.head === step.layer && user.guest !== guest;
+  // A file that QEMU or a reader has open under its name can't become another.
+  const isOpen = user !== undefined || (await host.readers.layers()).has(step.layer);
+  const replacesOpenFile = step.action === 'replace' && isOpen;
+  if (others.length > 0 || foldsAnothersHead || replacesOpenFile) return false;
+  return canReplace(host, step);
+}
+
 /**
  * A merge takes room before it gives any, and to remove something is recorded first. Without it layers stay as they are, with what is in them: whoever makes room by deleting
- * images, or wants to stop a guest, is not held up by that.
- * @returns whether there was room
+ * images, or wants to stop a guest, is not held up by that; nor by a merge that nobody waits for. The daemon comes back to it.
+ * @returns whether it was done
  */
-async function performIfRoom(
+async function performUnlessPutOff(
   host: Host,
   step: CollectStep,
   open: OpenDisk | undefined,
@@ -92,14 +106,17 @@ async function performIfRoom(
     await perform(host, step, open, operation);
     return true;
   } catch (error) {
-    if (StasisError.from(error).code !== 'no-space') throw error;
+    const { code } = StasisError.from(error);
+    const gaveWay = code === 'cancelled' && operation.signal.aborted;
+    if (code !== 'no-space' && !gaveWay) throw error;
     const children = await childrenOf(host.catalog, step.layer);
     const changing =
       step.action === 'remove' ? children : [await getLayer(host.catalog, step.into), ...children];
     for (const { id, identity } of changing) if (identity === null) await sealUnlessWritten(host, id);
-    await operation.warn(
-      `there is no room to remove or merge layers of ${operation.guestName}: one of its next operations does, or the next daemon`,
-    );
+    if (!gaveWay)
+      await operation.warn(
+        `there is no room to remove or merge layers of ${operation.guestName} now: that is tried again until there is`,
+      );
     return false;
   }
 }
@@ -151,15 +168,9 @@ async function absorb(
   const parent = await getLayer(host.catalog, layer.parent);
   await breakSeals(host, [into.id]);
   if (open === undefined) {
-    // After a power cut the header may name the parent already, and not all that was copied be there: it begins anew.
-    const standOn = (below: LayerRecord, unsafe: boolean) =>
-      host.imageTool.rebase({
-        ...{ path: into.path, backing: below.path, backingFormat: below.format, unsafe },
-      });
     await host.ownership.letReadChain(layer.id);
     await host.ownership.letWriteLayer(into);
-    await standOn(layer, true);
-    await standOn(parent, false);
+    await rebaseOffline(host, into, { from: layer, onto: parent }, operation);
   } else {
     // After a crash the job may have ended already: then QEMU's chain says so.
     if ((await backingChain(open.qmp, nodeName(into.id))).includes(nodeName(layer.id))) {
@@ -169,12 +180,40 @@ async function absorb(
         node: nodeName(into.id),
         baseNode: nodeName(parent.id),
         backingFile: parent.path,
-        onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+        ...jobOptions(operation),
       });
     }
   }
   await setParent(host.catalog, into.id, parent.id);
   await sealUnlessWritten(host, into.id);
+}
+
+/** A header that names the parent already, while not all that was copied is there, is set right: after a power cut, and when it is ended. */
+async function rebaseOffline(
+  host: Host,
+  { path }: LayerRecord,
+  { from, onto }: { readonly from: LayerRecord; readonly onto: LayerRecord },
+  { signal }: OperationHandle,
+): Promise<void> {
+  const nameOld = () =>
+    host.imageTool.rebase({ path, backing: from.path, backingFormat: from.format, unsafe: true });
+  await nameOld();
+  try {
+    await host.imageTool.rebase(
+      { path, backing: onto.path, backingFormat: onto.format, unsafe: false },
+      { signal },
+    );
+  } catch (error) {
+    if (signal.aborted) await nameOld();
+    throw error;
+  }
+}
+
+function jobOptions(operation: OperationHandle): Pick<BlockJobOptions, 'signal' | 'onProgress'> {
+  return {
+    signal: operation.signal,
+    onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+  };
 }
 
 /** The child is written down into the root, which takes its place; the child is then nobody's, and the next step removes it. */
@@ -191,7 +230,7 @@ async function fold(
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
     for (const written of [layer, into]) await host.ownership.letWriteLayer(written);
-    await host.imageTool.commit({ top: layer.path, base: into.path });
+    await host.imageTool.commit({ top: layer.path, base: into.path }, { signal: operation.signal });
     await becomeOne(host, layer, into, open);
   } else if (open.head === layer.id) {
     await foldHead(host, layer, into, open, operation);
@@ -204,7 +243,7 @@ async function fold(
         top: nodeName(layer.id),
         base: nodeName(into.id),
         backingFile: into.path,
-        onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+        ...jobOptions(operation),
       });
     }
     await becomeOne(host, layer, into, open);
@@ -253,7 +292,7 @@ async function foldHead(
       jobId: `fold-${layer.id}`,
       head: nodeName(layer.id),
       base: nodeName(into.id),
-      onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
+      ...jobOptions(operation),
       beforePivot: () => operation.failpoint('pause:before-pivot'),
       afterPivot: async () => {
         await operation.failpoint('pause:after-pivot');
@@ -351,21 +390,24 @@ async function becomeOne(
 /** Is there anything to collect of a guest's layers now? */
 export async function hasWork(host: Host, guest: string): Promise<boolean> {
   const roots = await rootsOfGuest(host.catalog, guest);
-  for (const step of collectSteps(await loadForest(host, roots))) {
-    if (step.action !== 'replace') return true;
-    if ((await openDisks(host, step.layer)).length === 0 && (await canReplace(host, step))) return true;
-  }
+  for (const step of collectSteps(await loadForest(host, roots)))
+    if (await isPossible(host, step, await openDisks(host, step.layer), guest)) return true;
   return false;
 }
 
-/** Collecting as an operation of its own: what an interrupted one left. */
+/** Collecting as an operation of its own: what an interrupted one left, or one that was put off. Nobody waits for it. */
 export function collectProcedure(host: Host): Procedure<Record<string, never>, { guest: string }> {
   return {
     name: 'collect',
     cancellable: false,
+    givesWay: 'always',
     plan: (_args, subject) => Promise.resolve({ guest: subject.guest ?? '' }),
     run: (_plan, operation) => operation.commit(() => Promise.resolve()),
     undo: () => Promise.resolve(),
-    finish: (plan, operation) => collect(host, plan.guest, operation),
+    async finish(plan, operation) {
+      await collect(host, plan.guest, operation);
+      const message = 'something else was to be done to the guest; the rest is merged later';
+      if (operation.signal.aborted) await operation.outcome({ name: 'collect', outcome: 'skipped', message });
+    },
   };
 }

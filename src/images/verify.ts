@@ -60,7 +60,7 @@ export function verifyProcedure(host: Host): Procedure<VerifyArgs, VerifyPlan> {
   return {
     name: 'verify',
     cancellable: true,
-    givesWay: true,
+    givesWay: 'uncommitted',
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);

@@ -133,7 +133,8 @@ export class RunningOperation implements LiveOperation, OperationHandle {
     return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
   }
   get givesWay(): boolean {
-    return this.#procedure.givesWay === true && this.cancellable;
+    const { givesWay } = this.#procedure;
+    return givesWay === 'always' || (givesWay === 'uncommitted' && this.cancellable);
   }
 
   /** Resolves, never rejects, when it has let go of its guest. */

@@ -22,8 +22,11 @@ export interface Procedure<Args, Plan> {
   readonly name: string;
   /** may a user cancel it while it is not committed? */
   readonly cancellable: boolean;
-  /** it can wait: while it can be cancelled it is, when something else is to be done to the guest */
-  readonly givesWay?: boolean;
+  /**
+   * It can wait: its signal is aborted when something else is to be done to the guest, `uncommitted` only as long as it can be
+   * cancelled, `always` also while it finishes, which then ends early and well.
+   */
+  readonly givesWay?: 'uncommitted' | 'always';
   plan(args: Args, subject: Subject): Promise<Plan>;
   run(plan: Plan, operation: OperationHandle): Promise<void>;
   undo(plan: Plan, operation: OperationHandle): Promise<void>;

@@ -84,11 +84,6 @@ export class BlockJob implements AsyncDisposable {
     await this.#next('BLOCK_JOB_COMPLETED', undefined);
   }
 
-  /** Waits for the end. */
-  async completed(): Promise<void> {
-    await this.#next('BLOCK_JOB_COMPLETED', this.#options.signal);
-  }
-
   /** Tells a ready job to switch over, and waits for its end. Not to be interrupted. */
   async complete(): Promise<void> {
     await this.#qmp.execute('job-complete', { id: this.#options.jobId });

@@ -27,10 +27,12 @@ export async function commitIntermediate(qmp: QmpClient, options: CommitIntermed
       'top-node': options.top,
       'base-node': options.base,
       'backing-file': options.backingFile,
+      'auto-finalize': false,
       ...speedOf(options),
     });
   await using job = await BlockJob.start(qmp, options, start);
-  await job.completed();
+  await job.pending();
+  await job.finalize();
 }
 
 export interface StreamOptions extends BlockJobOptions {

@@ -143,6 +143,7 @@ export interface Commands {
       readonly 'top-node'?: string;
       readonly 'base-node': string;
       readonly 'backing-file'?: string;
+      readonly 'auto-finalize'?: boolean;
       readonly speed?: number;
     },
     Nothing

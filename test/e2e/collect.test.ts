@@ -1,0 +1,55 @@
+/** Layers that could not be merged when they became nobody's are later, by the daemon itself, and never in anybody's way. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Lab } from '../support/lab.ts';
+import { changeContent, checkHousekeeping, checkImages, contentOf } from '../support/rules.ts';
+
+const GUEST = 'web1';
+/** So much that a merge takes far longer than a request. */
+const WRITTEN_MIB = 24;
+
+for (const state of ['running', 'stopped'] as const)
+  test(`a merge in a ${state} guest gives way to whoever wants the guest, and is done when it is left alone`, async () => {
+    await using lab = await Lab.create();
+    const { client } = lab;
+    await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
+    await witness.fill(1, 1);
+    const kept = await changeContent(lab, GUEST, 1);
+    await client.createSaveImage(GUEST, { name: 'kept', live: true });
+    await witness.write('vda', 32, WRITTEN_MIB, 2);
+    await client.createSaveImage(GUEST, { name: 'read', live: true });
+    const now = await changeContent(lab, GUEST, 3);
+    if (state === 'stopped') await client.stop(GUEST);
+    const held = await client.exportDisk(GUEST, 'read', { disk: 'disk0' });
+    await client.deleteSaveImage(GUEST, 'read');
+
+    await lab.failAt('collect/absorb-layer:before=halt');
+    held[Symbol.dispose]();
+    await lab.daemonHalted();
+    await lab.failAt();
+    const wanted = state === 'running' ? client.pause(GUEST) : client.start(GUEST);
+    process.kill(lab.daemonPid, 'SIGCONT');
+    await wanted;
+    const [merge] = (await client.listOperations()).filter(({ kind }) => kind === 'collect');
+    assert.deepEqual(
+      merge?.outcomes.map(({ name, outcome }) => [name, outcome]),
+      [['collect', 'skipped']],
+    );
+
+    await merged(lab);
+    if (state === 'running') await client.resume(GUEST);
+    const content = await contentOf(lab, GUEST);
+    if (state === 'running') assert.deepEqual(content, now);
+    else assert.equal(content.disk, now.disk);
+    await checkHousekeeping(lab, GUEST);
+    await checkImages(lab, GUEST, new Map([['kept', kept]]));
+  });
+
+/** Resolves when a chain has nothing more than what the image holds and what the guest writes to. */
+async function merged(lab: Lab): Promise<void> {
+  const since = Math.max(...(await lab.client.listEvents()).map(({ id }) => id));
+  const isMerged = async () => (await lab.client.getGuest(GUEST)).disks.every(({ layers }) => layers === 2);
+  if (await isMerged()) return;
+  for await (const { type, action } of lab.client.events({ since }))
+    if (type === 'operation' && action === 'done' && (await isMerged())) return;
+}
