@@ -131,7 +131,9 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   await reserveRoom(file);
   await refuseOutdated(catalog, paths.data);
   await markLost(catalog, paths.data);
-  const failpoints = new Failpoints(process.env);
+  const failpoints = new Failpoints(process.env, (failpoint, action) =>
+    logger.warn({ failpoint, action }, 'a failpoint strikes'),
+  );
   const records = stack.use(new Mirror({ catalog, data: paths.data, log: logger, failpoints }));
   const user = await qemuUser(settings, paths);
   const ownership = new Ownership({ catalog, data: paths.data, user });

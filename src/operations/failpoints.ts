@@ -17,12 +17,20 @@ type Action = (typeof ACTIONS)[number];
 export class Failpoints {
   readonly #actions: ReadonlyMap<string, Action>;
   readonly #file: string | undefined;
+  readonly #onStrike: (name: string, action: string) => void;
   /** what the file said last, and how many were reached since it says so */
   #setting = '';
   #count = 0;
 
-  /** @throws StasisError `invalid-request` for an action that doesn't exist */
-  constructor(environment: NodeJS.ProcessEnv = {}) {
+  /**
+   * @param onStrike is told of each that strikes, before it does
+   * @throws StasisError `invalid-request` for an action that doesn't exist
+   */
+  constructor(
+    environment: NodeJS.ProcessEnv = {},
+    onStrike: (name: string, action: string) => void = () => undefined,
+  ) {
+    this.#onStrike = onStrike;
     this.#actions = actionsOf(environment['STASIS_FAILPOINT'] ?? '');
     this.#file = environment['STASIS_FAILPOINT_FILE'];
   }
@@ -30,6 +38,7 @@ export class Failpoints {
   /** @param killGuest ends the QEMU process of the guest that this is about, if it has one */
   async reach(name: string, killGuest: () => Promise<void>): Promise<void> {
     const action = this.#actions.get(name) ?? (await this.#inFile(name));
+    if (action !== undefined) this.#onStrike(name, action);
     switch (action) {
       case undefined:
         return;

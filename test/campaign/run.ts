@@ -68,7 +68,7 @@ async function campaign(): Promise<void> {
       onEnd: async (task, end) => {
         if (end.how === 'stopped') return;
         lived.push(task.seed);
-        if (end.how !== 'broken') return;
+        if (end.how === 'lived') return tally.addFailpoints(end.struck);
         broken.push(task.seed);
         await tell(task, end);
       },
@@ -78,7 +78,7 @@ async function campaign(): Promise<void> {
   const minutes = ((performance.now() - began) / 60_000).toFixed(1);
   const place = ground === undefined ? '' : `, ${ground}`;
   process.stdout.write(
-    `${tally.table()}\n\n${lived.length} histories of ${steps} steps, ${tally.steps} in all, seeds ` +
+    `${tally.table()}\n\n${tally.failpoints()}\n\n${lived.length} histories of ${steps} steps, ${tally.steps} in all, seeds ` +
       `${first}–${Math.max(first, ...lived)}${place}: ` +
       `${broken.length} broke a rule${broken.length === 0 ? '' : ` (${broken.join(', ')})`}; ${minutes} minutes\n`,
   );

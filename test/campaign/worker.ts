@@ -27,11 +27,11 @@ function tell(report: Report): void {
 
 async function history({ seed, steps, ground }: HistoryTask): Promise<HistoryEnd> {
   try {
-    await live({
+    const struck = await live({
       ...{ seed, steps, ground: groundNamed(ground), signal: stop.signal },
       onStep: (step) => tell({ kind: 'step', step }),
     });
-    return { how: 'lived' };
+    return { how: 'lived', struck };
   } catch (error) {
     if (stop.signal.aborted) return { how: 'stopped' };
     return {

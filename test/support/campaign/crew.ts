@@ -20,7 +20,7 @@ export type Report =
   | { readonly kind: 'end'; readonly end: HistoryEnd };
 
 export type HistoryEnd =
-  | { readonly how: 'lived' }
+  | { readonly how: 'lived'; readonly struck: readonly string[] }
   /** by whoever wanted the campaign to end */
   | { readonly how: 'stopped' }
   | { readonly how: 'broken'; readonly what: string; readonly daemonLog: string };

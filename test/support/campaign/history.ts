@@ -65,8 +65,8 @@ export class BrokenRule extends Error {
   }
 }
 
-/** Lets it happen. @throws BrokenRule */
-export async function live(options: HistoryOptions): Promise<void> {
+/** Lets it happen. @returns the failpoints that struck, each time @throws BrokenRule */
+export async function live(options: HistoryOptions): Promise<readonly string[]> {
   const random = new Random(options.seed);
   const { ground, seed } = options;
   await using world = await World.open({ ground, hasOwnClock: seed % 3 === 2 }, random);
@@ -82,10 +82,10 @@ export async function live(options: HistoryOptions): Promise<void> {
     }
     await history.checkImages();
     await history.checkBack();
-    const defects = (await world.lab.log())
-      .split('\n')
-      .filter((line) => line.includes('"msg":"internal error"'));
+    const log = await world.lab.log();
+    const defects = log.split('\n').filter((line) => line.includes('"msg":"internal error"'));
     assert.deepEqual(defects, [], 'nothing went wrong that has no name');
+    return [...log.matchAll(/"failpoint":"([^"]+)"/g)].map(([, name = '']) => name);
   } catch (error) {
     throw new BrokenRule(steps, history.what, await world.lab.log(), error);
   }

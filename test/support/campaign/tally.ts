@@ -10,6 +10,8 @@ interface Row {
 
 export class Tally {
   readonly #rows = new Map<string, Row>();
+  /** how often each struck */
+  readonly #failpoints = new Map<string, number>();
 
   add({ action, fault, outcome }: Step): void {
     const row = this.#rows.get(fault) ?? { steps: 0, done: 0, failed: 0, operations: new Set() };
@@ -18,6 +20,10 @@ export class Tally {
     else row.failed += 1;
     row.operations.add(action.replace(/ (image\d+|default)$/, ''));
     this.#rows.set(fault, row);
+  }
+
+  addFailpoints(struck: readonly string[]): void {
+    for (const name of struck) this.#failpoints.set(name, (this.#failpoints.get(name) ?? 0) + 1);
   }
 
   get steps(): number {
@@ -35,5 +41,13 @@ export class Tally {
           `| ${fault} | ${steps} | ${operations.size} | ${done} | ${failed} |`,
       ),
     ].join('\n');
+  }
+
+  /** By operation: a name and how often it struck. */
+  failpoints(): string {
+    const struck = [...this.#failpoints].toSorted(([a], [b]) => a.localeCompare(b));
+    const times = struck.reduce((sum, [, count]) => sum + count, 0);
+    const list = struck.map(([name, count]) => `${name} ${count}`).join(', ');
+    return `${struck.length} failpoints struck, ${times} times: ${list}`;
   }
 }
