@@ -107,6 +107,9 @@ interface ReusedLayer {
   readonly identity: string | null;
 }
 
+/** From here on the image's memory may be gone. */
+const DELETE_IMAGE = 'delete-image';
+
 export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan> {
   const { catalog, supervisor } = host;
 
@@ -210,8 +213,7 @@ export function restoreProcedure(host: Host): Procedure<RestoreArgs, RestorePlan
         );
         await removeOldTpms(host, plan.guest);
         const outcome = await bringBack(host, plan, image, operation);
-        if (outcome.imageIsSpent)
-          await operation.step('delete-image', () => dropAndForget(host, plan, image));
+        if (outcome.imageIsSpent) await operation.step(DELETE_IMAGE, () => dropAndForget(host, plan, image));
         failure = outcome.failure;
       }
       await collect(host, plan.guest, operation);
@@ -344,7 +346,9 @@ async function giveBack(
   );
 }
 
+/** A guest may have run, and the image's memory be gone, without a trace on its disks: after a power cut, or when it only read. */
 async function untouched(host: Host, plan: RestorePlan, operation: OperationHandle): Promise<boolean> {
+  if (operation.reached(DELETE_IMAGE)) return false;
   for (const { layer, identity } of plan.reused) {
     if (identity === null) return false;
     const record = await getLayer(host.catalog, layer);

@@ -19,6 +19,8 @@ import { writeThrough } from './write-through.ts';
 
 /** Relative to the run directory, where both processes are. */
 export const TPM_SOCKET = 'tpm.sock';
+/** swtpm makes it last, when it listens. The socket is there before it does. */
+const PID_FILE = 'tpm.pid';
 const LOG_FILE = 'tpm.log';
 /** What swtpm stores for ever. It replaces the file by renaming, and doesn't itself wait until it is on the disk. */
 const STORED = 'tpm2-00.permall';
@@ -62,9 +64,9 @@ export async function startTpm(
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
   // What the guest is told is stored is on the disk then, as in a real TPM; where that can't be, the last seconds may be lost.
   await writeThrough(stateDirectory);
-  await rm(join(runDirectory, TPM_SOCKET), { force: true });
+  for (const file of [TPM_SOCKET, PID_FILE]) await rm(join(runDirectory, file), { force: true });
   const appeared = Promise.withResolvers<void>();
-  using watcher = disposable(watch(runDirectory, (_kind, name) => name === TPM_SOCKET && appeared.resolve()));
+  using watcher = disposable(watch(runDirectory, (_kind, name) => name === PID_FILE && appeared.resolve()));
   watcher.once('error', appeared.reject);
   await using log = await open(join(runDirectory, LOG_FILE), 'w', 0o600);
   const child = spawn(
@@ -72,7 +74,7 @@ export async function startTpm(
     [
       ...before,
       ...['socket', '--tpm2', '--terminate', '--tpmstate', `dir=${stateDirectory},mode=0600`],
-      ...['--ctrl', `type=unixio,path=${TPM_SOCKET},mode=0600`],
+      ...['--ctrl', `type=unixio,path=${TPM_SOCKET},mode=0600`, '--pid', `file=${PID_FILE}`],
     ],
     { cwd: runDirectory, detached: true, stdio: ['ignore', log.fd, log.fd] },
   );
@@ -82,7 +84,7 @@ export async function startTpm(
     throw new StasisError('qemu-failed', `swtpm ended at its start: ${words.replaceAll('\n', ' / ')}`);
   });
   ended.catch(() => undefined); // later it ends with QEMU
-  if (await exists(join(runDirectory, TPM_SOCKET))) appeared.resolve();
+  if (await exists(join(runDirectory, PID_FILE))) appeared.resolve();
   await waitFor('the start of swtpm', Promise.race([appeared.promise, ended]), {
     signal,
     timeoutMs: START_TIMEOUT_MS,
