@@ -30,6 +30,13 @@ import type { FileIdentity } from '../storage/identity.ts';
 import { collectSteps, type CollectStep } from '../storage/layers.ts';
 import { fromStored } from '../stored.ts';
 
+/** For whom layers are collected. */
+interface Work {
+  readonly operation: OperationHandle;
+  /** aborted when what has to be copied is to be copied later */
+  readonly copying: AbortSignal;
+}
+
 /** The one running guest that has a layer open. */
 interface OpenDisk {
   readonly guest: string;
@@ -38,13 +45,20 @@ interface OpenDisk {
   readonly head: string;
 }
 
-/** Removes and merges layers of a guest's disks until each that is left has its reason. Repeatable. */
+/** What is copied after a crash would keep the daemon from serving, for as long as that takes. */
+const LATER = AbortSignal.abort(new StasisError('cancelled', 'what has to be copied is copied later'));
+
+/**
+ * Removes and merges layers of a guest's disks until each that is left has its reason. Repeatable. After a crash only what was begun
+ * is brought to a good end, or back; what has still to be copied the daemon comes back to.
+ */
 export async function collect(host: Host, guest: string, operation: OperationHandle): Promise<void> {
-  await collectTrees(host, await rootsOfGuest(host.catalog, guest), operation);
+  const copying = operation.recovering ? LATER : operation.signal;
+  await collectTrees(host, await rootsOfGuest(host.catalog, guest), operation, copying);
 }
 
 /**
- * The same over given root layers. They may carry the disks of several guests, clones of each other: what can't be
+ * The same over given root layers, to its end also after a crash. They may carry the disks of several guests, clones of each other: what can't be
  * done now, since another guest is busy, several have the layers open, the disk is full or something more urgent is to be done, is left
  * for later.
  */
@@ -52,6 +66,7 @@ export async function collectTrees(
   host: Host,
   roots: readonly string[],
   operation: OperationHandle,
+  copying: AbortSignal = operation.signal,
 ): Promise<void> {
   await settleInterrupted(host, roots, operation);
   const deferred = new Set<string>();
@@ -59,18 +74,19 @@ export async function collectTrees(
     const steps = collectSteps(await loadForest(host, roots));
     const step = steps.find(({ layer }) => !deferred.has(layer));
     if (step === undefined || operation.signal.aborted) return;
-    if (!(await tryStep(host, step, operation))) deferred.add(step.layer);
+    if (!(await tryStep(host, step, { operation, copying }))) deferred.add(step.layer);
   }
 }
 
 /** @returns whether the step could be done now */
-async function tryStep(host: Host, step: CollectStep, operation: OperationHandle): Promise<boolean> {
+async function tryStep(host: Host, step: CollectStep, work: Work): Promise<boolean> {
+  const { operation } = work;
   let done = false;
   await operation.whileHolding(await guestsOver(host.catalog, [step.layer]), async () => {
     const users = await openDisks(host, step.layer);
     if (!(await isPossible(host, step, users, operation.guest))) return;
     done = await operation.step(`${step.action}-layer`, () =>
-      performUnlessPutOff(host, step, users[0], operation),
+      performUnlessPutOff(host, step, users[0], work),
     );
   });
   return done;
@@ -100,20 +116,21 @@ async function performUnlessPutOff(
   host: Host,
   step: CollectStep,
   open: OpenDisk | undefined,
-  operation: OperationHandle,
+  work: Work,
 ): Promise<boolean> {
+  const { operation, copying } = work;
   try {
-    await perform(host, step, open, operation);
+    await perform(host, step, open, work);
     return true;
   } catch (error) {
     const { code } = StasisError.from(error);
-    const gaveWay = code === 'cancelled' && operation.signal.aborted;
-    if (code !== 'no-space' && !gaveWay) throw error;
+    const isPutOff = code === 'cancelled' && copying.aborted;
+    if (code !== 'no-space' && !isPutOff) throw error;
     const children = await childrenOf(host.catalog, step.layer);
     const changing =
       step.action === 'remove' ? children : [await getLayer(host.catalog, step.into), ...children];
     for (const { id, identity } of changing) if (identity === null) await sealUnlessWritten(host, id);
-    if (!gaveWay)
+    if (!isPutOff)
       await operation.warn(
         `there is no room to remove or merge layers of ${operation.guestName} now: that is tried again until there is`,
       );
@@ -121,23 +138,18 @@ async function performUnlessPutOff(
   }
 }
 
-async function perform(
-  host: Host,
-  step: CollectStep,
-  open: OpenDisk | undefined,
-  operation: OperationHandle,
-): Promise<void> {
+async function perform(host: Host, step: CollectStep, open: OpenDisk | undefined, work: Work): Promise<void> {
   const layer = await findLayer(host.catalog, step.layer);
   if (layer === undefined) return; // an operation on another guest was faster
   switch (step.action) {
     case 'remove':
       return remove(host, layer);
     case 'absorb':
-      return absorb(host, layer, await getLayer(host.catalog, step.into), open, operation);
+      return absorb(host, layer, await getLayer(host.catalog, step.into), open, work);
     case 'fold':
-      return fold(host, layer, await getLayer(host.catalog, step.into), open, operation);
+      return fold(host, layer, await getLayer(host.catalog, step.into), open, work);
     case 'replace':
-      return replaceRoot(host, layer, await getLayer(host.catalog, step.into), operation);
+      return replaceRoot(host, layer, await getLayer(host.catalog, step.into), work.operation);
     default:
       return step satisfies never;
   }
@@ -162,7 +174,7 @@ async function absorb(
   layer: LayerRecord,
   into: LayerRecord,
   open: OpenDisk | undefined,
-  operation: OperationHandle,
+  work: Work,
 ): Promise<void> {
   if (layer.parent === null) throw new Error(`layer ${layer.id} is no root and has no parent`);
   const parent = await getLayer(host.catalog, layer.parent);
@@ -170,17 +182,18 @@ async function absorb(
   if (open === undefined) {
     await host.ownership.letReadChain(layer.id);
     await host.ownership.letWriteLayer(into);
-    await rebaseOffline(host, into, { from: layer, onto: parent }, operation);
+    await rebaseOffline(host, into, { from: layer, onto: parent }, work.copying);
   } else {
     // After a crash the job may have ended already: then QEMU's chain says so.
     if ((await backingChain(open.qmp, nodeName(into.id))).includes(nodeName(layer.id))) {
+      work.copying.throwIfAborted();
       await host.ownership.letWriteLayer(into);
       await streamInto(open.qmp, {
         jobId: `absorb-${layer.id}`,
         node: nodeName(into.id),
         baseNode: nodeName(parent.id),
         backingFile: parent.path,
-        ...jobOptions(operation),
+        ...jobOptions(work),
       });
     }
   }
@@ -188,30 +201,36 @@ async function absorb(
   await sealUnlessWritten(host, into.id);
 }
 
-/** A header that names the parent already, while not all that was copied is there, is set right: after a power cut, and when it is ended. */
+/** A header that names the new one already, while not all that was copied is there, is set right: after a power cut, and when it is ended. */
 async function rebaseOffline(
   host: Host,
-  { path }: LayerRecord,
+  layer: LayerRecord,
   { from, onto }: { readonly from: LayerRecord; readonly onto: LayerRecord },
-  { signal }: OperationHandle,
+  signal: AbortSignal,
 ): Promise<void> {
-  const nameOld = () =>
-    host.imageTool.rebase({ path, backing: from.path, backingFormat: from.format, unsafe: true });
-  await nameOld();
+  await standOn(host, layer, from);
   try {
-    await host.imageTool.rebase(
-      { path, backing: onto.path, backingFormat: onto.format, unsafe: false },
-      { signal },
-    );
+    const { path: backing, format: backingFormat } = onto;
+    await host.imageTool.rebase({ path: layer.path, backing, backingFormat, unsafe: false }, { signal });
   } catch (error) {
-    if (signal.aborted) await nameOld();
+    if (signal.aborted) await standOn(host, layer, from);
     throw error;
   }
 }
 
-function jobOptions(operation: OperationHandle): Pick<BlockJobOptions, 'signal' | 'onProgress'> {
+/** In its file's header alone, which nobody has open: for when both read the same. */
+function standOn(host: Host, { path }: LayerRecord, below: LayerRecord): Promise<void> {
+  return host.imageTool.rebase({
+    path,
+    backing: below.path,
+    backingFormat: below.format,
+    unsafe: true,
+  });
+}
+
+function jobOptions({ operation, copying }: Work): Pick<BlockJobOptions, 'signal' | 'onProgress'> {
   return {
-    signal: operation.signal,
+    signal: copying,
     onProgress: ({ bytesDone, bytesTotal }) => operation.progress(bytesDone, bytesTotal),
   };
 }
@@ -222,7 +241,7 @@ async function fold(
   layer: LayerRecord,
   into: LayerRecord,
   open: OpenDisk | undefined,
-  operation: OperationHandle,
+  work: Work,
 ): Promise<void> {
   // QEMU rewrites the headers of what stands on it at the end of its job.
   const children = await childrenOf(host.catalog, layer.id);
@@ -230,12 +249,13 @@ async function fold(
   if (open === undefined) {
     // After a crash it may be folded already: doing it again writes the same bytes.
     for (const written of [layer, into]) await host.ownership.letWriteLayer(written);
-    await host.imageTool.commit({ top: layer.path, base: into.path }, { signal: operation.signal });
+    await host.imageTool.commit({ top: layer.path, base: into.path }, { signal: work.copying });
     await becomeOne(host, layer, into, open);
   } else if (open.head === layer.id) {
-    await foldHead(host, layer, into, open, operation);
+    await foldHead(host, layer, into, open, work);
   } else {
     if ((await backingChain(open.qmp, nodeName(open.head))).includes(nodeName(layer.id))) {
+      work.copying.throwIfAborted();
       for (const written of [into, ...children]) await host.ownership.letWriteLayer(written);
       await commitIntermediate(open.qmp, {
         jobId: `fold-${layer.id}`,
@@ -243,7 +263,7 @@ async function fold(
         top: nodeName(layer.id),
         base: nodeName(into.id),
         backingFile: into.path,
-        ...jobOptions(operation),
+        ...jobOptions(work),
       });
     }
     await becomeOne(host, layer, into, open);
@@ -283,8 +303,10 @@ async function foldHead(
   layer: LayerRecord,
   into: LayerRecord,
   open: OpenDisk,
-  operation: OperationHandle,
+  work: Work,
 ): Promise<void> {
+  const { operation } = work;
+  work.copying.throwIfAborted();
   const wasRunning = host.supervisor.runState(open.guest)?.state === 'running';
   await operation.step(wasRunning ? FOLD_RUNNING_HEAD : 'fold-paused-head', async () => {
     await host.ownership.letWriteLayer(into);
@@ -292,7 +314,7 @@ async function foldHead(
       jobId: `fold-${layer.id}`,
       head: nodeName(layer.id),
       base: nodeName(into.id),
-      ...jobOptions(operation),
+      ...jobOptions(work),
       beforePivot: () => operation.failpoint('pause:before-pivot'),
       afterPivot: async () => {
         await operation.failpoint('pause:after-pivot');
@@ -372,13 +394,7 @@ async function becomeOne(
     await breakSeals(host, [child.id]);
     await host.ownership.letWriteLayer(child);
     // A header that QEMU has open has been rewritten by QEMU, as part of its job.
-    if (!openLayers.some(({ id }) => id === child.id))
-      await host.imageTool.rebase({
-        path: child.path,
-        backing: into.path,
-        backingFormat: into.format,
-        unsafe: true,
-      });
+    if (!openLayers.some(({ id }) => id === child.id)) await standOn(host, child, into);
   }
   await host.catalog.transaction().execute(async (transaction) => {
     for (const child of children) await setParent(transaction, child.id, into.id);

@@ -45,6 +45,36 @@ for (const state of ['running', 'stopped'] as const)
     await checkImages(lab, GUEST, new Map([['kept', kept]]));
   });
 
+test('a merge that a crash interrupted does not keep the next daemon from serving', async () => {
+  await using lab = await Lab.create();
+  const { client } = lab;
+  await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
+  await witness.fill(1, 1);
+  const kept = await changeContent(lab, GUEST, 1);
+  await client.createSaveImage(GUEST, { name: 'kept', live: true });
+  await client.createSaveImage(GUEST, { name: 'gone', live: true });
+  const now = await changeContent(lab, GUEST, 2);
+  await lab.failAt('delete/absorb-layer:before=kill');
+  const deleted = client.deleteSaveImage(GUEST, 'gone'); // it asks the next daemon again
+  await lab.daemonEnded();
+  await lab.failAt();
+  await lab.startDaemon();
+  await deleted;
+  await merged(lab);
+  const merging = (await client.listOperations()).filter(({ kind }) => ['delete', 'collect'].includes(kind));
+  assert.deepEqual(
+    merging.map(({ kind, state }) => [kind, state]),
+    [
+      ['collect', 'done'],
+      ['delete', 'done'],
+    ],
+    'what the deletion left is an operation of its own',
+  );
+  assert.deepEqual(await contentOf(lab, GUEST), now);
+  await checkHousekeeping(lab, GUEST);
+  await checkImages(lab, GUEST, new Map([['kept', kept]]));
+});
+
 /** Resolves when a chain has nothing more than what the image holds and what the guest writes to. */
 async function merged(lab: Lab): Promise<void> {
   const since = Math.max(...(await lab.client.listEvents()).map(({ id }) => id));

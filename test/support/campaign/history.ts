@@ -257,7 +257,9 @@ class History {
     await this.#checkPromises(action, fault, outcome);
     const { state } = await this.#lab.client.getGuest(GUEST);
     const isDone = outcome === 'done';
-    if (fault === NO_FAULT && outcome !== 'unsupported') assert.equal(outcome, 'done');
+    // A guest whose TPM was killed may end later; memory that is mapped can't be captured by every method.
+    const mayFail = ['unsupported', ...(this.#hasTpm ? ['guest-crashed'] : [])].includes(outcome);
+    if (fault === NO_FAULT && !mayFail) assert.equal(outcome, 'done');
     if (fault.mustBeDone?.includes(action.kind) === true) assert.equal(outcome, 'done', fault.name);
     const mustBe =
       action.leaves === 'same'
