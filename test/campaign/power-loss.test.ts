@@ -187,8 +187,7 @@ async function comeUp(
     for (const name of isCatalogLost ? recorded : acknowledged)
       assert.equal(images.find((image) => image.name === name)?.state, 'ready', `${name} was promised`);
     // What it wrote to is there: of records that are older than that nothing is promised. A restore that was committed goes on by itself.
-    const { state } = await lab.client.getGuest(GUEST);
-    const runs = state === 'running' || state === 'paused';
+    const runs = ['running', 'paused'].includes((await lab.client.getGuest(GUEST)).state);
     if (!isCatalogLost && !runs) await lab.client.start(GUEST, { fresh: true });
     for (const { name } of images.filter(({ state }) => state === 'ready')) {
       await lab.client.restoreSaveImage(GUEST, name);
