@@ -10,6 +10,7 @@
 #define PAGE_WORDS 1024u
 #define PAGES_PER_MIB 256u
 #define CHECKSUM_START 0x53544153u
+#define MAX_DISKS 4
 
 /* Spreads a number over all bits. */
 static inline uint32_t mix(uint32_t x) {

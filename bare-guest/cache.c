@@ -5,7 +5,6 @@
  */
 #include "bare.h"
 
-#define MAX_DISKS 4
 #define PCI_ADDRESS 0xcf8
 #define PCI_DATA 0xcfc
 #define PCI_CAPABILITIES 0x34
@@ -21,7 +20,7 @@ static struct {
   uint8_t window, bar;
   uint32_t offset;
 } settings[MAX_DISKS];
-static uint32_t count;
+static uint32_t count; /* of those that are used */
 
 static inline void out32(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" ::"a"(value), "Nd"(port)); }
 static inline void out8(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }

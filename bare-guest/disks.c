@@ -4,7 +4,6 @@
  */
 #include "bare.h"
 
-#define MAX_DISKS 4
 #define FIRST_DRIVE 0x80
 #define SECTOR_BYTES 512u
 #define SECTORS_PER_MIB 2048u

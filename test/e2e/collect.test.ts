@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Lab } from '../support/lab.ts';
-import { changeContent, checkHousekeeping, checkImages, contentOf } from '../support/rules.ts';
+import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
 
 const GUEST = 'web1';
 /** So much that a merge takes far longer than a request. */
@@ -12,10 +12,8 @@ for (const state of ['running', 'stopped'] as const)
   test(`a merge in a ${state} guest gives way to whoever wants the guest, and is done when it is left alone`, async () => {
     await using lab = await Lab.create();
     const { client } = lab;
-    await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
-    await witness.fill(1, 1);
-    const kept = await changeContent(lab, GUEST, 1);
-    await client.createSaveImage(GUEST, { name: 'kept', live: true });
+    const kept = await begin(lab);
+    await using witness = await lab.witness(GUEST);
     await witness.write('vda', 32, WRITTEN_MIB, 2);
     await client.createSaveImage(GUEST, { name: 'read', live: true });
     const now = await changeContent(lab, GUEST, 3);
@@ -48,10 +46,7 @@ for (const state of ['running', 'stopped'] as const)
 test('a merge that a crash interrupted does not keep the next daemon from serving', async () => {
   await using lab = await Lab.create();
   const { client } = lab;
-  await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
-  await witness.fill(1, 1);
-  const kept = await changeContent(lab, GUEST, 1);
-  await client.createSaveImage(GUEST, { name: 'kept', live: true });
+  const kept = await begin(lab);
   await client.createSaveImage(GUEST, { name: 'gone', live: true });
   const now = await changeContent(lab, GUEST, 2);
   await lab.failAt('delete/absorb-layer:before=kill');
@@ -74,6 +69,15 @@ test('a merge that a crash interrupted does not keep the next daemon from servin
   await checkHousekeeping(lab, GUEST);
   await checkImages(lab, GUEST, new Map([['kept', kept]]));
 });
+
+/** A guest that runs, and its image `kept`. @returns what that holds */
+async function begin(lab: Lab): Promise<Content> {
+  await using witness = await lab.running(GUEST, { system: 'bare', disks: 1 });
+  await witness.fill(1, 1);
+  const kept = await changeContent(lab, GUEST, 1);
+  await lab.client.createSaveImage(GUEST, { name: 'kept', live: true });
+  return kept;
+}
 
 /** Resolves when a chain has nothing more than what the image holds and what the guest writes to. */
 async function merged(lab: Lab): Promise<void> {

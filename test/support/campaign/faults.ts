@@ -32,308 +32,245 @@ export const FAULTS: readonly Fault[] = [
   {
     name: '`kill -9` of the daemon',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await world.lab.endDaemon('SIGKILL');
-      await world.serve();
-      return outcome;
-    },
+    strike: atSomeMoment(({ lab }) => lab.endDaemon('SIGKILL')),
   },
   {
     name: 'the daemon is told to end',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await world.lab.endDaemon('SIGTERM');
-      await world.serve();
-      return outcome;
-    },
+    strike: atSomeMoment(({ lab }) => lab.endDaemon('SIGTERM')),
   },
   {
     name: '`kill -9` of QEMU',
     sparesGuest: false,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await killAll(await world.lab.qemuProcesses());
-      return outcome;
-    },
+    strike: atSomeMoment(killGuests),
   },
   {
     name: '`kill -9` of QEMU and the daemon',
     sparesGuest: false,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await killAll(await world.lab.qemuProcesses());
+    strike: atSomeMoment(async (world) => {
+      await killGuests(world);
       await world.lab.endDaemon('SIGKILL');
-      await world.serve();
-      return outcome;
-    },
+    }),
   },
   {
     name: '`kill -9` of the pager or swtpm',
     sparesGuest: false,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      for (const directory of await world.lab.runDirectories())
+    strike: atSomeMoment(async ({ lab }) => {
+      for (const directory of await lab.runDirectories())
         await killAll([...(await findPagerProcesses(directory)), ...(await findTpmProcesses(directory))]);
-      return outcome;
-    },
+    }),
   },
   {
     name: 'the daemon killed at a failpoint',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      await world.lab.failAt(`#${oneOfFailpoints(random)}=kill`);
-      const outcome = deed();
-      await Promise.race([outcome, world.lab.daemonEnded()]);
-      await noFailpoints(world);
-      return outcome;
-    },
+    strike: atFailpoint('kill', () => Promise.resolve()),
   },
   {
     name: 'the daemon killed at a failpoint, and again while it recovers',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      await world.lab.failAt(`#${oneOfFailpoints(random)}=kill`);
-      const outcome = deed();
-      await Promise.race([outcome, world.lab.daemonEnded()]);
-      if (world.lab.hasNoDaemon) {
-        await world.lab.failAt(`#${random.between(1, 4)}=kill`);
-        await world.serve().catch(() => undefined); // it was killed before it served
-      }
-      await noFailpoints(world);
-      return outcome;
-    },
+    strike: atFailpoint('kill', async (world, random) => {
+      if (!world.lab.hasNoDaemon) return;
+      await world.lab.failAt(`#${random.between(1, 4)}=kill`);
+      await world.serve().catch(() => undefined); // it was killed before it served
+    }),
   },
   {
     name: 'QEMU killed at a failpoint',
     sparesGuest: false,
-    async strike(world, deed, random) {
-      await world.lab.failAt(`#${oneOfFailpoints(random)}=guest`);
-      const outcome = await deed();
-      await noFailpoints(world);
-      return outcome;
-    },
+    strike: atFailpoint('guest', (_world, _random, outcome) => outcome),
   },
   {
     name: 'a step that fails',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      await world.lab.failAt(`#${oneOfFailpoints(random)}=error`);
-      const outcome = await deed();
-      await noFailpoints(world);
-      return outcome;
-    },
+    strike: atFailpoint('error', (_world, _random, outcome) => outcome),
   },
   {
     name: 'QEMU stands still for a while',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      const stopped = await killAll(await world.lab.qemuProcesses(), 'SIGSTOP');
-      await delay(random.next() * 2000);
-      await killAll(stopped, 'SIGCONT');
-      return outcome;
-    },
+    strike: atSomeMoment(async ({ lab }, random) => standStill(await lab.qemuProcesses(), random)),
   },
   {
     name: 'the daemon stands still for a while',
     sparesGuest: true,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await killAll([world.lab.daemonPid], 'SIGSTOP');
-      await delay(random.next() * 2000);
-      await killAll([world.lab.daemonPid], 'SIGCONT');
-      return outcome;
-    },
+    strike: atSomeMoment(({ lab }, random) => standStill([lab.daemonPid], random)),
   },
   {
     name: 'a full disk, until the operation has failed',
     sparesGuest: false,
     mustBeDone: ['stop', 'delete'],
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.fill(leftBytes(random));
-      const outcome = await deed();
-      await world.disk?.free();
-      return outcome;
-    },
+    strike: throughout(fillDisk, ({ disk }) => disk?.free()),
   },
   {
     name: 'a full disk for a moment',
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await world.disk?.fill(leftBytes(random));
+    strike: atSomeMoment(async (world, random) => {
+      await fillDisk(world, random);
       await moment(random);
       await world.disk?.free();
-      return outcome;
-    },
+    }),
   },
   {
     name: 'a full disk, and the daemon killed on it',
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.fill(leftBytes(random));
-      const outcome = deed();
-      await moment(random);
+    strike: atSomeMoment(async (world) => {
       await world.lab.endDaemon('SIGKILL');
       await world.serve().catch(() => undefined); // without space it may refuse to
       await world.disk?.free();
-      await world.serve();
-      return outcome;
-    },
+    }, fillDisk),
   },
   {
     name: 'EIO of all writes, then the host boots again',
     boots: true,
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
+    strike: atSomeMoment(async (world, random) => {
       await world.disk?.refuseWrites();
       await moment(random);
       await world.losePower();
-      return outcome;
-    },
+    }),
   },
   {
     name: 'EIO of all reads, then the host boots again',
     boots: true,
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
+    strike: atSomeMoment(async (world, random) => {
       await world.disk?.refuseReads();
       await moment(random);
       await world.losePower();
-      return outcome;
-    },
+    }),
   },
   {
     name: 'EIO of all reads, and the daemon killed on it',
     boots: true,
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.refuseReads();
-      const outcome = deed();
-      await moment(random);
-      await world.lab.endDaemon('SIGKILL');
-      await world.serve().catch(() => undefined); // without its catalog it must refuse to
-      await world.losePower();
-      return outcome;
-    },
+    strike: atSomeMoment(
+      async (world) => {
+        await world.lab.endDaemon('SIGKILL');
+        await world.serve().catch(() => undefined); // without its catalog it must refuse to
+        await world.losePower();
+      },
+      ({ disk }) => disk?.refuseReads(),
+    ),
   },
   {
     name: 'a full disk, and a power cut on it',
     boots: true,
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.fill(leftBytes(random));
-      const outcome = deed();
-      await moment(random);
-      await world.losePower();
-      return outcome;
-    },
+    strike: atSomeMoment((world) => world.losePower(), fillDisk),
   },
   {
     name: 'a slow disk, and the daemon killed on it',
     sparesGuest: true,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.pace(random.between(1, 8) * 1024 ** 2);
-      const outcome = deed();
-      await moment(random);
+    strike: atSomeMoment(async (world) => {
       await world.lab.endDaemon('SIGKILL');
       await world.serve();
       await world.disk?.pace(0);
-      return outcome;
-    },
+    }, slowDisk),
   },
   {
     name: 'a slow disk, and a power cut on it',
     boots: true,
     sparesGuest: false,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.pace(random.between(1, 8) * 1024 ** 2);
-      const outcome = deed();
-      await moment(random);
-      await world.losePower();
-      return outcome;
-    },
+    strike: atSomeMoment((world) => world.losePower(), slowDisk),
   },
   {
     name: 'a power cut',
     boots: true,
     sparesGuest: false,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await world.losePower();
-      return outcome;
-    },
+    strike: atSomeMoment((world) => world.losePower()),
   },
   {
     name: 'a slow disk',
     sparesGuest: true,
     isPossible: hasDisk,
-    async strike(world, deed, random) {
-      await world.disk?.pace(random.between(1, 8) * 1024 ** 2);
-      const outcome = await deed();
-      await world.disk?.pace(0);
-      return outcome;
-    },
+    strike: throughout(slowDisk, ({ disk }) => disk?.pace(0)),
   },
   {
     name: 'the clock jumps',
     sparesGuest: true,
     isPossible: ({ hasOwnClock }) => hasOwnClock,
-    async strike(world, deed, random) {
-      const outcome = deed();
-      await moment(random);
-      await world.setClock(hours(random));
-      return outcome;
-    },
+    strike: atSomeMoment(setClock),
   },
   {
     name: 'the clock jumps, and the daemon is killed',
     sparesGuest: true,
     isPossible: ({ hasOwnClock }) => hasOwnClock,
-    async strike(world, deed, random) {
-      await world.setClock(hours(random));
-      const outcome = deed();
-      await moment(random);
+    strike: atSomeMoment(async (world, random) => {
       await world.lab.endDaemon('SIGKILL');
-      await world.setClock(hours(random));
-      await world.serve();
-      return outcome;
-    },
+      await setClock(world, random);
+    }, setClock),
   },
 ];
 
-/** Up to two months from the right time. */
-function hours(random: Random): number {
-  return random.between(-1500, 1500);
+type Blow = (world: World, random: Random) => Promise<unknown> | undefined;
+
+/** @param before what is so already when it begins */
+function atSomeMoment(blow: Blow, before?: Blow): Fault['strike'] {
+  return async (world, deed, random) => {
+    await before?.(world, random);
+    const outcome = deed();
+    await moment(random);
+    await blow(world, random);
+    await world.serve();
+    return outcome;
+  };
 }
 
-/** Sometimes nothing at all, sometimes enough for the catalog, but not for an image. */
-function leftBytes(random: Random): number {
-  return random.chance(0.3) ? 0 : Math.floor(random.next() * 4 * 1024 ** 2);
+/** It is so from before the beginning until after the end. */
+function throughout(before: Blow, after: Blow): Fault['strike'] {
+  return async (world, deed, random) => {
+    await before(world, random);
+    const outcome = await deed();
+    await after(world, random);
+    return outcome;
+  };
+}
+
+/** @param then when the daemon has ended, or all was done without one being reached; with `outcome` it can be waited for */
+function atFailpoint(
+  action: 'kill' | 'guest' | 'error',
+  then: (world: World, random: Random, outcome: Promise<string>) => Promise<unknown>,
+): Fault['strike'] {
+  return async (world, deed, random) => {
+    await world.lab.failAt(`#${oneOfFailpoints(random)}=${action}`);
+    const outcome = deed();
+    await Promise.race([outcome, world.lab.daemonEnded()]);
+    await then(world, random, outcome);
+    await noFailpoints(world);
+    return outcome;
+  };
+}
+
+async function killGuests({ lab }: World): Promise<void> {
+  await killAll(await lab.qemuProcesses());
+}
+
+async function standStill(pids: readonly number[], random: Random): Promise<void> {
+  const stopped = await killAll(pids, 'SIGSTOP');
+  await delay(random.next() * 2000);
+  await killAll(stopped, 'SIGCONT');
+}
+
+/** Sometimes nothing at all is left, sometimes enough for the catalog, but not for an image. */
+async function fillDisk({ disk }: World, random: Random): Promise<void> {
+  await disk?.fill(random.chance(0.3) ? 0 : Math.floor(random.next() * 4 * 1024 ** 2));
+}
+
+async function slowDisk({ disk }: World, random: Random): Promise<void> {
+  await disk?.pace(random.between(1, 8) * 1024 ** 2);
+}
+
+/** Up to two months from the right time. */
+async function setClock(world: World, random: Random): Promise<void> {
+  await world.setClock(random.between(-1500, 1500));
 }
 
 /** One that isn't reached doesn't strike. */
