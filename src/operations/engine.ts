@@ -72,7 +72,7 @@ export class OperationEngine implements Disposable {
   ): Promise<{ id: string; settled: Promise<void> }> {
     const { guest, guestName, source } = submission.subject;
     const key = guest ?? guestName;
-    if (procedure.givesWay === undefined) for (const name of [key, source]) await this.#clearTheWay(name);
+    for (const name of [key, source]) await this.#clearTheWay(name, procedure);
     const holder = this.#occupant(key) ?? (source === undefined ? undefined : this.#holders.get(source));
     if (holder !== undefined) throw busy(holder.record);
     const operation = this.#create(procedure, submission, null);
@@ -92,9 +92,9 @@ export class OperationEngine implements Disposable {
   }
 
   /** What can wait is undone, or ends early, first. Once it is past that, it is as busy as anything. */
-  async #clearTheWay(guest: string | undefined): Promise<void> {
+  async #clearTheWay(guest: string | undefined, other: Pick<AnyProcedure, 'givesWay'>): Promise<void> {
     const holder = guest === undefined ? undefined : this.#holders.get(guest);
-    if (holder?.givesWay === true) await holder.giveWay();
+    if (holder?.givesWayTo(other) === true) await holder.giveWay();
   }
 
   #occupant(guest: string): RunningOperation | undefined {

@@ -132,9 +132,11 @@ export class RunningOperation implements LiveOperation, OperationHandle {
   get cancellable(): boolean {
     return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
   }
-  get givesWay(): boolean {
+  /** To whatever can wait less than itself. */
+  givesWayTo(other: Pick<AnyProcedure, 'givesWay'>): boolean {
     const { givesWay } = this.#procedure;
-    return givesWay === 'always' || (givesWay === 'uncommitted' && this.cancellable);
+    if (givesWay === 'always') return other.givesWay !== 'always';
+    return givesWay === 'uncommitted' && other.givesWay === undefined && this.cancellable;
   }
 
   /** Resolves, never rejects, when it has let go of its guest. */

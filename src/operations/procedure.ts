@@ -23,8 +23,8 @@ export interface Procedure<Args, Plan> {
   /** may a user cancel it while it is not committed? */
   readonly cancellable: boolean;
   /**
-   * It can wait: its signal is aborted when something else is to be done to the guest, `uncommitted` only as long as it can be
-   * cancelled, `always` also while it finishes, which then ends early and well.
+   * It can wait: its signal is aborted when something is to be done to the guest that can wait less. `uncommitted`: as long as it can be
+   * cancelled. `always`: also while it finishes, which then ends early and well.
    */
   readonly givesWay?: 'uncommitted' | 'always';
   plan(args: Args, subject: Subject): Promise<Plan>;

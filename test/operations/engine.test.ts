@@ -1,5 +1,6 @@
 /** Who waits for whom: an operation holds its guest from before it is planned until it has ended. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -105,6 +106,49 @@ test('an operation that comes to nothing while it is planned is waited for no lo
   const stop = new AbortController();
   stop.abort(new StasisError('cancelled', 'enough'));
   await assert.rejects(engine.whenEnded('any', stop.signal), { code: 'cancelled' });
+});
+
+/** A procedure that goes on until something else is to be done, in its finish if it gives way always. */
+function waiting(givesWay: 'uncommitted' | 'always') {
+  const { promise: waits, resolve } = Promise.withResolvers<void>();
+  const wait = async ({ signal }: OperationHandle) => {
+    resolve();
+    await once(signal, 'abort');
+  };
+  const procedure: Procedure<object, null> = {
+    name: givesWay,
+    cancellable: givesWay === 'uncommitted',
+    givesWay,
+    plan: () => Promise.resolve(null),
+    async run(_plan, operation) {
+      if (givesWay === 'uncommitted') await wait(operation);
+      await operation.commit(() => Promise.resolve());
+    },
+    undo: () => Promise.resolve(),
+    finish: (_plan, operation) => (givesWay === 'always' ? wait(operation) : Promise.resolve()),
+  };
+  return { procedure, waits };
+}
+
+test('what can wait gives way to what can wait less, and to nothing else', async () => {
+  await using lab = await openEngine();
+  const { engine, catalog } = lab;
+  const [always, uncommitted] = [waiting('always'), waiting('uncommitted')];
+  const housekeeping = await engine.submit(always.procedure, SUBMISSION);
+  await always.waits;
+  await assert.rejects(engine.submit(always.procedure, SUBMISSION), { code: 'busy' });
+  const unhurried = await engine.submit(uncommitted.procedure, SUBMISSION);
+  await housekeeping.settled;
+  await uncommitted.waits;
+  for (const { procedure } of [always, uncommitted])
+    await assert.rejects(engine.submit(procedure, SUBMISSION), { code: 'busy' });
+  const asked = await engine.submit(planned(Promise.resolve()), SUBMISSION);
+  await assert.rejects(unhurried.settled, { code: 'cancelled' });
+  await asked.settled;
+  const states = await Promise.all(
+    [housekeeping, unhurried, asked].map(async ({ id }) => (await findOperation(catalog, id))?.state),
+  );
+  assert.deepEqual(states, ['done', 'cancelled', 'done']);
 });
 
 /** A procedure that fails, and is undone as the test says. */
