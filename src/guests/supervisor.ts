@@ -25,7 +25,7 @@ import { isolated } from '../qemu/process/isolation.ts';
 import { removeShared } from '../qemu/process/run-files.ts';
 import { resumeGuest } from '../qemu/process/run-state.ts';
 import { runAs } from '../qemu/process/user.ts';
-import { removeEmptyTpm, startTpm } from '../qemu/tpm.ts';
+import { removeEmptyTpm, startTpm, TPM_SOCKET } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { syncDirectory } from '../storage/durable.ts';
@@ -167,6 +167,15 @@ export class Supervisor {
     const process = await ownership.explained(launchQemu({ binary, args, runDirectory, signal, startedBy }));
     this.#candidates.set(instance, process);
     return process;
+  }
+
+  /** Starts a TPM that no QEMU is going to have; it keeps nothing beyond its `discard`. @returns where it listens */
+  async launchTpm(instance: string, signal: AbortSignal): Promise<string> {
+    const runDirectory = this.instanceDirectory(instance);
+    const { ownership } = this.#options;
+    await ownership.makeShared(runDirectory);
+    await startTpm(runDirectory, runDirectory, signal, runAs(ownership.user));
+    return join(runDirectory, TPM_SOCKET);
   }
 
   /** The process behind an instance, which may be gone: known, or found again after a crash of the daemon. */

@@ -9,6 +9,7 @@ import type { Host } from '../guests/host.ts';
 import { tpmDirectory } from '../guests/tpm.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
 import { verifyMemoryFile, type MemoryFile } from '../qemu/memory/memory-file.ts';
+import { readLogTail } from '../qemu/process/process.ts';
 import { eager } from '../qemu/restore/eager.ts';
 import { lazy, whyNotLazy } from '../qemu/restore/lazy.ts';
 import { mapped, whyNotMapped } from '../qemu/restore/mapped.ts';
@@ -122,7 +123,10 @@ export async function loadMachine(
   } catch (error) {
     const failure = StasisError.from(error);
     if (failure.code === 'cancelled') throw failure;
-    const message = `QEMU could not load the memory of image ${image.name}: ${messageOf(error)}`;
+    // QMP only says that it failed; why stands in QEMU's log.
+    const said = await readLogTail(host.supervisor.instanceDirectory(plan.instance));
+    const why = [messageOf(error), ...said].filter((line) => line !== '').join(' / ');
+    const message = `QEMU could not load the memory of image ${image.name}: ${why}`;
     throw new StasisError('restore-failed', message, { cause: error, details: failure.details });
   }
 }

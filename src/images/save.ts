@@ -57,6 +57,7 @@ import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, type Manifest } from './manifest.ts';
+import { refuseFailedTpm } from './tpm-trial.ts';
 import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { refuseProtected } from './protect.ts';
@@ -97,6 +98,8 @@ interface SavePlan extends PlannedDisks {
   /** the default image that this one takes the place of */
   readonly replaces: string | null;
   readonly schedule?: ScheduledBy;
+  /** the instance that its TPM is tried as, when it has one; absent in plans of before that was done */
+  readonly trial?: string;
 }
 
 export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
@@ -143,6 +146,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
         wish: { method: args.method, maxPauseMs: args.maxPauseMs },
         replaces: existing?.id ?? null,
         ...(args.schedule === undefined ? {} : { schedule: args.schedule }),
+        ...(definition.tpm === true ? { trial: newId() } : {}),
         ...planned,
       };
     },
@@ -186,7 +190,9 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       );
       for (const warning of quiesce.warnings) await operation.warn(warning);
       const screenAfter = screenBefore === undefined ? await screen() : undefined;
-      const described = await operation.step('verify', () => describe(host, plan, choice, captured, disks));
+      const described = await operation.step('verify', () =>
+        describe(host, plan, choice, captured, disks, operation),
+      );
       const manifest = {
         ...described,
         qemuVersion: qmp.versionText,
@@ -233,6 +239,7 @@ export function saveProcedure(host: Host): Procedure<SaveArgs, SavePlan> {
       if (process !== undefined) await recoverCapture(process.qmp, { wasRunning: plan.wasRunning });
       const thawed = await thawIfFrozen(host, plan.guest);
       if (thawed?.outcome === 'failed') await operation.warn(thawed.message);
+      if (plan.trial !== undefined) await supervisor.discard(plan.trial);
       // First of all this makes room: the rest writes to the catalog, and the disk may be full.
       await rm(imageDirectory(host, plan), { recursive: true, force: true });
       if (!operation.reached('prepare')) return;
@@ -404,6 +411,7 @@ async function describe(
   choice: CaptureChoice | null,
   captured: CaptureResult,
   disks: DiskCapture,
+  operation: OperationHandle,
 ): Promise<Omit<Manifest, 'screen' | 'quiesce' | 'media' | 'qemuVersion'>> {
   const guest = await getGuestByUuid(host.catalog, plan.guest);
   const definition = storedDefinition(guest);
@@ -415,6 +423,7 @@ async function describe(
   });
   await host.ownership.letRead(path, 'ours');
   await syncFile(path);
+  if (plan.trial !== undefined) await refuseFailedTpm(host, plan.trial, { path, memory }, operation);
   await settleDisks(host, disks);
   const { blocks } = await stat(path);
   return {
