@@ -8,6 +8,7 @@ import { createConnection, type Socket } from 'node:net';
 import { StasisError } from '../errors.ts';
 import { withSocket } from '../socket-path.ts';
 import type { MemoryFile } from './memory/memory-file.ts';
+import { u32 } from './memory/migration-stream.ts';
 import { waitFor } from './wait.ts';
 
 /** One of the three that a TPM is made of, in the order in which QEMU has and sets them: permanent, volatile, saved by the guest. */
@@ -32,8 +33,10 @@ const DELETE_VOLATILE = 1;
  * Reads a TPM's state from a capture's device states (QEMU's `vmstate_tpm_emulator`: for each blob u32 flags, u32 size, contents).
  * @throws StasisError `image-damaged` when it isn't there, or cut short; `storage-failed`, Node's system errors
  */
-export async function readTpmState(path: string, memory: MemoryFile): Promise<readonly TpmBlob[]> {
-  const { deviceStateOffset: from, devicesEnd: to } = memory;
+export async function readTpmState(
+  path: string,
+  { deviceStateOffset: from, devicesEnd: to }: Pick<MemoryFile, 'deviceStateOffset' | 'devicesEnd'>,
+): Promise<readonly TpmBlob[]> {
   await using file = await open(path, 'r');
   const states = Buffer.alloc(to - from);
   const { bytesRead } = await file.read(states, 0, states.length, from);
@@ -110,10 +113,4 @@ async function read(connection: Socket, bytes: number): Promise<Buffer> {
       throw new StasisError('qemu-failed', 'swtpm ended when it was given the state of a TPM');
     await Promise.race([once(connection, 'readable'), once(connection, 'end'), once(connection, 'close')]);
   }
-}
-
-function u32(value: number): Buffer {
-  const buffer = Buffer.alloc(4);
-  buffer.writeUInt32BE(value);
-  return buffer;
 }
