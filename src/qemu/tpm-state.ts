@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { open } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
-import { StasisError } from '../errors.ts';
+import { StasisError, messageOf } from '../errors.ts';
 import { withSocket } from '../socket-path.ts';
 import type { MemoryFile } from './memory/memory-file.ts';
 import { u32 } from './memory/migration-stream.ts';
@@ -71,14 +71,20 @@ export async function tryTpmState(
   blobs: readonly TpmBlob[],
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  const connection = await connect(socket);
+  let connection: Socket | undefined;
   try {
+    connection = await connect(socket);
     return await waitFor('an answer of swtpm', setAndBegin(connection, blobs), {
       signal,
       timeoutMs: TIMEOUT_MS,
     });
+  } catch (error) {
+    if (error instanceof StasisError) throw error;
+    throw new StasisError('qemu-failed', `swtpm ended when it was tried: ${messageOf(error)}`, {
+      cause: error,
+    });
   } finally {
-    connection.destroy();
+    connection?.destroy();
   }
 }
 
@@ -110,7 +116,7 @@ async function read(connection: Socket, bytes: number): Promise<Buffer> {
     const data: unknown = connection.read(bytes);
     if (Buffer.isBuffer(data) && data.length === bytes) return data;
     if (connection.readableEnded || connection.destroyed)
-      throw new StasisError('qemu-failed', 'swtpm ended when it was given the state of a TPM');
+      throw new StasisError('qemu-failed', 'swtpm ended when it was tried');
     await Promise.race([once(connection, 'readable'), once(connection, 'end'), once(connection, 'close')]);
   }
 }
