@@ -156,6 +156,7 @@ test('the witness answers, and proves memory and disks', async () => {
   await witness.hammer('on');
   const running = await witness.status();
   assert.ok(running.intervalMs === 0 && running.counting);
+  while ((await witness.status()).counter === paused.counter); // until it has counted once more
   await witness.hammer('off');
   const end = await witness.status();
   assert.ok(end.counter > paused.counter);
