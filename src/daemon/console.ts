@@ -6,7 +6,7 @@ import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { SERIAL_SOCKET } from '../guests/command-line.ts';
 import { storedDefinition } from '../guests/definition.ts';
-import { connectTo } from './guest-socket.ts';
+import { connectTo } from '../qemu/guest-socket.ts';
 import type { ViewContext } from './views.ts';
 
 /** Lines that somebody looks at, by the run directory of their process. */

@@ -6,7 +6,7 @@ import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { vncServer } from '../guests/devices/graphics.ts';
-import { connectTo, connectToPort } from './guest-socket.ts';
+import { connectTo, connectToPort } from '../qemu/guest-socket.ts';
 import type { ViewContext } from './views.ts';
 
 /**

@@ -57,12 +57,12 @@ import { assess, choose, type CaptureChoice, type Wish } from './choose-capture.
 import { collect } from './collect.ts';
 import { dropImage, forget } from './delete.ts';
 import { MEMORY_FILE, type Manifest } from './manifest.ts';
-import { refuseFailedTpm } from './tpm-trial.ts';
 import { recordMedia } from './media.ts';
 import { checkImageName } from './names.ts';
 import { refuseProtected } from './protect.ts';
 import { takeScreen } from './screen.ts';
 import { refuseWithoutSpace, saveNeeds } from './space.ts';
+import { refuseFailedTpm } from './tpm-trial.ts';
 
 export interface SaveArgs {
   readonly name?: string;

@@ -2,11 +2,10 @@
  * What a capture holds of a TPM, and whether that makes a TPM again. One that could not store what it had to, as its disk was
  * full, fails from then on, until it is reset; it is captured like that without a complaint, and no QEMU loads it.
  */
-import { once } from 'node:events';
 import { open } from 'node:fs/promises';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { StasisError, messageOf } from '../errors.ts';
-import { withSocket } from '../socket-path.ts';
+import { connectTo, readBytes } from './guest-socket.ts';
 import type { MemoryFile } from './memory/memory-file.ts';
 import { u32 } from './memory/migration-stream.ts';
 import { waitFor } from './wait.ts';
@@ -73,7 +72,7 @@ export async function tryTpmState(
 ): Promise<number | undefined> {
   let connection: Socket | undefined;
   try {
-    connection = await connect(socket);
+    connection = await connectTo(socket);
     return await waitFor('an answer of swtpm', setAndBegin(connection, blobs), {
       signal,
       timeoutMs: TIMEOUT_MS,
@@ -88,20 +87,12 @@ export async function tryTpmState(
   }
 }
 
-async function connect(path: string): Promise<Socket> {
-  return withSocket(path, async (shortPath) => {
-    const socket = createConnection(shortPath);
-    await once(socket, 'connect');
-    return socket;
-  });
-}
-
 async function setAndBegin(connection: Socket, blobs: readonly TpmBlob[]): Promise<number | undefined> {
   const ask = async (command: number, ...parts: readonly (number | Buffer)[]) => {
     connection.write(
       Buffer.concat([command, ...parts].map((part) => (Buffer.isBuffer(part) ? part : u32(part)))),
     );
-    return (await read(connection, 4)).readUInt32BE();
+    return (await readBytes(connection, 4, AbortSignal.timeout(TIMEOUT_MS))).readUInt32BE();
   };
   let error = await ask(COMMAND.stop);
   for (const [index, { flags, data }] of blobs.entries())
@@ -109,14 +100,4 @@ async function setAndBegin(connection: Socket, blobs: readonly TpmBlob[]): Promi
       error = await ask(COMMAND.setStateBlob, flags, index + 1, data.length, data);
   if (error === 0) error = await ask(COMMAND.init, DELETE_VOLATILE);
   return error === 0 ? undefined : error;
-}
-
-async function read(connection: Socket, bytes: number): Promise<Buffer> {
-  for (;;) {
-    const data: unknown = connection.read(bytes);
-    if (Buffer.isBuffer(data) && data.length === bytes) return data;
-    if (connection.readableEnded || connection.destroyed)
-      throw new StasisError('qemu-failed', 'swtpm ended when it was tried');
-    await Promise.race([once(connection, 'readable'), once(connection, 'end'), once(connection, 'close')]);
-  }
 }

@@ -3,9 +3,10 @@
  * stays. The kernel closes it with the process that has it, however that ends.
  */
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { StasisError } from '../../errors.ts';
 import { withSocket } from '../../socket-path.ts';
+import { readBytes } from '../guest-socket.ts';
 
 /** https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, "fixed newstyle" negotiation. */
 const GREETING = Buffer.from('NBDMAGICIHAVEOPT');
@@ -51,13 +52,4 @@ function exportByName(): Buffer {
   request.write('IHAVEOPT', 4, 'latin1');
   request.writeUInt32BE(OPT_EXPORT_NAME, 12);
   return request; // the name's length, 0, is there already
-}
-
-async function readBytes(socket: Socket, count: number, signal: AbortSignal): Promise<Buffer> {
-  for (;;) {
-    const bytes: unknown = socket.read(count);
-    if (Buffer.isBuffer(bytes) && bytes.length === count) return bytes;
-    if (socket.readableEnded || socket.destroyed) throw new Error('it closed the connection');
-    await Promise.race([once(socket, 'readable', { signal }), once(socket, 'end', { signal })]);
-  }
 }

@@ -1,4 +1,5 @@
-/** What QEMU serves for a guest: sockets in its run directory, or ports of the host. */
+/** What QEMU, and what is beside it, serves for a guest: sockets in its run directory, or ports of the host. */
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { withSocket } from '../socket-path.ts';
 
@@ -20,4 +21,14 @@ function connected(connecting: Socket): Promise<Socket> {
       resolve(connecting);
     });
   });
+}
+
+/** Exactly so many bytes of what comes. @throws when it ends before, or the signal comes */
+export async function readBytes(socket: Socket, count: number, signal: AbortSignal): Promise<Buffer> {
+  for (;;) {
+    const bytes: unknown = socket.read(count);
+    if (Buffer.isBuffer(bytes) && bytes.length === count) return bytes;
+    if (socket.readableEnded || socket.destroyed) throw new Error('it closed the connection');
+    await Promise.race([once(socket, 'readable', { signal }), once(socket, 'end', { signal })]);
+  }
 }
