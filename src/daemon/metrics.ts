@@ -27,7 +27,7 @@ import { QMP_TIMEOUTS } from '../qemu/qmp/client.ts';
 import { waitFor } from '../qemu/wait.ts';
 import { fromStored } from '../stored.ts';
 import { VERSION } from '../version.ts';
-import { guestState } from './guest-state.ts';
+import { guestState, runsAround } from './guest-state.ts';
 
 const PAUSE_BUCKETS_SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 const SAVE_BUCKETS_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600];
@@ -91,10 +91,11 @@ export class Metrics implements Disposable {
     guests.reset();
     for (const state of GUEST_STATES) guests.set({ state }, 0);
     const names = new Map<string, string>();
+    const runOf = runsAround(supervisor);
     for (const guest of await guestStates(catalog)) {
       names.set(guest.uuid, guest.name);
       const operation = this.#engine.holderOf(guest.uuid)?.record;
-      guests.inc({ state: guestState(guest, supervisor.runState(guest.uuid)?.state, operation) });
+      guests.inc({ state: guestState(guest, runOf(guest), operation) });
     }
     chainDepth.reset();
     for (const { guest, disk, layers } of await headSummaries(catalog, [...names.keys()]))

@@ -10,6 +10,7 @@ import { policyIn } from '../guests/policy.ts';
 import { storedRetention } from '../guests/retention.ts';
 import { guestDirectory } from '../guests/disks.ts';
 import type { Host } from '../guests/host.ts';
+import type { Run } from '../guests/supervisor.ts';
 import { imageGains } from '../images/gains.ts';
 import type { Manifest } from '../images/manifest.ts';
 import { verificationOf } from '../images/verification.ts';
@@ -21,7 +22,7 @@ import type { Backups } from './backups.ts';
 import { exportView } from './disk-view.ts';
 import { guestParts, type GuestParts } from './guest-parts.ts';
 import { scheduleView } from './schedule-view.ts';
-import { guestState } from './guest-state.ts';
+import { guestState, runsAround } from './guest-state.ts';
 import type { Gate } from './gate.ts';
 import type { Health } from './health.ts';
 import type { Metrics } from './metrics.ts';
@@ -52,22 +53,22 @@ export async function guestViews(
   guests: readonly Pick<GuestRecord, 'uuid'>[],
 ): Promise<Guest[]> {
   const uuids = guests.map(({ uuid }) => uuid);
+  const runOf = runsAround(context.host.supervisor);
   const parts = await guestParts(context.host, uuids);
   return uuids.flatMap((uuid) => {
     const known = parts.get(uuid);
-    return known === undefined ? [] : [viewOf(context, known)];
+    return known === undefined ? [] : [viewOf(context, known, runOf(known.record))];
   });
 }
 
-function viewOf({ host, engine }: ViewContext, parts: GuestParts): Guest {
+function viewOf({ host, engine }: ViewContext, parts: GuestParts, run: Run | undefined): Guest {
   const { record, definition, images } = parts;
-  const run = host.supervisor.runState(record.uuid);
   const process = host.supervisor.find(record.uuid);
   const operation = engine.holderOf(record.uuid)?.record;
   return {
     name: record.name,
     uuid: record.uuid,
-    state: guestState(record, run?.state, operation),
+    state: guestState(record, run, operation),
     memoryBytes: definition.memoryBytes,
     cpus: definition.cpus,
     disks: definition.disks.map((disk) => {
@@ -104,16 +105,14 @@ function viewOf({ host, engine }: ViewContext, parts: GuestParts): Guest {
     operation: operation?.id ?? null,
     createdAt: record.createdAt,
     stateReason:
-      run?.reason ??
-      record.stateReason ??
-      (operation === undefined ? frozenReason(record, run?.state) : null),
+      run?.reason ?? record.stateReason ?? (operation === undefined ? frozenReason(record, run) : null),
     definition,
   };
 }
 
-function frozenReason({ frozen }: GuestRecord, run: 'running' | 'paused' | undefined): string | null {
+function frozenReason({ frozen }: GuestRecord, run: Run | undefined): string | null {
   if (frozen === 0 || run === undefined) return null;
-  return run === 'paused'
+  return run.state === 'paused'
     ? 'its file systems are frozen, and thawed when it is resumed'
     : 'its file systems may be frozen: its agent has not answered that they are thawed';
 }

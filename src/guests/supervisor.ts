@@ -32,7 +32,11 @@ import { syncDirectory } from '../storage/durable.ts';
 import { headIds, seal } from './disks.ts';
 import type { Ownership } from './ownership.ts';
 
-export type RunState = 'running' | 'paused';
+export interface Run {
+  readonly state: 'running' | 'paused';
+  /** why it stands still, when nobody asked it to */
+  readonly reason: string | null;
+}
 
 interface LiveGuest {
   readonly uuid: string;
@@ -40,7 +44,7 @@ interface LiveGuest {
   readonly process: QemuProcess;
   /** settles when it has all of its memory, or is ended; at once unless it was restored lazily */
   memory: Promise<void>;
-  runState: RunState;
+  runState: Run['state'];
   /** why it stands still, when nobody asked it to */
   reason: string | null;
   /** its end has been asked for */
@@ -122,7 +126,8 @@ export class Supervisor {
     return process;
   }
 
-  runState(uuid: string): { state: RunState; reason: string | null } | undefined {
+  /** What the process of a guest does, if it has one. */
+  run(uuid: string): Run | undefined {
     const live = this.#live.get(uuid);
     return live && { state: live.runState, reason: live.reason };
   }
@@ -225,10 +230,12 @@ export class Supervisor {
   async giveUp(uuid: string): Promise<void> {
     const live = this.#live.get(uuid);
     if (live === undefined) return;
-    live.ending = true;
-    await killQemu(live.process.runDirectory);
-    await removeShared(live.process.runDirectory);
-    if (this.#live.get(uuid) === live) this.#live.delete(uuid);
+    await endProcess(live);
+    this.#forget(live);
+  }
+
+  #forget(live: LiveGuest): void {
+    if (this.#live.get(live.uuid) === live) this.#live.delete(live.uuid);
   }
 
   /** Ends the process that was a guest before `instance`; the catalog names the new one already. Repeatable. */
@@ -244,9 +251,15 @@ export class Supervisor {
   async end(uuid: string, cause: string | null = null): Promise<void> {
     const record = await getGuestByUuid(this.#options.catalog, uuid);
     const crash = cause === null ? null : await this.#withLastWords(cause, record.instance);
-    await this.giveUp(uuid);
-    if (record.instance !== null) await this.discard(record.instance);
-    await clearInstance(this.#options.catalog, uuid, crash);
+    const live = this.#live.get(uuid);
+    try {
+      if (live !== undefined) await endProcess(live);
+      if (record.instance !== null) await this.discard(record.instance);
+      await clearInstance(this.#options.catalog, uuid, crash);
+    } finally {
+      // Not before: one that the catalog says to have a process, and that isn't known, is told as one that doesn't answer.
+      if (live !== undefined) this.#forget(live);
+    }
     const heads = await headIds(this.#options.catalog, uuid);
     try {
       await seal(
@@ -444,6 +457,12 @@ export class Supervisor {
       return false;
     }
   }
+}
+
+async function endProcess(live: LiveGuest): Promise<void> {
+  live.ending = true;
+  await killQemu(live.process.runDirectory);
+  await removeShared(live.process.runDirectory);
 }
 
 /** A read error on a mapped file reaches a process as SIGBUS, which nothing survives. */

@@ -307,7 +307,7 @@ async function foldHead(
 ): Promise<void> {
   const { operation } = work;
   work.copying.throwIfAborted();
-  const wasRunning = host.supervisor.runState(open.guest)?.state === 'running';
+  const wasRunning = host.supervisor.run(open.guest)?.state === 'running';
   await operation.step(wasRunning ? FOLD_RUNNING_HEAD : 'fold-paused-head', async () => {
     await host.ownership.letWriteLayer(into);
     await commitActive(open.qmp, {

@@ -82,6 +82,25 @@ test('a guest that crashes is seen to have, with its daemon watching or not', as
   assert.equal((await lab.client.getGuest(GUEST)).state, 'stopped', 'a crash is acknowledged by a stop');
 });
 
+test('a guest that dies is told as running or as crashed, at no moment as paused', async () => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST, { disks: 1 })).close();
+  for (let time = 0; time < 5; time++) {
+    const told = new Set<string>();
+    const ask = async () => {
+      let state: string;
+      do {
+        ({ state } = await lab.client.getGuest(GUEST));
+        told.add(state);
+      } while (state !== 'crashed');
+    };
+    process.kill((await lab.client.getGuest(GUEST)).pid ?? 0, 'SIGKILL');
+    await Promise.all(Array.from({ length: 4 }, ask));
+    assert.deepEqual([...told.difference(new Set(['running', 'crashed']))], []);
+    await lab.client.start(GUEST);
+  }
+});
+
 test('QEMU is in its sandbox, all of its threads, and can not get out', async () => {
   await using lab = await Lab.create();
   await (await lab.running(GUEST, { disks: 1 })).close();
