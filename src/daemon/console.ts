@@ -6,7 +6,7 @@ import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { SERIAL_SOCKET } from '../guests/command-line.ts';
 import { storedDefinition } from '../guests/definition.ts';
-import { connectTo } from '../qemu/guest-socket.ts';
+import { connectTo, servedFor } from '../qemu/guest-socket.ts';
 import type { ViewContext } from './views.ts';
 
 /** Lines that somebody looks at, by the run directory of their process. */
@@ -14,7 +14,7 @@ export type SerialLines = Map<string, Promise<SerialLine>>;
 
 /**
  * The serial line of a guest that runs.
- * @throws StasisError `unsupported` for a guest that has none, `invalid-state` for one that doesn't run
+ * @throws StasisError `unsupported` for a guest that has none, `invalid-state` for one that doesn't run, `guest-crashed`
  */
 export function serialLine(
   { host }: ViewContext,
@@ -28,14 +28,17 @@ export function serialLine(
       { guest: guest.name },
     );
   }
-  return shared(lines, host.supervisor.get(guest.uuid, guest.name).runDirectory);
+  return shared(lines, guest.name, host.supervisor.get(guest.uuid, guest.name).runDirectory);
 }
 
 /** The guest's line, opened by the first who looks at it and given up with the last. */
-async function shared(lines: SerialLines, runDirectory: string): Promise<SerialLine> {
+async function shared(lines: SerialLines, guest: string, runDirectory: string): Promise<SerialLine> {
   const known = lines.get(runDirectory);
   if (known !== undefined) return known;
-  const opening = SerialLine.open(join(runDirectory, SERIAL_SOCKET), () => lines.delete(runDirectory));
+  const opening = SerialLine.open(
+    servedFor(guest, 'serial console', connectTo(join(runDirectory, SERIAL_SOCKET))),
+    () => lines.delete(runDirectory),
+  );
   lines.set(runDirectory, opening);
   try {
     return await opening;
@@ -65,9 +68,8 @@ export class SerialLine {
     });
   }
 
-  static async open(path: string, onGivenUp: () => void): Promise<SerialLine> {
-    const socket = await connectTo(path);
-    return new SerialLine(socket, onGivenUp);
+  static async open(connecting: Promise<Socket>, onGivenUp: () => void): Promise<SerialLine> {
+    return new SerialLine(await connecting, onGivenUp);
   }
 
   /** The line is held as long as anybody looks at it. */

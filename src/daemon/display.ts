@@ -6,12 +6,12 @@ import type { GuestRecord } from '../catalog/guests.ts';
 import { StasisError } from '../errors.ts';
 import { storedDefinition } from '../guests/definition.ts';
 import { vncServer } from '../guests/devices/graphics.ts';
-import { connectTo, connectToPort } from '../qemu/guest-socket.ts';
+import { connectTo, connectToPort, servedFor } from '../qemu/guest-socket.ts';
 import type { ViewContext } from './views.ts';
 
 /**
  * A connection to the VNC server of a guest that runs.
- * @throws StasisError `unsupported` for a guest without one, `invalid-state` for one that doesn't run
+ * @throws StasisError `unsupported` for a guest without one, `invalid-state` for one that doesn't run, `guest-crashed`
  */
 export function openDisplay({ host }: ViewContext, guest: GuestRecord): Promise<Socket> {
   const server = vncServer(storedDefinition(guest).graphics);
@@ -23,9 +23,11 @@ export function openDisplay({ host }: ViewContext, guest: GuestRecord): Promise<
     );
   }
   const { runDirectory } = host.supervisor.get(guest.uuid, guest.name);
-  return 'socket' in server
-    ? connectTo(join(runDirectory, server.socket))
-    : connectToPort(server.host, server.port);
+  const connecting =
+    'socket' in server
+      ? connectTo(join(runDirectory, server.socket))
+      : connectToPort(server.host, server.port);
+  return servedFor(guest.name, 'display', connecting);
 }
 
 /** Joins a viewer and a display for as long as both are there; a slow one holds the other back. */

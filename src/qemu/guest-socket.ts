@@ -1,6 +1,7 @@
 /** What QEMU, and what is beside it, serves for a guest: sockets in its run directory, or ports of the host. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { StasisError, messageOf } from '../errors.ts';
 import { withSocket } from '../socket-path.ts';
 
 /** @throws the system's error when nobody serves there */
@@ -11,6 +12,23 @@ export function connectTo(path: string): Promise<Socket> {
 /** @throws the system's error when nobody serves there */
 export function connectToPort(host: string, port: number): Promise<Socket> {
   return connected(connect(port, host));
+}
+
+/**
+ * A connection to what a guest's QEMU serves: it may end at any moment.
+ * @param what it is, in words
+ * @throws StasisError `guest-crashed` when nobody serves it
+ */
+export async function servedFor(guest: string, what: string, connecting: Promise<Socket>): Promise<Socket> {
+  try {
+    return await connecting;
+  } catch (error) {
+    throw new StasisError(
+      'guest-crashed',
+      `nobody serves the ${what} of guest ${guest} (${messageOf(error)}): its QEMU process has just ended, or takes no connection; \`stasis show ${guest}\` tells which`,
+      { guest, cause: error },
+    );
+  }
 }
 
 function connected(connecting: Socket): Promise<Socket> {

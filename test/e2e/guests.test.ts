@@ -1,7 +1,9 @@
 /** Guests and the daemon: who outlives whom, and what is noticed. */
 import assert from 'node:assert/strict';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { SERIAL_SOCKET } from '../../src/guests/command-line.ts';
 import { Lab } from '../support/lab.ts';
 import { checkHousekeeping, contentOf } from '../support/rules.ts';
 
@@ -99,6 +101,17 @@ test('a guest that dies is told as running or as crashed, at no moment as paused
     assert.deepEqual([...told.difference(new Set(['running', 'crashed']))], []);
     await lab.client.start(GUEST);
   }
+});
+
+test('a console that nobody serves any more is no internal error', async () => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST, { disks: 1 })).close();
+  for (const directory of await lab.runDirectories()) await rm(join(directory, SERIAL_SOCKET));
+  await assert.rejects(lab.client.openConsole(GUEST), {
+    code: 'guest-crashed',
+    guest: GUEST,
+    message: /^nobody serves the serial console of guest web1 \(.*ENOENT/,
+  });
 });
 
 test('QEMU is in its sandbox, all of its threads, and can not get out', async () => {

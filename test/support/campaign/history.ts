@@ -28,6 +28,8 @@ import { World } from './world.ts';
 const PATIENCE_MS = 120_000;
 const CALM = 0.25;
 const AREA_MIB = 1;
+/** After a connection to it has broken, or was refused. */
+const ENDS_WITHIN_MS = 5_000;
 
 export interface HistoryOptions {
   readonly seed: number;
@@ -100,6 +102,8 @@ class History {
   readonly #ledger = new Ledger();
   #content: Content | undefined;
   #made = 0;
+  /** something that it needs may be gone */
+  #mayEnd = false;
   #what = 'its beginning';
 
   constructor(world: World, random: Random, { seed }: HistoryOptions) {
@@ -135,6 +139,7 @@ class History {
     const fault = this.#random.chance(CALM) ? NO_FAULT : this.#random.of(this.#faults);
     this.#what = `${described(action)}, with ${fault.name}`;
     const outcome = await this.#let(action, fault);
+    this.#mayEnd = !fault.sparesGuest || (this.#hasTpm && this.#mayEnd);
     await this.#settle(action, fault, outcome);
     const after = await this.#check(action, fault, outcome, before.state);
     return { action: described(action), fault: fault.name, outcome, state: after };
@@ -273,13 +278,28 @@ class History {
           : undefined;
     if (fault.sparesGuest) this.#checkSpared(action, isDone, stateBefore, state);
     if (state === 'running') {
-      const content = await contentOf(this.#lab, GUEST);
+      const content = await contentOf(this.#lab, GUEST).catch((error: unknown) => this.#endedFor(error));
+      if (typeof content === 'string') return content;
       if (fault.sparesGuest && mustBe !== undefined)
         assert.deepEqual(content, mustBe, 'the guest holds what it must');
     }
     if (state === 'paused' && action.leaves !== 'same')
       this.#content = isDone && fault.sparesGuest ? mustBe : undefined;
     return state;
+  }
+
+  /**
+   * A guest that was not spared, or whose TPM was not, may end while it is looked at.
+   * @returns its state then
+   * @throws the error, when it is not for that
+   */
+  async #endedFor(error: unknown): Promise<string> {
+    if (!this.#mayEnd) throw error;
+    for (const until = Date.now() + ENDS_WITHIN_MS; Date.now() < until; await delay(20)) {
+      const { state } = await this.#lab.client.getGuest(GUEST);
+      if (state !== 'running') return state;
+    }
+    throw error;
   }
 
   /** A guest outlives whatever doesn't end it. */
