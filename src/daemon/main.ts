@@ -188,7 +188,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
     boot.isNew ? 'the host went down while it ran' : 'its QEMU process ended while no daemon watched it',
   );
   await readers.reconnect();
-  await engine.recover();
+  const recoverRest = await engine.recover();
   await thawAll(host);
   await tidy(host);
   await lookOnce(host);
@@ -223,6 +223,7 @@ async function serve({ paths, shutdownBudgetSeconds, service, logger, stop }: Ta
   starting[Symbol.dispose]();
   service.ready();
   stack.use(service.watchdog());
+  void recoverRest(); // never rejects: what fails is tried again
   if (boot.isUnsettled) {
     const args = { boot: boot.id };
     await engine.submit(restoreAllProcedure(host, engine), { kind: 'restore-all', subject: HOST, args });

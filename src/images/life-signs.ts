@@ -4,18 +4,18 @@
  * What it must not do meanwhile is end, reset, panic, or get an error from a disk.
  */
 import { createHash } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createContext, Script } from 'node:vm';
-import { StasisError } from '../errors.ts';
+import { messageOf, StasisError } from '../errors.ts';
 import { contactAgent } from '../guests/agent.ts';
 import { SERIAL_SOCKET } from '../guests/command-line.ts';
 import { measureDirtyRate } from '../qemu/capture/dirty-rate.ts';
+import { connectTo } from '../qemu/guest-socket.ts';
 import type { QemuProcess } from '../qemu/process/process.ts';
 import { placesOfCpus, runtimesOfCpus, type CpuPlace } from '../qemu/vcpus.ts';
 import { waitFor } from '../qemu/wait.ts';
-import { withSocket } from '../socket-path.ts';
 import { dumpScreen } from './screen.ts';
 
 /** What is taken for proof. */
@@ -272,16 +272,11 @@ class Serial implements Disposable {
   }
 
   static async open({ runDirectory }: QemuProcess, proof: Proof): Promise<Serial> {
-    return withSocket(join(runDirectory, SERIAL_SOCKET), async (path) => {
-      const socket = connect(path);
-      await waitFor(
-        'the serial console',
-        new Promise<void>((resolve, reject) => {
-          socket.once('connect', resolve).once('error', reject);
-        }),
-      );
-      return new Serial(socket, proof);
-    });
+    try {
+      return new Serial(await connectTo(join(runDirectory, SERIAL_SOCKET)), proof);
+    } catch (error) {
+      throw notAlive(`nobody served its serial console (${messageOf(error)})`, undefined, error);
+    }
   }
 
   get lastLines(): readonly string[] {

@@ -26,6 +26,7 @@ export function undefineProcedure(host: Host): Procedure<{ deleteImages?: boolea
   return {
     name: 'undefine',
     cancellable: false,
+    finishesLong: true,
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);

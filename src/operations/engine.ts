@@ -198,15 +198,23 @@ export class OperationEngine implements Disposable {
     this.#ended.on('ended', listener);
   }
 
-  /** Finishes or undoes all that was under way when the last daemon ended. Called once, before any new work. */
-  async recover(): Promise<void> {
+  /**
+   * Finishes or undoes what was under way when the last daemon ended. Called once, before any new work.
+   * @returns goes on with what takes long, and holds its guests until then: to be called when the daemon serves
+   */
+  async recover(): Promise<() => Promise<void>> {
+    const long: RunningOperation[] = [];
     for (const record of await unsettledOperations(this.#options.catalog)) {
       const key = record.guest ?? record.guestName;
       const operation = this.#recovering(record);
       this.#holders.set(key, operation);
       // One guest that can't be put right must not keep the daemon from serving the others.
-      await operation.recover();
+      if (operation.isLong) long.push(operation);
+      else await operation.recover();
     }
+    return async () => {
+      for (const operation of long) await operation.recover();
+    };
   }
 
   /**

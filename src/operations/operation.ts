@@ -132,6 +132,11 @@ export class RunningOperation implements LiveOperation, OperationHandle {
   get cancellable(): boolean {
     return this.#procedure.cancellable && this.record.committed === 0 && this.record.state === 'running';
   }
+  /** Is what is left of it too long for others to wait for? */
+  get isLong(): boolean {
+    return this.#procedure.finishesLong === true && this.record.committed === 1;
+  }
+
   /** To whatever can wait less than itself. */
   givesWayTo(other: Pick<AnyProcedure, 'givesWay'>): boolean {
     const { givesWay } = this.#procedure;

@@ -27,6 +27,8 @@ export interface Procedure<Args, Plan> {
    * cancelled. `always`: also while it finishes, which then ends early and well.
    */
   readonly givesWay?: 'uncommitted' | 'always';
+  /** What it does after its commit may take so long that after a crash the daemon serves first. */
+  readonly finishesLong?: boolean;
   plan(args: Args, subject: Subject): Promise<Plan>;
   run(plan: Plan, operation: OperationHandle): Promise<void>;
   undo(plan: Plan, operation: OperationHandle): Promise<void>;

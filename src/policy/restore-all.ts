@@ -49,7 +49,7 @@ export function restoreAllProcedure(
       const { signal } = operation;
       for (const [index, { uuid, delaySeconds }] of plan.guests.entries()) {
         signal.throwIfAborted();
-        if (!(await hasGuest(catalog, uuid))) continue; // undefined meanwhile
+        if (!(await hasGuest(catalog, uuid)) || isLeaving(engine, uuid)) continue; // undefined meanwhile
         const { outcome, isStarted } = await operation.step('start-guest', () =>
           startGuest({ host, engine, signal, onDemand: plan.boot === null }, uuid),
         );
@@ -69,6 +69,11 @@ export function restoreAllProcedure(
     },
     finish: (_plan, operation) => Promise.resolve(failureOf(operation)),
   };
+}
+
+/** An undefine that the host's crash interrupted is finished beside this. */
+function isLeaving(engine: OperationEngine, guest: string): boolean {
+  return engine.holderOf(guest)?.record.kind === 'undefine';
 }
 
 async function record(

@@ -5,11 +5,11 @@
  * and replies that are checked before they are believed.
  */
 import { once } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import Type, { type Static } from 'typebox';
 import Value from 'typebox/value';
 import { errnoOf, messageOf, StasisError } from '../errors.ts';
-import { withSocket } from '../socket-path.ts';
+import { connectTo } from './guest-socket.ts';
 import { LineSplitter } from './qmp/line-splitter.ts';
 import { waitFor } from './wait.ts';
 
@@ -101,7 +101,7 @@ export class GuestAgent implements AsyncDisposable {
    * @throws StasisError `timeout` when no agent answers, `qemu-failed` when there is no channel
    */
   static async connect(path: string, { budgetMs }: { readonly budgetMs: number }): Promise<GuestAgent> {
-    const agent = new GuestAgent(await connectSocket(path), budgetMs);
+    const agent = new GuestAgent(await channelTo(path), budgetMs);
     try {
       await agent.#synchronize();
       return agent;
@@ -216,13 +216,9 @@ export class GuestAgent implements AsyncDisposable {
   }
 }
 
-async function connectSocket(path: string): Promise<Socket> {
+async function channelTo(path: string): Promise<Socket> {
   try {
-    return await withSocket(path, async (shortPath) => {
-      const socket = createConnection({ path: shortPath });
-      await once(socket, 'connect'); // a unix socket connects or fails at once
-      return socket;
-    });
+    return await connectTo(path);
   } catch (error) {
     const reason = errnoOf(error) ?? messageOf(error);
     throw new StasisError('qemu-failed', `there is no channel to the guest agent (${reason})`, {

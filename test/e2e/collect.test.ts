@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Lab } from '../support/lab.ts';
-import { changeContent, checkHousekeeping, checkImages, contentOf, type Content } from '../support/rules.ts';
+import {
+  changeContent,
+  checkHousekeeping,
+  checkImages,
+  contentOf,
+  REGION,
+  type Content,
+} from '../support/rules.ts';
 
 const GUEST = 'web1';
 /** So much that a merge takes far longer than a request. */
@@ -68,6 +75,29 @@ test('a merge that a crash interrupted does not keep the next daemon from servin
   assert.deepEqual(await contentOf(lab, GUEST), now);
   await checkHousekeeping(lab, GUEST);
   await checkImages(lab, GUEST, new Map([['kept', kept]]));
+});
+
+test('nor does a guest that was being undefined: its disk is brought back meanwhile', async () => {
+  await using lab = await Lab.create();
+  const { client } = lab;
+  await begin(lab);
+  const { disk } = await changeContent(lab, GUEST, 2);
+  const brought = await lab.disksOf(GUEST);
+  await client.stop(GUEST);
+  await lab.failAt('undefine/fold-layer:before=kill');
+  const gone = client.undefineGuest(GUEST, { deleteImages: true }); // it asks the next daemon again
+  await lab.daemonEnded();
+  await lab.failAt();
+  await lab.startDaemon();
+  await gone;
+  const told = (await client.listEvents()).map(({ type, action }) => `${type} ${action}`);
+  assert.ok(told.lastIndexOf('daemon started') < told.indexOf('guest undefined'), told.join('\n'));
+  assert.deepEqual(await lab.files(), []);
+
+  await lab.defineOn('again', brought, { system: 'bare' });
+  await client.start('again');
+  await using witness = await lab.witness('again');
+  assert.equal((await witness.read(REGION.disk, REGION.offsetMiB, REGION.mib)).checksum, disk);
 });
 
 /** A guest that runs, and its image `kept`. @returns what that holds */
