@@ -247,11 +247,13 @@ class History {
     }
   }
 
-  /** A daemon hears of the end of QEMU by itself. */
+  /** A daemon hears of the end of a QEMU by itself. */
   async #endNoticed(): Promise<void> {
-    while ((await this.#lab.qemuProcesses()).length === 0) {
-      const { state } = await this.#lab.client.getGuest(GUEST);
-      if (state !== 'running' && state !== 'paused') return;
+    for (;;) {
+      const processes = await this.#lab.qemuProcesses();
+      const guests = await this.#lab.client.listGuests();
+      if (guests.filter(({ state }) => state === 'running' || state === 'paused').length <= processes.length)
+        return;
       await delay(20);
     }
   }
