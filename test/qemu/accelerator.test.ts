@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { proveKvm, resolveAccelerator } from '../../src/qemu/build/accelerator.ts';
 import { PROOF_EXIT_STATUS, proofArguments, proofRom } from '../../src/qemu/build/kvm-proof-program.ts';
+import { waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import { Lab, run } from './lab.ts';
 
 test('the program of the proof is right: emulation runs it to its end', async () => {
@@ -47,3 +50,42 @@ test('a proof is remembered for this kernel and this QEMU only', async () => {
   await writeFile(cache, '{"broken');
   assert.deepEqual(await resolveAccelerator('auto', host), { accelerator, reason });
 });
+
+test('a proof does not outlive whoever makes it', async (context) => {
+  const accelerator = import.meta.resolve('../../src/qemu/build/accelerator.ts');
+  const binary = import.meta.resolve('../../src/qemu/build/binary.ts');
+  const maker = spawn(
+    process.execPath,
+    [
+      ...['--disable-warning=ExperimentalWarning', '--input-type=module', '--eval'],
+      `import { proveKvm } from '${accelerator}';
+       import { findQemu } from '${binary}';
+       await proveKvm(await findQemu(), { timeLimitMs: 60_000 });`,
+    ],
+    { stdio: 'ignore' },
+  );
+  const pid = await proverOf(maker);
+  if (pid === undefined) return context.skip('no guest hangs on this KVM, or there is none');
+  maker.kill('SIGKILL');
+  try {
+    await waitForEnd(pid, 5_000);
+  } catch (error) {
+    process.kill(pid, 'SIGKILL');
+    throw error;
+  }
+});
+
+/** The QEMU that hangs. @returns undefined when its maker ends by itself */
+async function proverOf(maker: ChildProcess): Promise<number | undefined> {
+  while (maker.exitCode === null) {
+    const children = await readFile(`/proc/${maker.pid}/task/${maker.pid}/children`, 'utf8').catch(() => '');
+    for (const pid of children.trim().split(' ').filter(Boolean).map(Number)) {
+      const [program = '', ...args] = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split(
+        '\0',
+      );
+      if (program.includes('qemu') && args.includes('isa-debug-exit,iobase=0xf4,iosize=1')) return pid;
+    }
+    await delay(10);
+  }
+  return undefined;
+}

@@ -4,6 +4,7 @@ import { access, chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from '
 import { createHash, randomUUID } from 'node:crypto';
 import { release, tmpdir, version } from 'node:os';
 import { join } from 'node:path';
+import { ENDING_WITH_US } from '../../ending-with-us.ts';
 import { errnoOf, StasisError } from '../../errors.ts';
 import type { QemuBinary } from './binary.ts';
 import { PROOF_EXIT_STATUS, proofArguments, proofRom } from './kvm-proof-program.ts';
@@ -81,7 +82,8 @@ async function runProof(
   options: { readonly timeLimitMs?: number; readonly signal?: AbortSignal | undefined },
 ): Promise<KvmProof> {
   const { timeLimitMs = PROOF_TIME_LIMIT_MS, signal } = options;
-  const [program, ...before] = [...startedBy, path];
+  // A guest that hangs on KVM would be there for ever when this process is killed.
+  const [program, ...before] = [...startedBy, ...ENDING_WITH_US, path];
   const child = spawn(program, [...before, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   const { promise: ended, resolve, reject } = Promise.withResolvers<number | null>();
   child.once('close', (code) => resolve(code));
