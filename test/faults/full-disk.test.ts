@@ -8,6 +8,8 @@ import { checkHousekeeping } from '../support/rules.ts';
 
 const GUEST = 'web1';
 const TIMES = 12;
+/** To be merged: more than an image without its memory gives back. */
+const WRITTEN_MIB = 24;
 
 test('on a full disk guests are stopped and images deleted', { skip: noFrailDisk() }, async () => {
   await using disk = await FrailDisk.open(512, 'xfs');
@@ -16,6 +18,10 @@ test('on a full disk guests are stopped and images deleted', { skip: noFrailDisk
   await lab.define(GUEST, { system: 'bare', disks: 1 });
   await client.start(GUEST);
   await client.createSaveImage(GUEST, { name: 'a', live: true });
+  {
+    await using witness = await lab.witness(GUEST);
+    await witness.write('vda', 32, WRITTEN_MIB, 1);
+  }
   await disk.fill(0);
   await assert.rejects(lab.makeDisk('another', 64), 'the disk is full');
 

@@ -6,6 +6,8 @@
 const FIRST = 0x10_0000;
 const END = 0x300_0000;
 const PAGE = 4096;
+/** So much it writes to. */
+export const DIRTIER_BYTES = END - FIRST;
 /** Where the guest writes last in each round. */
 export const LAST_PAGE = END - PAGE;
 
