@@ -257,3 +257,31 @@ async function guestsOfFailure(work: Promise<unknown>) {
   }
   throw new Error('all guests ended as their policies say');
 }
+
+test('a guest that was being undefined when its host went down leaves, and is not started', async () => {
+  await using host = await HostLab.create('policy: {onBoot: start}');
+  const { client } = host.lab;
+  for (const name of ['web', 'old']) await host.running(name, {}, 1);
+  await client.createSaveImage('old', { name: 'a', live: true });
+  {
+    await using witness = await host.lab.witness('old');
+    await witness.write('vda', 32, 16, 1);
+  }
+  await client.stop('old');
+  await host.lab.failAt('undefine/fold-layer:before=kill');
+  const gone = client.undefineGuest('old', { deleteImages: true }); // it asks the next daemon again
+  await host.lab.daemonEnded();
+  await host.lab.failAt();
+  await host.goDown();
+  await host.boot();
+  const booted = await host.booted();
+  await gone;
+  assert.deepEqual(
+    Object.values(booted).map(({ name, outcome }) => [name, outcome]),
+    [['web', 'done']],
+  );
+  assert.deepEqual(
+    (await client.listGuests()).map(({ name, state }) => [name, state]),
+    [['web', 'running']],
+  );
+});
