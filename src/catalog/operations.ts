@@ -78,10 +78,19 @@ export async function markSettled(catalog: Catalog, id: string): Promise<void> {
 /**
  * What was under way when the last daemon ended, and what could be neither finished nor undone since: newest first,
  * so that a child comes before its parent. By the order in which they were recorded, since clocks jump.
+ * @param about of this guest alone, also what made it, which knows only its name
  */
-export async function unsettledOperations(catalog: Catalog, guest?: string): Promise<OperationRecord[]> {
+export async function unsettledOperations(
+  catalog: Catalog,
+  about?: { readonly guest: string; readonly guestName: string },
+): Promise<OperationRecord[]> {
   let query = catalog.selectFrom('operations').selectAll().where('settled', '=', 0);
-  if (guest !== undefined) query = query.where('guest', '=', guest);
+  if (about !== undefined) {
+    const { guest, guestName } = about;
+    query = query.where((where) =>
+      where.or([where('guest', '=', guest), where.and({ guestName }).and('guest', 'is', null)]),
+    );
+  }
   return query.orderBy(sql`rowid`, 'desc').execute();
 }
 

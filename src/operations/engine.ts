@@ -19,7 +19,7 @@ import {
   type Submission,
   type Surroundings,
 } from './operation.ts';
-import type { Procedure } from './procedure.ts';
+import type { Procedure, Subject } from './procedure.ts';
 
 /** So long after it what could not be settled is tried again, and twice as long each time after that. */
 const RETRY_MS = 5_000;
@@ -41,7 +41,7 @@ export class OperationEngine implements Disposable {
   readonly #failpoints: Failpoints;
   readonly #procedures = new Map<string, AnyProcedure>();
   readonly #running = new Map<string, RunningOperation>();
-  /** which operation holds a guest, by UUID, or by name while it has none */
+  /** which operation holds a guest, by UUID and by name: what made it knows only the latter */
   readonly #holders = new Map<string, RunningOperation>();
   /** which operations only read of a guest */
   readonly #readers = new Map<string, Set<RunningOperation>>();
@@ -71,15 +71,15 @@ export class OperationEngine implements Disposable {
     submission: Submission<Args>,
   ): Promise<{ id: string; settled: Promise<void> }> {
     const { guest, guestName, source } = submission.subject;
-    const key = guest ?? guestName;
-    for (const name of [key, source]) await this.#clearTheWay(name, procedure);
-    const holder = this.#occupant(key) ?? (source === undefined ? undefined : this.#holders.get(source));
+    for (const name of [guest ?? guestName, source]) await this.#clearTheWay(name, procedure);
+    const holder =
+      this.#occupantOf(submission.subject) ?? (source === undefined ? undefined : this.#holders.get(source));
     if (holder !== undefined) throw busy(holder.record);
     const operation = this.#create(procedure, submission, null);
-    this.#holders.set(key, operation);
+    this.#hold(operation);
     if (source !== undefined) this.#readersOf(source).add(operation);
     try {
-      if (guest !== null) await this.#settle(guest, operation);
+      if (guest !== null) await this.#settle({ guest, guestName }, operation);
       await operation.begin(submission.args);
     } catch (error) {
       this.#release(operation);
@@ -95,6 +95,16 @@ export class OperationEngine implements Disposable {
   async #clearTheWay(guest: string | undefined, other: Pick<AnyProcedure, 'givesWay'>): Promise<void> {
     const holder = guest === undefined ? undefined : this.#holders.get(guest);
     if (holder?.givesWayTo(other) === true) await holder.giveWay();
+  }
+
+  #hold(operation: RunningOperation): void {
+    for (const key of keysOf(operation)) this.#holders.set(key, operation);
+  }
+
+  #occupantOf(subject: Pick<Subject, 'guest' | 'guestName'>): RunningOperation | undefined {
+    return keysOf(subject)
+      .map((key) => this.#occupant(key))
+      .find((occupant) => occupant !== undefined);
   }
 
   #occupant(guest: string): RunningOperation | undefined {
@@ -205,9 +215,8 @@ export class OperationEngine implements Disposable {
   async recover(): Promise<() => Promise<void>> {
     const long: RunningOperation[] = [];
     for (const record of await unsettledOperations(this.#options.catalog)) {
-      const key = record.guest ?? record.guestName;
       const operation = this.#recovering(record);
-      this.#holders.set(key, operation);
+      this.#hold(operation);
       // One guest that can't be put right must not keep the daemon from serving the others.
       if (operation.isLong) long.push(operation);
       else await operation.recover();
@@ -222,8 +231,11 @@ export class OperationEngine implements Disposable {
    * @param heldBy what is to be done, and holds the guest meanwhile
    * @throws StasisError why it still can't
    */
-  async #settle(guest: string, heldBy: RunningOperation): Promise<void> {
-    for (const record of await unsettledOperations(this.#options.catalog, guest)) {
+  async #settle(
+    about: { readonly guest: string; readonly guestName: string },
+    heldBy: RunningOperation,
+  ): Promise<void> {
+    for (const record of await unsettledOperations(this.#options.catalog, about)) {
       const failure = await this.#recovering(record, heldBy).recover();
       if (failure !== undefined) throw failure;
     }
@@ -241,10 +253,9 @@ export class OperationEngine implements Disposable {
     this.#retry = undefined;
     try {
       for (const record of await unsettledOperations(this.#options.catalog)) {
-        const key = record.guest ?? record.guestName;
         if (this.#running.has(record.id)) continue;
-        if (this.#occupant(key) !== undefined) this.#tryAgainLater();
-        else await this.#settleUnlessSettled(record.id, key);
+        if (this.#occupantOf(record) !== undefined) this.#tryAgainLater();
+        else await this.#settleUnlessSettled(record.id);
       }
       if (this.#retry === undefined) this.#retryMs = this.#options.retryMs ?? RETRY_MS;
     } catch (error) {
@@ -254,11 +265,11 @@ export class OperationEngine implements Disposable {
   }
 
   /** It may have come to its end while it was looked for. */
-  async #settleUnlessSettled(id: string, guest: string): Promise<void> {
+  async #settleUnlessSettled(id: string): Promise<void> {
     const record = await findOperation(this.#options.catalog, id);
-    if (record?.settled !== 0 || this.#occupant(guest) !== undefined) return;
+    if (record?.settled !== 0 || this.#occupantOf(record) !== undefined) return;
     const operation = this.#recovering(record);
-    this.#holders.set(guest, operation);
+    this.#hold(operation);
     await operation.recover();
   }
 
@@ -316,8 +327,7 @@ export class OperationEngine implements Disposable {
   #release(operation: RunningOperation): void {
     operation.letGo();
     this.#running.delete(operation.id);
-    const key = operation.guest ?? operation.guestName;
-    if (this.#holders.get(key) === operation) this.#holders.delete(key);
+    for (const key of keysOf(operation)) if (this.#holders.get(key) === operation) this.#holders.delete(key);
     for (const [guest, readers] of this.#readers) {
       readers.delete(operation);
       if (readers.size === 0) this.#readers.delete(guest);
@@ -345,6 +355,10 @@ export class OperationEngine implements Disposable {
       createChild: (procedure, submission, parent) => this.#create(procedure, submission, parent),
     };
   }
+}
+
+function keysOf({ guest, guestName }: Pick<Subject, 'guest' | 'guestName'>): readonly string[] {
+  return guest === null ? [guestName] : [guest, guestName];
 }
 
 function busy(holder: OperationRecord): StasisError {

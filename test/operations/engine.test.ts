@@ -211,6 +211,34 @@ test('what is settled before the next operation holds its guest as that one does
   assert.deepEqual(held, [true, true]);
 });
 
+test('what makes a guest holds it, and is settled before anything else is done to it', async () => {
+  await using lab = await openEngine();
+  const { engine } = lab;
+  const made = Promise.withResolvers<void>();
+  const goesOn = Promise.withResolvers<void>();
+  let attempts = 0;
+  const making: Procedure<object, null> = {
+    ...planned(Promise.resolve()),
+    name: 'making',
+    async finish() {
+      attempts += 1;
+      made.resolve();
+      if (attempts === 1) await goesOn.promise;
+    },
+  };
+  engine.register(making);
+  const { settled } = await engine.submit(making, SUBMISSION);
+  await made.promise;
+  await assert.rejects(engine.submit(planned(Promise.resolve()), OF_GUEST), { code: 'busy' });
+  goesOn.reject(new StasisError('no-space', 'no space left'));
+  await assert.rejects(settled, { code: 'no-space' });
+  await (
+    await engine.submit(planned(Promise.resolve()), OF_GUEST)
+  ).settled;
+  assert.equal(attempts, 2);
+  assert.ok(engine.isIdle);
+});
+
 test('what could not be undone is tried again by itself', async () => {
   await using lab = await openEngine(1);
   const ends = Promise.withResolvers<void>();
