@@ -21,10 +21,12 @@ export function guestState(
 /**
  * What the guests' processes do, for who reads the catalog between this call and its result's: a process that ended meanwhile was
  * there when the catalog said so, and is not one that doesn't answer.
+ * @param guests of whom it is asked, by UUID
  */
 export function runsAround(
   supervisor: Supervisor,
+  guests: readonly string[] = supervisor.liveGuests(),
 ): (record: Pick<GuestRecord, 'uuid' | 'instance'>) => Run | undefined {
-  const before = new Map(supervisor.liveGuests().map((uuid) => [uuid, supervisor.run(uuid)]));
+  const before = new Map(guests.map((uuid) => [uuid, supervisor.run(uuid)]));
   return ({ uuid, instance }) => supervisor.run(uuid) ?? (instance === null ? undefined : before.get(uuid));
 }

@@ -53,7 +53,7 @@ export async function guestViews(
   guests: readonly Pick<GuestRecord, 'uuid'>[],
 ): Promise<Guest[]> {
   const uuids = guests.map(({ uuid }) => uuid);
-  const runOf = runsAround(context.host.supervisor);
+  const runOf = runsAround(context.host.supervisor, uuids);
   const parts = await guestParts(context.host, uuids);
   return uuids.flatMap((uuid) => {
     const known = parts.get(uuid);
