@@ -109,10 +109,12 @@ async function begin(lab: Lab): Promise<Content> {
   return kept;
 }
 
-/** Resolves when a chain has nothing more than what the image holds and what the guest writes to. */
+/** Resolves when a chain has nothing more than what the image holds and what the guest writes to, and who saw to it is done. */
 async function merged(lab: Lab): Promise<void> {
   const since = Math.max(...(await lab.client.listEvents()).map(({ id }) => id));
-  const isMerged = async () => (await lab.client.getGuest(GUEST)).disks.every(({ layers }) => layers === 2);
+  const isMerged = async () =>
+    (await lab.client.getGuest(GUEST)).disks.every(({ layers }) => layers === 2) &&
+    (await lab.client.listOperations()).every(({ state }) => state !== 'running');
   if (await isMerged()) return;
   for await (const { type, action } of lab.client.events({ since }))
     if (type === 'operation' && action === 'done' && (await isMerged())) return;

@@ -105,6 +105,21 @@ describe('a guest that is restored lazily', { concurrency: 1 }, () => {
     await checkHousekeeping(lab, GUEST);
   });
 
+  test('is given no other pager when it is ended meanwhile', async () => {
+    await using lab = await Lab.create(undefined, SLOW);
+    const content = await savedGuest(lab);
+    for (let round = 0; round < 3; round++) {
+      await lab.client.restoreSaveImage(GUEST, 'first', { method: 'lazy' });
+      await killPager(lab); // whoever took over is known to end as soon as it ends
+      while ((await replacedPagers(lab)) === round);
+      await lab.client.stop(GUEST);
+      assert.equal(await replacedPagers(lab), round + 1);
+    }
+    await lab.client.restoreSaveImage(GUEST, 'first');
+    assert.deepEqual(await contentOf(lab, GUEST), content);
+    await checkHousekeeping(lab, GUEST);
+  });
+
   test('whose pager ended while nobody watched, and whose QEMU does not answer, has a reason to show', async () => {
     await using lab = await Lab.create(undefined, SLOW);
     const content = await savedGuest(lab);

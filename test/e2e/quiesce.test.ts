@@ -111,7 +111,7 @@ test('a guest that can not be frozen is saved all the same, and says why, unless
   assert.equal(nothing.quiesce, 'failed');
   assert.match(nothing.quiesceReason ?? '', /no file system that can be frozen/);
   const [operation] = await lab.client.listOperations();
-  assert.match(operation?.warnings[0] ?? '', /were not frozen: the guest has no file system/);
+  assert.match(operation?.warnings.join('\n') ?? '', /were not frozen: the guest has no file system/);
   await assert.rejects(lab.client.createSaveImage(GUEST, { name: 'b', live: true, quiesce: 'require' }), {
     code: 'quiesce-failed',
   });

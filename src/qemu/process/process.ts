@@ -125,13 +125,13 @@ export async function killQemu(
   options: { readonly graceMs?: number } = {},
 ): Promise<void> {
   const { graceMs = 2_000 } = options;
-  const [qemus, pagers] = await Promise.all([
-    findQemuProcesses(runDirectory),
-    findPagerProcesses(runDirectory),
-  ]);
-  await Promise.all([...qemus, ...pagers].map((pid) => endProcess(pid, graceMs)));
-  // It ends with its QEMU, if that has got as far as to connect to it.
-  await Promise.all((await findTpmProcesses(runDirectory)).map((pid) => endProcess(pid, graceMs)));
+  const endAll = async (pids: readonly number[]) => {
+    await Promise.all(pids.map((pid) => endProcess(pid, graceMs)));
+  };
+  await endAll(await findQemuProcesses(runDirectory));
+  // They end with it, if it has got as far as to connect to them. Never before: a QEMU that ends may wait for a page, and
+  // one that loses its pager is given another.
+  await endAll([...(await findPagerProcesses(runDirectory)), ...(await findTpmProcesses(runDirectory))]);
   await Promise.all([QMP_SOCKET, PID_FILE].map((name) => rm(join(runDirectory, name), { force: true })));
 }
 
