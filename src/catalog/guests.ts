@@ -78,13 +78,25 @@ export async function setInstance(catalog: Catalog, uuid: string, instance: stri
     .execute();
 }
 
-/** No process is this guest any more. @param crash why it ended, when nobody asked for it */
-export async function clearInstance(catalog: Catalog, uuid: string, crash: string | null): Promise<void> {
-  await catalog
+/**
+ * No process is this guest any more.
+ * @param instance the one that was, null when none is known
+ * @param crash why it ended, when nobody asked for it
+ * @returns false, and nothing is written, when another one is the guest by now
+ */
+export async function clearInstance(
+  catalog: Catalog,
+  uuid: string,
+  instance: string | null,
+  crash: string | null,
+): Promise<boolean> {
+  const { numUpdatedRows } = await catalog
     .updateTable('guests')
     .set({ instance: null, crashed: crash === null ? 0 : 1, stateReason: crash, frozen: 0 })
     .where('uuid', '=', uuid)
-    .execute();
+    .where('instance', 'is', instance)
+    .executeTakeFirstOrThrow();
+  return numUpdatedRows > 0n;
 }
 
 /** Why a guest is not what it should be, for people. */

@@ -231,16 +231,19 @@ export async function sealOf(
   return identity;
 }
 
-/** Seals layers that nobody writes to any more. */
-export async function seal(
+/** Seals layers that nobody writes to any more. @throws StasisError `disk-missing`, `disk-changed` */
+export async function seal(store: LayerStore, layers: Iterable<string>): Promise<void> {
+  for (const id of layers) await setIdentity(store.catalog, id, await identityToSeal(store, id));
+}
+
+/** What a layer that nobody writes to any more is sealed with. @throws StasisError `disk-missing`, `disk-changed` */
+export async function identityToSeal(
   { catalog, drivers, ownership }: LayerStore,
-  layers: Iterable<string>,
-): Promise<void> {
-  for (const id of layers) {
-    const layer = await getLayer(catalog, id);
-    await ownership.letReadLayer(layer);
-    await setIdentity(catalog, id, JSON.stringify(await sealOf(drivers, layer)));
-  }
+  id: string,
+): Promise<string> {
+  const layer = await getLayer(catalog, id);
+  await ownership.letReadLayer(layer);
+  return JSON.stringify(await sealOf(drivers, layer));
 }
 
 /** Breaks the seals of layers that are about to be written to. */

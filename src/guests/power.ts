@@ -120,28 +120,32 @@ export function shutdownProcedure(host: Host): Procedure<{ timeoutSeconds?: numb
       return { ...plan, timeoutSeconds: args.timeoutSeconds ?? DEFAULT_TIMEOUT_SECONDS };
     },
     async run(plan, operation) {
-      await operation.step('press-power-button', async () => {
-        const { qmp } = host.supervisor.get(plan.guest, operation.guestName);
-        const timeout = AbortSignal.timeout(Math.ceil(plan.timeoutSeconds * 1000));
-        const ended = host.supervisor.whenEnded(plan.guest, AbortSignal.any([timeout, operation.signal]));
-        // A paused guest can't react to its power button.
-        const { status } = await qmp.execute('query-status');
-        if (status === 'paused') await letGo(host, plan.guest, operation);
-        await qmp.execute('system_powerdown');
-        try {
-          await ended;
-        } catch (error) {
-          if (!timeout.aborted) throw error;
-          throw new StasisError(
-            'timeout',
-            `guest ${operation.guestName} did not shut down within ${plan.timeoutSeconds} s and still runs; give it more with --timeout, or \`stasis stop ${operation.guestName}\``,
-            { guest: operation.guestName, cause: error },
-          );
-        }
-      });
+      await operation.step('press-power-button', () => shutDown(host, plan, operation));
       await operation.commit(() => Promise.resolve());
     },
     undo: () => Promise.resolve(),
     finish: () => Promise.resolve(),
   };
+}
+
+async function shutDown(host: Host, plan: ShutdownPlan, operation: OperationHandle): Promise<void> {
+  const { guest, timeoutSeconds } = plan;
+  const { guestName } = operation;
+  const { qmp } = host.supervisor.get(guest, guestName);
+  const timeout = AbortSignal.timeout(Math.ceil(timeoutSeconds * 1000));
+  const signal = AbortSignal.any([timeout, operation.signal]);
+  try {
+    const { status } = await qmp.execute('query-status', undefined, { signal });
+    // A paused guest can't react to its power button.
+    if (status === 'paused') await letGo(host, guest, operation);
+    await qmp.execute('system_powerdown', undefined, { signal });
+    await host.supervisor.whenEnded(guest, signal);
+  } catch (error) {
+    if (!timeout.aborted) throw error;
+    throw new StasisError(
+      'timeout',
+      `guest ${guestName} did not shut down within ${timeoutSeconds} s and still runs; give it more with --timeout, or \`stasis stop ${guestName}\``,
+      { guest: guestName, cause: error },
+    );
+  }
 }

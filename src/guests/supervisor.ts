@@ -14,6 +14,7 @@ import {
   setStateReason,
   type GuestRecord,
 } from '../catalog/guests.ts';
+import { setIdentity } from '../catalog/layers.ts';
 import { StasisError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { EventLog } from '../operations/event-log.ts';
@@ -29,7 +30,7 @@ import { removeEmptyTpm, startTpm, TPM_SOCKET } from '../qemu/tpm.ts';
 import { attachQemu, killQemu, lastWords, launchQemu, type QemuProcess } from '../qemu/process/process.ts';
 import type { Drivers } from '../storage/drivers.ts';
 import { syncDirectory } from '../storage/durable.ts';
-import { headIds, seal } from './disks.ts';
+import { headIds, identityToSeal } from './disks.ts';
 import type { Ownership } from './ownership.ts';
 
 export interface Run {
@@ -232,6 +233,7 @@ export class Supervisor {
     if (live === undefined) return;
     await endProcess(live);
     this.#forget(live);
+    this.#ended.emit(live.instance);
   }
 
   #forget(live: LiveGuest): void {
@@ -249,35 +251,64 @@ export class Supervisor {
    * @param cause why it ended, when nobody asked for it
    */
   async end(uuid: string, cause: string | null = null): Promise<void> {
-    const record = await getGuestByUuid(this.#options.catalog, uuid);
-    const crash = cause === null ? null : await this.#withLastWords(cause, record.instance);
-    const live = this.#live.get(uuid);
+    // It may have ended by itself and been recorded as that meanwhile; then that is what is acknowledged.
+    while (!(await this.#end(await getGuestByUuid(this.#options.catalog, uuid), cause)));
+  }
+
+  /** The same for one that ends by itself: whoever takes its place meanwhile is left alone. */
+  async #endLive(live: LiveGuest, cause: string | null = null): Promise<void> {
+    const record = await getGuestByUuid(this.#options.catalog, live.uuid);
+    if (record.instance === live.instance) await this.#end(record, cause);
+  }
+
+  /** @returns false when the guest is another process than `record` says by now, or none; then nothing is recorded */
+  async #end({ uuid, name, instance }: GuestRecord, cause: string | null): Promise<boolean> {
+    const crash = cause === null ? null : await this.#withLastWords(cause, instance);
+    const known = this.#live.get(uuid);
+    const live = known?.instance === instance ? known : undefined;
+    let isRecorded: boolean;
     try {
       if (live !== undefined) await endProcess(live);
-      if (record.instance !== null) await this.discard(record.instance);
-      await clearInstance(this.#options.catalog, uuid, crash);
+      if (instance !== null) await this.discard(instance);
+      isRecorded = await this.#recordEnd({ uuid, name, instance }, crash);
     } finally {
       // Not before: one that the catalog says to have a process, and that isn't known, is told as one that doesn't answer.
       if (live !== undefined) this.#forget(live);
     }
-    const heads = await headIds(this.#options.catalog, uuid);
-    try {
-      await seal(
-        this.#options,
-        heads.map((head) => head.layer),
-      );
-    } catch (error) {
-      // A disk that is gone is told of when it is used next.
-      this.#options.log.warn({ err: error, guest: record.name }, 'a disk can not be sealed');
-    }
-    this.#ended.emit(uuid);
-    const message = crash === null ? `${record.name} stopped` : `${record.name} crashed: ${crash}`;
-    await this.#options.events.publish({
-      type: 'guest',
-      action: crash === null ? 'stopped' : 'crashed',
-      guest: record.name,
-      message,
+    if (instance !== null) this.#ended.emit(instance);
+    if (!isRecorded) return false;
+    const message = crash === null ? `${name} stopped` : `${name} crashed: ${crash}`;
+    const action = crash === null ? 'stopped' : 'crashed';
+    await this.#options.events.publish({ type: 'guest', action, guest: name, message });
+    return true;
+  }
+
+  /** As soon as that is recorded the guest may be started again, and who starts it breaks the seals: they are set in the same moment. */
+  async #recordEnd(
+    { uuid, name, instance }: Pick<GuestRecord, 'uuid' | 'name' | 'instance'>,
+    crash: string | null,
+  ): Promise<boolean> {
+    const { catalog } = this.#options;
+    if ((await getGuestByUuid(catalog, uuid)).instance !== instance) return false;
+    const seals = await this.#sealsOf(uuid, name);
+    return catalog.transaction().execute(async (transaction) => {
+      if (!(await clearInstance(transaction, uuid, instance, crash))) return false;
+      for (const [layer, identity] of seals) await setIdentity(transaction, layer, identity);
+      return true;
     });
+  }
+
+  /** What a guest's heads are sealed with. A disk that is gone is told of when it is used next. */
+  async #sealsOf(uuid: string, name: string): Promise<ReadonlyMap<string, string>> {
+    const seals = new Map<string, string>();
+    for (const { disk, layer } of await headIds(this.#options.catalog, uuid)) {
+      try {
+        seals.set(layer, await identityToSeal(this.#options, layer));
+      } catch (error) {
+        this.#options.log.warn({ err: error, guest: name, disk }, 'a disk can not be sealed');
+      }
+    }
+    return seals;
   }
 
   /** QEMU tells in its log, and nowhere else, why it gave up or who sent it a signal; the log goes with its run directory. */
@@ -288,16 +319,17 @@ export class Supervisor {
 
   /** Resolves when the guest's process has ended and been recorded; at once when it has none. */
   async whenEnded(uuid: string, signal?: AbortSignal): Promise<void> {
-    if (!this.#live.has(uuid)) return;
+    const live = this.#live.get(uuid);
+    if (live === undefined) return;
     const ended = Promise.withResolvers<void>();
     const abort = () => ended.reject(signal?.reason);
-    this.#ended.once(uuid, ended.resolve);
+    this.#ended.once(live.instance, ended.resolve);
     signal?.addEventListener('abort', abort, { once: true });
     try {
       signal?.throwIfAborted();
       await ended.promise;
     } finally {
-      this.#ended.off(uuid, ended.resolve);
+      this.#ended.off(live.instance, ended.resolve);
       signal?.removeEventListener('abort', abort);
     }
   }
@@ -417,7 +449,7 @@ export class Supervisor {
     } catch (error) {
       if (live.ending || live.process.qmp.isClosed) return;
       log.error({ err: error, guest: live.uuid }, 'the memory of a guest does not arrive');
-      await this.end(live.uuid, messageOf(error)).catch((failure: unknown) =>
+      await this.#endLive(live, messageOf(error)).catch((failure: unknown) =>
         log.error({ err: failure, guest: live.uuid }, 'the end of a guest could not be recorded'),
       );
     }
@@ -429,7 +461,7 @@ export class Supervisor {
     live.runState = status === 'running' ? 'running' : 'paused';
     live.reason = HALTED[status] ?? null;
     if (this.#live.get(live.uuid) !== live || live.ending) return;
-    if (status === 'shutdown') return this.end(live.uuid);
+    if (status === 'shutdown') return this.#endLive(live);
     if (before === `${live.runState} ${live.reason}`) return;
     const { name } = await getGuestByUuid(this.#options.catalog, live.uuid);
     const message = `${name} is ${live.runState}${live.reason === null ? '' : `: ${live.reason}`}`;
@@ -441,19 +473,18 @@ export class Supervisor {
     if (live.ending || this.#live.get(live.uuid) !== live) return;
     const { signal } = await live.process.exited;
     const cause = causeOfDeath(signal, live.memoryFile);
-    while (!(await this.#recordEnd(live, cause)))
+    while (!(await this.#triesToEnd(live, cause)))
       await delay(RETRY_MS, undefined, { ref: false, signal: this.#letGo.signal }).catch(() => undefined);
   }
 
   /** @returns true when there is nothing more to record */
-  async #recordEnd({ uuid, instance }: LiveGuest, cause: string): Promise<boolean> {
+  async #triesToEnd(live: LiveGuest, cause: string): Promise<boolean> {
     if (this.#letGo.signal.aborted) return true;
     try {
-      const record = await getGuestByUuid(this.#options.catalog, uuid);
-      if (record.instance === instance) await this.end(uuid, cause);
+      await this.#endLive(live, cause);
       return true;
     } catch (error) {
-      this.#options.log.error({ err: error, guest: uuid }, 'the end of a guest could not be recorded');
+      this.#options.log.error({ err: error, guest: live.uuid }, 'the end of a guest could not be recorded');
       return false;
     }
   }

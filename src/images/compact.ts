@@ -54,7 +54,7 @@ export function compactProcedure(host: Host): Procedure<CompactArgs, CompactPlan
   return {
     name: 'compact',
     cancellable: true,
-    givesWay: 'uncommitted',
+    givesWay: 'always',
 
     async plan(args, subject) {
       const guest = await getGuestByUuid(catalog, subject.guest ?? subject.guestName);

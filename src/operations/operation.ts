@@ -139,9 +139,10 @@ export class RunningOperation implements LiveOperation, OperationHandle {
 
   /** To whatever can wait less than itself. */
   givesWayTo(other: Pick<AnyProcedure, 'givesWay'>): boolean {
-    const { givesWay } = this.#procedure;
-    if (givesWay === 'always') return other.givesWay !== 'always';
-    return givesWay === 'uncommitted' && other.givesWay === undefined && this.cancellable;
+    const { givesWay, cancellable } = this.#procedure;
+    if (givesWay === undefined || other.givesWay === 'always') return false;
+    if (this.record.committed === 1 || !cancellable) return givesWay === 'always';
+    return other.givesWay === undefined; // what it did is given up
   }
 
   /** Resolves, never rejects, when it has let go of its guest. */

@@ -137,6 +137,13 @@ test('shutdown presses the power button, and a guest that ignores it runs on', a
     guest: 'deaf',
   });
   assert.equal((await lab.client.getGuest('deaf')).state, 'running');
+
+  const [qemu] = await lab.qemuProcesses();
+  assert.ok(qemu !== undefined);
+  process.kill(qemu, 'SIGSTOP'); // it does not even take the command
+  await assert.rejects(lab.client.shutdown('deaf', { timeoutSeconds: 0.1 }), { code: 'timeout' });
+  process.kill(qemu, 'SIGCONT');
+  assert.equal((await lab.client.getGuest('deaf')).state, 'running');
 });
 
 test('a guest that powers itself off has stopped, not crashed', async () => {

@@ -108,24 +108,24 @@ test('an operation that comes to nothing while it is planned is waited for no lo
   await assert.rejects(engine.whenEnded('any', stop.signal), { code: 'cancelled' });
 });
 
-/** A procedure that goes on until something else is to be done, in its finish if it gives way always. */
-function waiting(givesWay: 'uncommitted' | 'always') {
+/** A procedure that goes on until something else is to be done, before its commit or after it. */
+function waiting(givesWay: 'uncommitted' | 'always', when: 'before' | 'after', cancellable: boolean) {
   const { promise: waits, resolve } = Promise.withResolvers<void>();
   const wait = async ({ signal }: OperationHandle) => {
     resolve();
     await once(signal, 'abort');
   };
   const procedure: Procedure<object, null> = {
-    name: givesWay,
-    cancellable: givesWay === 'uncommitted',
+    name: `${givesWay} ${when}`,
+    cancellable,
     givesWay,
     plan: () => Promise.resolve(null),
     async run(_plan, operation) {
-      if (givesWay === 'uncommitted') await wait(operation);
+      if (when === 'before') await wait(operation);
       await operation.commit(() => Promise.resolve());
     },
     undo: () => Promise.resolve(),
-    finish: (_plan, operation) => (givesWay === 'always' ? wait(operation) : Promise.resolve()),
+    finish: (_plan, operation) => (when === 'after' ? wait(operation) : Promise.resolve()),
   };
   return { procedure, waits };
 }
@@ -133,7 +133,8 @@ function waiting(givesWay: 'uncommitted' | 'always') {
 test('what can wait gives way to what can wait less, and to nothing else', async () => {
   await using lab = await openEngine();
   const { engine, catalog } = lab;
-  const [always, uncommitted] = [waiting('always'), waiting('uncommitted')];
+  const always = waiting('always', 'after', false);
+  const uncommitted = waiting('uncommitted', 'before', true);
   const housekeeping = await engine.submit(always.procedure, SUBMISSION);
   await always.waits;
   await assert.rejects(engine.submit(always.procedure, SUBMISSION), { code: 'busy' });
@@ -149,6 +150,24 @@ test('what can wait gives way to what can wait less, and to nothing else', async
     [housekeeping, unhurried, asked].map(async ({ id }) => (await findOperation(catalog, id))?.state),
   );
   assert.deepEqual(states, ['done', 'cancelled', 'done']);
+});
+
+test('what was asked for is not given up for what can wait, but cuts its end short for it', async () => {
+  await using lab = await openEngine();
+  const { engine } = lab;
+  const other = waiting('uncommitted', 'before', true);
+  for (const when of ['before', 'after'] as const) {
+    const asked = waiting('always', when, true);
+    const operation = await engine.submit(asked.procedure, SUBMISSION);
+    await asked.waits;
+    const unhurried = engine.submit(other.procedure, SUBMISSION);
+    if (when === 'before') await assert.rejects(unhurried, { code: 'busy' });
+    else await unhurried;
+    const urgent = await engine.submit(planned(Promise.resolve()), SUBMISSION);
+    await urgent.settled;
+    if (when === 'before') await assert.rejects(operation.settled, { code: 'cancelled' });
+    else await operation.settled;
+  }
 });
 
 /** A procedure that fails, and is undone as the test says. */

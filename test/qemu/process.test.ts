@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { access, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { StasisError } from '../../src/errors.ts';
 import { findQemu, parseQemuVersion } from '../../src/qemu/build/binary.ts';
 import { machineTypes, resolveMachineType } from '../../src/qemu/build/machine-types.ts';
@@ -39,6 +40,18 @@ test('the end of a guest is an event, launched or attached', async () => {
   assert.deepEqual(await attached.exited, { code: null, signal: null });
   assert.equal((await attached.qmp.closed).code, 'guest-crashed');
   assert.equal(await attachQemu(launched.runDirectory, {}), undefined);
+});
+
+test('a guest that is killed when it is found again is none', async () => {
+  await using lab = await Lab.open();
+  const launched = await lab.launch('guest');
+  await launched.qmp.close();
+  process.kill(launched.pid, 'SIGSTOP'); // the kernel accepts connections for it
+  const found = attachQemu(launched.runDirectory, {});
+  await setImmediate();
+  process.kill(launched.pid, 'SIGKILL');
+  assert.equal(await found, undefined);
+  assert.equal(await hasEnded(launched.pid), true);
 });
 
 test('QEMU that ends at its start tells why, and leaves no process', async () => {

@@ -19,6 +19,8 @@ const QMP_SOCKET = 'qmp.sock';
 const PID_FILE = PID_FILE_ARGS[1];
 const LOG_FILE = 'qemu.log';
 const LAUNCH_TIMEOUT_MS = 30_000;
+/** A process that was killed is gone after that, unless the kernel holds it. */
+const DYING_MS = 10_000;
 const LOG_TAIL_LINES = 8;
 
 export interface LaunchOptions extends WaitOptions {
@@ -79,17 +81,30 @@ export async function launchQemu(options: LaunchOptions): Promise<QemuProcess> {
   }
 }
 
+type AttachOptions = WaitOptions & { readonly expectedUuid?: string };
+
 /**
  * Finds the QEMU of a run directory again, for a daemon that was restarted.
  *
- * @returns `undefined` when none is there
+ * @returns `undefined` when none is there any more
  * @throws StasisError `qemu-failed` when it is another guest's (its UUID differs), `timeout` when it doesn't
  *   answer: another client may hold its socket, or it is stopped by a signal
  */
 export async function attachQemu(
   runDirectory: string,
-  options: WaitOptions & { readonly expectedUuid?: string },
+  options: AttachOptions,
 ): Promise<QemuProcess | undefined> {
+  try {
+    return await attach(runDirectory, options);
+  } catch (error) {
+    if (StasisError.from(error).code !== 'guest-crashed') throw error;
+    // It was being killed when it accepted us.
+    await Promise.all((await findQemuProcesses(runDirectory)).map((pid) => waitForEnd(pid, DYING_MS)));
+    return undefined;
+  }
+}
+
+async function attach(runDirectory: string, options: AttachOptions): Promise<QemuProcess | undefined> {
   const qmp = await connectIfUp(runDirectory, options);
   if (qmp === undefined) return undefined;
   try {
