@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { errnoOf } from '../src/errors.ts';
 import { QUICK_BOOT } from './support/lab.ts';
 import { Witness, WitnessError } from './support/witness.ts';
 
@@ -53,7 +54,14 @@ class Machine implements AsyncDisposable {
 
   async witness(): Promise<Witness> {
     await this.#listening(this.#consolePath);
-    return Witness.connect(this.#consolePath);
+    for (;;) {
+      try {
+        return await Witness.connect(this.#consolePath);
+      } catch (error) {
+        if (!(error instanceof Error && errnoOf(error.cause) === 'ECONNREFUSED')) throw error;
+        await delay(10); // between bind(2) and listen(2)
+      }
+    }
   }
 
   async pressPowerButton(): Promise<void> {
@@ -79,7 +87,7 @@ class Machine implements AsyncDisposable {
 
   /** QEMU announces its sockets by no event: their appearance is all there is. */
   async #listening(path: string): Promise<void> {
-    for (let attempt = 0; attempt < 500; attempt++) {
+    for (let attempt = 0; attempt < 3000; attempt++) {
       if (this.process.exitCode !== null) throw new Error('QEMU ended at once: see its message above');
       const there = await access(path).then(
         () => true,
@@ -88,7 +96,7 @@ class Machine implements AsyncDisposable {
       if (there) return;
       await delay(10);
     }
-    throw new Error(`QEMU did not open ${path} within 5 s`);
+    throw new Error(`QEMU did not open ${path} within 30 s`);
   }
 }
 

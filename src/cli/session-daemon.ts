@@ -17,6 +17,8 @@ import type { Paths } from '../paths.ts';
 
 /** A daemon that comes back after a power loss first finishes what was under way. */
 const PATIENCE_MS = 60_000;
+/** One that holds the catalog and does not listen by then may have been ending. */
+const SOON_MS = 3_000;
 /** As in bin/stasis. What is soon garbage gets 4 MiB before it is collected, not 64: that is what a daemon would keep. */
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=4'];
 const READY_FD = 3;
@@ -49,10 +51,13 @@ export async function startDaemonOf(
     ...(signal === undefined ? [] : [signal]),
   ]);
   try {
-    const said = await startDaemon(log, args, patience);
-    if (said === 'ready') return;
-    if (said === 'running') await untilAnswering(paths.socket, patience);
-    else throw new Error('it ended before it was ready');
+    for (;;) {
+      const said = await startDaemon(log, args, patience);
+      if (said === 'ready') return;
+      if (said !== 'running') throw new Error('it ended before it was ready');
+      if (await answersSoon(paths.socket, patience)) return;
+      // The one that ran was on its way out.
+    }
   } catch (error) {
     signal?.throwIfAborted();
     const reason = patience.aborted ? `it was not ready within ${PATIENCE_MS / 1000} s` : messageOf(error);
@@ -107,9 +112,13 @@ async function firstWord(daemon: ChildProcess, signal: AbortSignal): Promise<str
 }
 
 /** Waits for a daemon that another command has just started. */
-async function untilAnswering(socketPath: string, signal: AbortSignal): Promise<void> {
+async function answersSoon(socketPath: string, signal: AbortSignal): Promise<boolean> {
   // To bind and to listen are two steps, and only the first can be watched from outside: so it is tried.
-  while (!(await answers(socketPath))) await delay(20, undefined, { signal });
+  for (const giveUpAt = performance.now() + SOON_MS; performance.now() < giveUpAt;) {
+    if (await answers(socketPath)) return true;
+    await delay(20, undefined, { signal });
+  }
+  return false;
 }
 
 function daemonEnvironment(): NodeJS.ProcessEnv {

@@ -6,6 +6,8 @@ import type { QemuProcess } from '../qemu/process/process.ts';
 import type { QmpClient } from '../qemu/qmp/client.ts';
 import { AGENT_CHARDEV, AGENT_SOCKET } from './command-line.ts';
 
+/** All that is asked of a guest's agent has to be answered in this time: who restores or resumes the guest is waiting. */
+export const AGENT_BUDGET_MS = 8_000;
 /** After a restore QEMU knows whether the guest has the channel open only when the guest has run for a moment. */
 const OPEN_TIMEOUT_MS = 500;
 

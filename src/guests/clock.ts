@@ -17,10 +17,15 @@ export type Finding = Omit<Outcome, 'name'>;
  */
 export async function setClock(agent: GuestAgent, qmp: QmpClient): Promise<Finding> {
   const before = await aheadMs(agent);
-  const refusal = await refusalOf(agent.setTime(Date.now()));
+  let refusal = await refusalOf(agent.setTime(Date.now()));
   // A guest that counts the ticks of its hardware clock would go past the right time with those it has missed.
   await qmp.execute('rtc-reset-reinjection');
-  const after = await aheadMs(agent);
+  let after = await aheadMs(agent);
+  if (Math.abs(after) > TOLERANCE_MS && refusal === undefined) {
+    // On a busy host the time that is set may have passed on its way to the guest.
+    refusal = await refusalOf(agent.setTime(Date.now()));
+    after = await aheadMs(agent);
+  }
   if (Math.abs(after) <= TOLERANCE_MS) {
     return {
       outcome: 'done',

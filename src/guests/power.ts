@@ -2,14 +2,11 @@
 import { getGuestByUuid } from '../catalog/guests.ts';
 import { messageOf, StasisError } from '../errors.ts';
 import type { OperationHandle, Procedure, Subject } from '../operations/procedure.ts';
-import { contactAgent } from './agent.ts';
+import { AGENT_BUDGET_MS, contactAgent } from './agent.ts';
 import { setClock, type Finding } from './clock.ts';
 import { storedDefinition } from './definition.ts';
 import { letGo } from './frozen.ts';
 import type { Host } from './host.ts';
-
-/** Who resumes a guest waits for its agent no longer than this. */
-const AGENT_BUDGET_MS = 3_000;
 
 interface PowerPlan {
   readonly guest: string;

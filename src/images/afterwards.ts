@@ -4,7 +4,7 @@
  */
 import type { Outcome } from '../api/schemas.ts';
 import { messageOf } from '../errors.ts';
-import { contactAgent } from '../guests/agent.ts';
+import { AGENT_BUDGET_MS, contactAgent } from '../guests/agent.ts';
 import type { Definition } from '../guests/definition.ts';
 import type { Host } from '../guests/host.ts';
 import type { OperationHandle } from '../operations/procedure.ts';
@@ -13,8 +13,6 @@ import type { QemuProcess } from '../qemu/process/process.ts';
 import type { QmpClient } from '../qemu/qmp/client.ts';
 import { howFarBehind, setClock, type Finding } from '../guests/clock.ts';
 
-/** All that is asked of the guest's agent has to be answered in this time: who restores is waiting. */
-const AGENT_BUDGET_MS = 8_000;
 const PAUSED = { outcome: 'skipped', message: 'the guest is paused' } as const;
 
 export interface Restored {

@@ -34,14 +34,15 @@ export interface Survey {
 /** What is left for surprises: the speed reckoned with is this part of what was reached. */
 const CAUTION = 0.8;
 const MOST_PARALLEL = 4;
-/** A QEMU that doesn't answer must not hold up the others. */
-const PATIENCE_MS = 3_000;
+/** A QEMU that doesn't answer must not hold up the others; one that is only slow is to be saved. */
+const [LEAST_PATIENCE_MS, MOST_PATIENCE_MS, PATIENT_PART] = [3_000, 10_000, 1 / 8];
 
 /** @param budgetMs Infinity: as long as it takes */
 export async function survey(host: Host, budgetMs: number): Promise<Survey> {
   const candidates: Candidate[] = [];
   const leftAlone: LeftAlone[] = [];
-  const looks = (await listGuests(host.catalog)).map((guest) => look(host, guest));
+  const patienceMs = Math.min(MOST_PATIENCE_MS, Math.max(LEAST_PATIENCE_MS, budgetMs * PATIENT_PART));
+  const looks = (await listGuests(host.catalog)).map((guest) => look(host, guest, patienceMs));
   for (const found of await Promise.all(looks)) {
     if ('outcome' in found) leftAlone.push(found);
     else candidates.push(found);
@@ -63,7 +64,7 @@ export async function freeBytes(host: Host): Promise<number> {
   return bavail * bsize;
 }
 
-async function look(host: Host, guest: GuestRecord): Promise<Candidate | LeftAlone> {
+async function look(host: Host, guest: GuestRecord, patienceMs: number): Promise<Candidate | LeftAlone> {
   const { onShutdown: wanted, order, timeLimitSeconds } = policyOf(host, guest);
   const leave = (isRunning: boolean, outcome: Outcome['outcome'], message: string): LeftAlone => ({
     guest: guest.uuid,
@@ -76,7 +77,8 @@ async function look(host: Host, guest: GuestRecord): Promise<Candidate | LeftAlo
   const process = host.supervisor.find(guest.uuid);
   if (process === undefined)
     return leave(true, 'failed', `left alone: ${guest.stateReason ?? 'its QEMU process does not answer'}`);
-  const saving = wanted === 'save' ? await lookAtSaving(host, guest, process) : { bytes: 0, obstacle: null };
+  const saving =
+    wanted === 'save' ? await lookAtSaving(host, guest, process, patienceMs) : { bytes: 0, obstacle: null };
   return {
     guest: guest.uuid,
     name: guest.name,
@@ -92,6 +94,7 @@ async function lookAtSaving(
   host: Host,
   { uuid, name, definition }: GuestRecord,
   process: QemuProcess,
+  patienceMs: number,
 ): Promise<Pick<Candidate, 'bytes' | 'obstacle'>> {
   const ask = async () => {
     const bytes = await residentGuestBytes(process, storedDefinition({ definition }));
@@ -99,7 +102,7 @@ async function lookAtSaving(
     return { bytes, obstacle: null };
   };
   try {
-    return await waitFor(`looking at guest ${name}`, ask(), { timeoutMs: PATIENCE_MS });
+    return await waitFor(`looking at guest ${name}`, ask(), { timeoutMs: patienceMs });
   } catch (error) {
     return { bytes: 0, obstacle: messageOf(error) };
   }

@@ -22,7 +22,10 @@ export async function waitFor<T>(what: string, promise: Promise<T>, options: Wai
     timeoutMs === undefined
       ? undefined
       : setTimeout(() => {
-          cut.reject(new StasisError('timeout', `timed out after ${timeoutMs} ms: ${what}`));
+          // What came while this process itself was held up is heard first.
+          setImmediate(() => {
+            cut.reject(new StasisError('timeout', `timed out after ${timeoutMs} ms: ${what}`));
+          });
         }, timeoutMs);
   signal?.addEventListener('abort', onAbort, { once: true });
   if (signal?.aborted === true) onAbort();

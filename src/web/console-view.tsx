@@ -52,20 +52,24 @@ function attach(place: HTMLElement, url: string, onOpen: (isOpen: boolean) => vo
   const sizes = new ResizeObserver(() => fit.fit());
   sizes.observe(place);
   const socket = new WebSocket(url);
+  const gone = new AbortController(); // what a line that was let go of tells is no news of the next one
+  const { signal } = gone;
   socket.binaryType = 'arraybuffer';
   const encoder = new TextEncoder();
   terminal.onData((text) => {
     if (socket.readyState === WebSocket.OPEN) socket.send(encoder.encode(text));
   });
-  socket.addEventListener('open', () => {
+  const onConnected = () => {
     onOpen(true);
     terminal.focus();
-  });
-  socket.addEventListener('message', ({ data }: MessageEvent<ArrayBuffer>) =>
-    terminal.write(new Uint8Array(data)),
-  );
-  socket.addEventListener('close', () => onOpen(false));
+  };
+  const onMessage = ({ data }: MessageEvent<ArrayBuffer>) => terminal.write(new Uint8Array(data));
+  socket.addEventListener('open', onConnected, { signal });
+  socket.addEventListener('message', onMessage, { signal });
+  socket.addEventListener('close', () => onOpen(false), { signal });
   return () => {
+    gone.abort();
+    onOpen(false);
     sizes.disconnect();
     socket.close();
     terminal.dispose();

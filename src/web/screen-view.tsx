@@ -17,10 +17,15 @@ export function ScreenView({ guest }: { guest: Guest }) {
     const rfb = new RFB(place.current, client.socketUrl(name, 'display'), { shared: true });
     rfb.scaleViewport = true;
     rfb.background = 'transparent';
-    rfb.addEventListener('connect', () => setOpen(true));
-    rfb.addEventListener('disconnect', () => setOpen(false));
+    let isShown = true; // what a display that was let go of tells is no news of the next one
+    rfb.addEventListener('connect', () => isShown && setOpen(true));
+    rfb.addEventListener('disconnect', () => isShown && setOpen(false));
     display.current = rfb;
-    return () => rfb.disconnect();
+    return () => {
+      isShown = false;
+      setOpen(false);
+      rfb.disconnect();
+    };
   }, [name, pid, hasDisplay, attempt]);
   if (!hasDisplay) {
     return (

@@ -206,19 +206,32 @@ function isShown(wanted: Route): boolean {
   return shown.page !== 'guest' || wanted.page !== 'guest' || shown.guest === wanted.guest;
 }
 
+/** What has ended doesn't go on: an answer may have been made before the stream told of that end, and come after it. */
 function remember(found: readonly Operation[]): void {
-  operations.value = new Map([...operations.peek(), ...found.map((one) => [one.id, one] as const)]);
+  const known = operations.peek();
+  const news = found.filter(
+    ({ id, state }) => state !== 'running' || (known.get(id)?.state ?? 'running') === 'running',
+  );
+  operations.value = new Map([...known, ...news.map((one) => [one.id, one] as const)]);
+  news.forEach(tellEnd);
+}
+
+/** Its end was told before the stream began to tell of operations; what became of it the page reads anew. */
+function forgetEnded({ type, action, operation }: Event): void {
+  if (type !== 'operation' || action === 'running' || operation === null) return;
+  if (operations.peek().get(operation)?.state !== 'running') return;
+  operations.value = new Map([...operations.peek()].filter(([id]) => id !== operation));
 }
 
 function apply(news: News): void {
   if (news.kind === 'operation') {
     remember([news.operation]);
-    tellEnd(news.operation);
     if (news.operation.state !== 'running') refreshSoon(news.operation.guest);
     return;
   }
   const { event } = news;
   if (events.value !== undefined) events.value = [event, ...events.value].slice(0, EVENTS_SHOWN);
+  forgetEnded(event);
   if (event.guest !== null) refreshSoon(event.guest);
 }
 
@@ -259,9 +272,8 @@ export async function begin(done: string, request: Promise<Operation>): Promise<
   const operation = await request;
   begun.set(operation.id, done);
   // Its end may have been told before its beginning was answered.
-  const known = operations.value.get(operation.id);
-  if (known === undefined || known.state === 'running') remember([operation]);
-  tellEnd(known ?? operation);
+  remember([operation]);
+  tellEnd(operations.value.get(operation.id) ?? operation);
 }
 
 function tellEnd(operation: Operation): void {

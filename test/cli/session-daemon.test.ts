@@ -52,7 +52,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-describe('the session daemon', { timeout: 60_000 }, () => {
+describe('the session daemon', { timeout: 300_000 }, () => {
   test('is started by the first command, once, however many there are', async () => {
     await using home = await Home.make();
     const pids = await Promise.all(Array.from({ length: 4 }, () => home.daemonPid()));

@@ -9,6 +9,18 @@ import { stillness } from '../../src/stillness.ts';
 
 const MANY = 120;
 
+/** However slowly the test runs. */
+function standingStill(): Disposable {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const still = stillness.begin();
+  return {
+    [Symbol.dispose]() {
+      still[Symbol.dispose]();
+      mock.timers.reset();
+    },
+  };
+}
+
 /** As many listeners, and what each was told. */
 function crowd(fanOut: FanOut<string>) {
   const told = Array.from({ length: MANY }, (): string[] => []);
@@ -39,7 +51,7 @@ test('while a guest stands still nobody is told, and of a state then only the la
   fanOut.tell('begun');
   while (count() === 0) await turn();
   const begun = count();
-  const still = stillness.begin();
+  const still = standingStill();
   fanOut.tell('30 %', 'operation');
   fanOut.tell('an event');
   fanOut.tell('40 %', 'operation');
@@ -79,7 +91,7 @@ test('a long list stops while a guest stands still', async () => {
       })(),
     ),
   );
-  const still = stillness.begin();
+  const still = standingStill();
   const reply = server.inject('/');
   for (let turns = 0; turns < 50; turns += 1) await turn();
   assert.ok(made < 5);

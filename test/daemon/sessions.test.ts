@@ -215,9 +215,10 @@ describe('over HTTPS', () => {
     for (const path of ['/../package.json', '/assets/', '/index.html', '/metrics'])
       assert.equal((await ask('GET', path, {})).status, 401, path);
 
-    await lab.client.turnOnRemote({ listen: new URL(origin).host, names: ['localhost'], page: false });
+    const listen = `127.0.0.1:${new URL(origin).port}`;
+    await lab.client.turnOnRemote({ listen, names: ['localhost'], page: false });
     assert.equal((await ask('GET', '/', {})).status, 401, 'switched off');
-    await lab.client.turnOnRemote({ listen: new URL(origin).host, names: ['localhost'] });
+    await lab.client.turnOnRemote({ listen, names: ['localhost'] });
   });
 
   test('what is open ends with the credential at once: by token, by certificate and by session', async () => {

@@ -1,6 +1,7 @@
 /** Layers that could not be merged when they became nobody's are later, by the daemon itself, and never in anybody's way. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Lab } from '../support/lab.ts';
 import {
   changeContent,
@@ -33,9 +34,10 @@ for (const state of ['running', 'stopped'] as const)
     await lab.daemonHalted();
     await lab.failAt();
     const wanted = state === 'running' ? client.pause(GUEST) : client.start(GUEST);
+    await delay(250); // until it waits for the daemon that is stopped: the merge goes on as soon as that does
     process.kill(lab.daemonPid, 'SIGCONT');
     await wanted;
-    const [merge] = (await client.listOperations()).filter(({ kind }) => kind === 'collect');
+    const merge = (await client.listOperations()).findLast(({ kind }) => kind === 'collect');
     assert.deepEqual(
       merge?.outcomes.map(({ name, outcome }) => [name, outcome]),
       [['collect', 'skipped']],
@@ -113,7 +115,7 @@ async function begin(lab: Lab): Promise<Content> {
 async function merged(lab: Lab): Promise<void> {
   const since = Math.max(...(await lab.client.listEvents()).map(({ id }) => id));
   const isMerged = async () =>
-    (await lab.client.getGuest(GUEST)).disks.every(({ layers }) => layers === 2) &&
+    (await lab.client.listDisks(GUEST)).every(({ layers }) => layers.length === 2) &&
     (await lab.client.listOperations()).every(({ state }) => state !== 'running');
   if (await isMerged()) return;
   for await (const { type, action } of lab.client.events({ since }))

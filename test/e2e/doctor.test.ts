@@ -37,7 +37,7 @@ test('every check says what it is for, and what could be better says how', async
   const { stdout, status } = await lab.cli(['doctor']);
   assert.equal(status, 0);
   for (const { name, message } of report.checks)
-    if (name !== 'memory') assert.ok(stdout.includes(message), `${name} is shown`);
+    assert.ok(withoutFigures(stdout).includes(withoutFigures(message)), `${name} is shown`);
 });
 
 test('userfaultfd is proven as the user that the daemon is', { skip: !nobodyRuns }, async () => {
@@ -54,6 +54,11 @@ test('userfaultfd is proven as the user that the daemon is', { skip: !nobodyRuns
     assert.match(userfaultfd.cure ?? '', /sysctl vm\.unprivileged_userfaultfd=1/);
   }
 });
+
+/** Free memory and how exact the clock is change between two looks. */
+function withoutFigures(text: string): string {
+  return text.replaceAll(/\d+/g, 'N');
+}
 
 function checkShape({ checks }: Doctor): void {
   for (const { name, serves, status, message, cure } of checks) {

@@ -19,6 +19,8 @@ import {
 
 const run = promisify(execFile);
 const GUEST = 'web1';
+/** So long that no copy of blocks is put off for it, however busy the host is when it is rehearsed. */
+const PATIENT = { maxPauseMs: 10_000 };
 const [XFS_RAW] = kindsNamed('reflinks of raw files on XFS');
 assert.ok(XFS_RAW);
 
@@ -59,7 +61,7 @@ async function live(kind: GroundKind): Promise<void> {
   const expected = new Map<string, Content>();
   for (const [index, name] of ['a', 'b', 'c'].entries()) {
     expected.set(name, await changeContent(lab, GUEST, 10 + index));
-    await client.createSaveImage(GUEST, { name, live: true });
+    await client.createSaveImage(GUEST, { name, live: true, ...PATIENT });
   }
   const present = await changeContent(lab, GUEST, 20);
   if (kind.driver === 'reflink' && kind.second === undefined) await checkCopies(lab, places);
@@ -72,7 +74,7 @@ async function live(kind: GroundKind): Promise<void> {
   expected.delete('b');
   assert.deepEqual(await contentOf(lab, GUEST), present, 'nobody noticed the delete');
   assert.deepEqual(await contentOf(lab, 'copy'), cloned);
-  await client.createSaveImage('copy', { name: 'own', live: true });
+  await client.createSaveImage('copy', { name: 'own', live: true, ...PATIENT });
   await changeContent(lab, 'copy', 31);
   await client.restoreSaveImage('copy', 'own');
   assert.deepEqual(await contentOf(lab, 'copy'), cloned);
@@ -134,7 +136,7 @@ async function sparse(kind: GroundKind): Promise<void> {
     await using witness = await lab.witness(GUEST);
     await witness.hammer('off');
   }
-  for (const name of ['a', 'b']) await client.createSaveImage(GUEST, { name, live: true });
+  for (const name of ['a', 'b']) await client.createSaveImage(GUEST, { name, live: true, ...PATIENT });
   await client.restoreSaveImage(GUEST, 'a');
   for (const top of [
     ...(await client.listSaveImages(GUEST)).map((image) => image.disks.map(({ layer }) => layer)),
@@ -163,18 +165,20 @@ async function fragmented(): Promise<void> {
     await witness.fill(5, 8);
   }
   const expected = new Map<string, Content>();
-  const save = async (name: string, seed: number) => {
+  const save = async (name: string, seed: number, wish: { maxPauseMs?: number }) => {
     expected.set(name, await changeContent(lab, GUEST, seed));
-    await client.createSaveImage(GUEST, { name, live: true });
+    await client.createSaveImage(GUEST, { name, live: true, ...wish });
     const [operation] = await client.listOperations();
-    return operation?.warnings ?? [];
+    return operation?.warnings.join('\n') ?? '';
   };
-  const [warning = ''] = await save('a', 1);
-  assert.match(warning, /^disk pieces got an overlay this time: its reflink copy would take \d+ ms of pause/);
+  assert.match(
+    await save('a', 1, {}),
+    /^disk pieces got an overlay this time: its reflink copy would take \d+ ms of pause/m,
+  );
   const [disk] = (await client.getGuest(GUEST)).disks;
   assert.equal(disk?.driver, 'reflink');
   assert.equal(disk.layers, 2);
-  assert.deepEqual(await save('b', 2), []);
+  assert.doesNotMatch(await save('b', 2, PATIENT), /got an overlay/);
   const [now] = (await client.getGuest(GUEST)).disks;
   assert.equal(now?.head, disk.head, 'the overlay was copied, and is written to as before');
   await client.deleteSaveImage(GUEST, 'a');

@@ -204,7 +204,7 @@ describe('a host whose time is short', () => {
     await host.lab.endDaemon();
     await rememberSaveRun(host, { bytes: 1e9, durationMs: 200_000 });
     await host.startDaemon();
-    const outcomes = await guestsOfFailure(host.lab.client.saveAll({ budgetSeconds: 9 }));
+    const outcomes = await guestsOfFailure(host.lab.client.saveAll({ budgetSeconds: 20 }));
     assert.match(outcomes['polite']?.message ?? '', /^shut down: with it the saves would take/);
     assert.match(outcomes['deaf']?.message ?? '', /^stopped: with it .*; (guest deaf|its shutdown) did not/);
     assert.deepEqual(await host.lab.qemuProcesses(), []);
@@ -221,7 +221,7 @@ describe('a host whose time is short', () => {
     await host.startDaemon({ STASIS_FAILPOINT: 'save/capture:before=halt' });
     const { pid } = await host.lab.client.start('deaf');
     await (await host.lab.witness('deaf')).close();
-    const ended = guestsOfFailure(host.lab.client.saveAll({ budgetSeconds: 8 }));
+    const ended = guestsOfFailure(host.lab.client.saveAll({ budgetSeconds: 16 }));
     await host.lab.daemonHalted();
     process.kill(pid ?? 0, 'SIGSTOP'); // a disk that answers no more looks like this
     process.kill(host.lab.daemonPid, 'SIGCONT');

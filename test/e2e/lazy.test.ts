@@ -31,7 +31,7 @@ async function pagersOf(lab: Lab): Promise<readonly number[]> {
 
 /** They have nothing more to do: each ends by itself. */
 async function pagersEnd(lab: Lab): Promise<void> {
-  await Promise.all((await pagersOf(lab)).map((pid) => waitForEnd(pid, 10_000)));
+  await Promise.all((await pagersOf(lab)).map((pid) => waitForEnd(pid, 30_000)));
 }
 
 async function killPager(lab: Lab): Promise<void> {

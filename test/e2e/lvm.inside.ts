@@ -5,6 +5,7 @@ import { copyFile, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisError } from '../../src/errors.ts';
 import { Lab } from '../support/lab.ts';
@@ -95,7 +96,7 @@ describe('a guest on a thin and a plain volume', () => {
       await run('cmp', [file, layer]);
       await assert.rejects(run('cmp', [file, written[index] ?? '']), 'the guest has written since');
     }
-    assert.deepEqual(await lab.diskServers(), []);
+    while ((await lab.diskServers()).length > 0) await delay(20); // each ends when its last client has gone
   });
 
   test('an image is restored as it was: a thin disk from a snapshot, a plain one from an overlay', async () => {

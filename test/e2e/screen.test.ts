@@ -9,7 +9,7 @@ import { Lab } from '../support/lab.ts';
 test('an image of a guest with a display has a picture of it, live or stopped; one without has none', async () => {
   await using lab = await Lab.create();
   await using _ = await lab.running('web1', { system: 'bare', disks: 1, extra: { graphics: 'vnc' } });
-  const live = await lab.client.createSaveImage('web1', { name: 'live', live: true });
+  const live = await lab.client.createSaveImage('web1', { name: 'live', live: true, method: 'precopy' });
   const stopped = await lab.client.createSaveImage('web1');
   await lab.recordsWritten();
   for (const { screenFile, memoryFile, name } of [live, stopped]) {
@@ -30,7 +30,10 @@ test('an image of a guest with a display has a picture of it, live or stopped; o
   await lab.client.deleteSaveImage('web1', 'live');
   const other = await lab.running('web2', { system: 'bare', disks: 1 });
   await other.close();
-  assert.equal((await lab.client.createSaveImage('web2', { live: true })).screenFile, null);
+  assert.equal(
+    (await lab.client.createSaveImage('web2', { live: true, method: 'precopy' })).screenFile,
+    null,
+  );
   const operations = await lab.client.listOperations();
   assert.deepEqual(
     operations.flatMap(({ warnings }) => warnings),

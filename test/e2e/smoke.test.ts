@@ -10,7 +10,7 @@ test('a live save, changed memory and disks, and a restore that finds both as th
   const before = await witness.write('vda', 8, 4, 11);
   await witness.hammer('on');
 
-  const image = await lab.client.createSaveImage('web1', { name: 'first', live: true });
+  const image = await lab.client.createSaveImage('web1', { name: 'first', live: true, method: 'precopy' });
   assert.equal(image.state, 'ready');
   assert.equal(image.method, 'precopy');
 

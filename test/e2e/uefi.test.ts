@@ -48,6 +48,7 @@ test('variables are captured, restored and cloned with the rest, and gone with t
     await lab.client.stop(guest);
     await lab.client.undefineGuest(guest, { deleteImages: true });
   }
+  await lab.recordsWritten();
   assert.deepEqual(await readdir(join(lab.paths.data, 'guests')), []);
 });
 

@@ -53,7 +53,7 @@ test('a disk of another instant than the memory is noticed by the guest, and its
     boot: true,
     expect: '^never$',
     reject: '^@mismatch',
-    timeLimitSeconds: 60,
+    timeLimitSeconds: 300,
   });
   await assert.rejects(trial, {
     code: 'image-damaged',

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
-import { killAll } from '../support/campaign/world.ts';
+import { killAll } from '../support/kill-all.ts';
 import { Lab } from '../support/lab.ts';
 import { checkHousekeeping } from '../support/rules.ts';
 

@@ -54,7 +54,9 @@ describe('undefine, reflinks of raw files on Btrfs', { skip: BTRFS.skip }, () =>
 /** The guest is gone afterwards, and what it wrote on a copy is in the file that the user brought. */
 async function undefineWithFault(failpoint: string): Promise<void> {
   // From the start on: a daemon that is started anew would itself collect what a stop leaves.
-  await using lab = await Lab.on(BTRFS ?? assert.fail(), { STASIS_FAILPOINT: failpoint });
+  await using lab = await Lab.on(BTRFS ?? assert.fail(), {
+    STASIS_FAILPOINT: `${failpoint},collect/record:after=error`,
+  });
   const { client } = lab;
   {
     await using witness = await lab.running(GUEST, { system: 'bare' });

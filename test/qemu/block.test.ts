@@ -47,7 +47,7 @@ async function writePattern(path: string, pattern: number, range: string): Promi
 }
 
 async function assertReadsTheSame(lab: Lab, { guest, flat }: Chain, head: string): Promise<void> {
-  await killQemu(guest.runDirectory);
+  await killQemu(guest.runDirectory, { graceMs: 30_000 });
   assert.ok(await lab.images.compare({ path: flat, format: 'qcow2' }, { path: head, format: 'qcow2' }));
   assert.ok((await lab.images.check(head, 'qcow2')).isClean);
 }

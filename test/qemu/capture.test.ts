@@ -36,13 +36,14 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
   await addOverlayNode(qmp, { nodeName: 'over-b', path: overlays[1] });
 
   let saved: Buffer = Buffer.alloc(0);
+  let wereQuiet = false;
+  qmp.on('STOP', () => queueMicrotask(() => (wereQuiet = stillness.isNow))); // when all have heard of it
   const file = lab.path('memory, with a comma,offset=7');
   const result = await precopy.capture({
     qmp,
     file,
 
     onPaused: async () => {
-      assert.ok(stillness.isNow, 'others are quiet');
       assert.equal(await isPausedNow(qmp), true);
       saved = await memoryOf(qmp, lab.path('saved'));
       await switchDisks(qmp, [
@@ -53,7 +54,7 @@ test('a live save with two disks restores to the same memory, elsewhere, over th
   });
 
   assert.ok((result.pause?.pauseMs ?? 0) > 0);
-  assert.ok(!stillness.isNow);
+  assert.ok(wereQuiet && !stillness.isNow, 'others are quiet in the pause');
   assert.equal(await isRunning(qmp), true);
   assert.deepEqual(
     [...(await headNodes(qmp))],
@@ -92,7 +93,7 @@ test('a guest can be saved live again and again', async () => {
 test('a stop is prepared while the guest runs, and when QEMU comes before that, all is done again', async () => {
   await using lab = await Lab.open();
   const { qmp } = await lab.launch('source', []);
-  for (const isEarly of [false, true]) {
+  const capture = async (isEarly: boolean) => {
     using states = qmp.watch('STOP', 'RESUME');
     const calls: string[] = [];
     await precopy.capture({
@@ -111,12 +112,17 @@ test('a stop is prepared while the guest runs, and when QEMU comes before that, 
       onPaused: async () => void calls.push('paused'),
       onResumed: async () => void calls.push((await isRunning(qmp)) ? 'running' : 'too soon'),
     });
+    return { calls, stops: states.drain().filter(({ event }) => event === 'STOP').length };
+  };
+  for (const isEarly of [false, true]) {
+    let made = await capture(isEarly);
+    // On a busy host the guest may stand still so long that QEMU comes by itself.
+    if (!isEarly) while (made.calls.includes('another file')) made = await capture(isEarly);
     const again = isEarly ? ['another file'] : [];
-    assert.deepEqual(calls, ['preparing', 'prepared', ...again, 'paused', 'running']);
+    assert.deepEqual(made.calls, ['preparing', 'prepared', ...again, 'paused', 'running']);
+    assert.equal(made.stops, 1, 'the stop that counts');
     await verifyMemoryFile(lab.path('memory'), EXPECTED);
     await assertCapabilitiesReset(qmp);
-    const stops = states.drain().filter(({ event }) => event === 'STOP');
-    assert.equal(stops.length, 1, 'the stop that counts');
   }
 });
 

@@ -79,7 +79,7 @@ test('an agent that does not answer costs no more than its time, and an answer t
   await using late = await FakeAgent.listen(({ execute, arguments: { id } }, socket) => {
     if (execute === 'guest-sync-delimited') socket.write(`\xff{"return": ${id}}\n`, 'latin1');
   });
-  await using agent = await GuestAgent.connect(late.path, { budgetMs: 200 });
+  await using agent = await GuestAgent.connect(late.path, { budgetMs: 3_000 });
   await assert.rejects(agent.getTime(), { code: 'timeout' });
   await assert.rejects(agent.ping(), { code: 'qemu-failed', message: /an earlier command was not answered/ });
   await assert.rejects(GuestAgent.connect(`${late.path}.none`, { budgetMs: 50 }), {

@@ -91,7 +91,7 @@ test('an abort or a time limit during the start leaves no process', async () => 
 test('killing makes sure that nothing is left, any number of times', async () => {
   await using lab = await Lab.open();
   const { pid, runDirectory, exited } = await lab.launch('guest');
-  await killQemu(runDirectory);
+  await killQemu(runDirectory, { graceMs: 30_000 });
   assert.deepEqual(await exited, { code: 0, signal: null });
   assert.equal(await hasEnded(pid), true);
   await assert.rejects(access(`${runDirectory}/qmp.sock`));

@@ -16,7 +16,12 @@ interface Sent {
 export interface Said {
   readonly id?: number;
   readonly event?: string;
-  readonly return?: unknown[] | { readonly ram?: { readonly normal: number; readonly duplicate: number } };
+  readonly return?:
+    | unknown[]
+    | {
+        readonly status?: string;
+        readonly ram?: { readonly normal: number; readonly duplicate: number };
+      };
 }
 
 /** A command on its way, or what QEMU said, with the name of the command that it answers. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { background } from '../../src/qemu/capture/background.ts';
 import { precopy } from '../../src/qemu/capture/precopy.ts';
 import { bringMemory, memoryArrived } from '../../src/qemu/restore/memory-arrival.ts';
@@ -70,6 +71,7 @@ describe('lazy restore', { concurrency: 1 }, () => {
     await memoryArrived(target);
     await bringMemory(target, () => assert.fail('nothing was to recover'));
     assert.ok(contents.equals(await memoryOf(target.qmp, lab.path('loaded'))), 'the memory differs');
+    while ((await findPagerProcesses(target.runDirectory)).length > 0) await delay(10);
     assert.equal((await readPagerStatus(target.runDirectory))?.state, 'done');
 
     await resumeGuest(target.qmp);
@@ -94,11 +96,11 @@ describe('lazy restore', { concurrency: 1 }, () => {
     await using lab = await Lab.open();
     const { image, contents } = await save(lab);
     const target = await load(lab, image, { pushLimit: 8e6 });
-    await resumeGuest(target.qmp);
     const reasons: string[] = [];
     await killPager(target);
     await bringMemory(target, async (reason) => {
       reasons.push(reason);
+      if (reasons.length === 2) await resumeGuest(target.qmp); // what it touches itself comes at once
       if (reasons.length <= 3)
         void memoryArrived(target, { onProgress: killing(target) }).catch(() => undefined);
     });

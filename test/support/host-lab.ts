@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Outcome, Policy } from '../../src/api/schemas.ts';
 
-import { waitForEnd } from '../../src/qemu/process/process-scan.ts';
+import { killAll } from './kill-all.ts';
 import { Lab } from './lab.ts';
 
 export class HostLab implements AsyncDisposable {
@@ -41,10 +41,7 @@ export class HostLab implements AsyncDisposable {
   /** What a power cut does: nothing is told, and nothing runs on. */
   async goDown(): Promise<void> {
     await this.lab.endDaemon('SIGKILL');
-    for (const pid of await this.lab.qemuProcesses()) {
-      process.kill(pid, 'SIGKILL');
-      await waitForEnd(pid, 10_000);
-    }
+    await killAll(await this.lab.qemuProcesses());
   }
 
   /** The host boots: a new boot id, and a daemon that serves. */

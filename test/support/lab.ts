@@ -14,8 +14,9 @@ import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths, type Paths } from '../../src/paths.ts';
 import { GUEST_FILE } from '../../src/recovery/record-files.ts';
 import { findDiskServer } from '../../src/qemu/block/disk-server.ts';
-import { findQemuProcesses, waitForEnd } from '../../src/qemu/process/process-scan.ts';
+import { findQemuProcesses } from '../../src/qemu/process/process-scan.ts';
 import type { Ground, GroundKind, TestDisk } from './grounds.ts';
+import { killAll } from './kill-all.ts';
 import { Witness } from './witness.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -321,14 +322,8 @@ export class Lab implements AsyncDisposable {
     await using _ = this.#ground;
     for (const witness of this.#witnesses) await witness.close();
     await this.endDaemon('SIGKILL');
-    for (const pid of this.#adopted) {
-      process.kill(pid, 'SIGKILL');
-      await waitForEnd(pid, 10_000);
-    }
-    for (const pid of [...(await this.qemuProcesses()), ...(await this.diskServers())]) {
-      process.kill(pid, 'SIGKILL');
-      await waitForEnd(pid, 10_000);
-    }
+    await killAll([...this.#adopted]);
+    await killAll([...(await this.qemuProcesses()), ...(await this.diskServers())]);
     await rm(this.home, { recursive: true, force: true, maxRetries: 5 });
   }
 }

@@ -6,6 +6,7 @@ import { access, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import koffi from 'koffi';
 import { StasisClient } from '../../src/client/index.ts';
 import { sessionPaths } from '../../src/paths.ts';
@@ -141,7 +142,8 @@ test('the daemon serves the socket that it is handed, and says when', { timeout:
     // Connected to before it is there: the answer comes once it is.
     const status = await new StasisClient({ connect: `unix:${path}` }).hostStatus();
     assert.equal(status.pid, daemon.pid);
-    assert.ok(listener.heard().includes('READY=1\nSTATUS='));
+    const heard = listener.heard();
+    for (; !heard.includes('READY=1\nSTATUS='); await delay(10)) heard.push(...listener.heard());
     daemon.kill('SIGTERM');
     assert.deepEqual(await ended, [0, null]);
     assert.deepEqual(listener.heard(), ['STOPPING=1']);

@@ -58,7 +58,7 @@ describe('the web page', () => {
     assert.equal(image.live, true);
     assert.equal(image.description, 'for the test');
     await row('first').click();
-    await page.getByText('precopy, live').waitFor();
+    await page.getByText(/(precopy|background), live/).waitFor();
     const picture = page.getByRole('img', { name: /screen of web1/ });
     await picture.waitFor();
     await until(page, "document.querySelector('.screen-shot').naturalWidth >= 640");
@@ -84,16 +84,17 @@ describe('the web page', () => {
       .getByText(/Its present is lost: .* since first/)
       .waitFor();
     await dialog().getByLabel('Save the present first').check();
-    // What goes on is seen while it goes on: the phases as the page showed them.
-    await page.evaluate(`window.seen = []; new MutationObserver(() => {
-      const text = document.querySelector('.under-way')?.textContent;
-      if (text && seen.at(-1) !== text) seen.push(text);
-    }).observe(document.body, { subtree: true, childList: true, characterData: true })`);
+    await lab.failAt('restore/load:before=halt');
     await dialog().getByRole('button', { name: 'Restore' }).click();
+    await lab.daemonHalted();
+    await lab.failAt();
+    // What goes on is seen while it goes on.
+    await page
+      .locator('.under-way', { hasText: /restore first/ })
+      .first()
+      .waitFor();
+    process.kill(lab.daemonPid, 'SIGCONT');
     await notice('web1 is back at first');
-    const seen = await page.evaluate('seen');
-    assert.ok(Array.isArray(seen) && seen.length >= 2, 'the phases were shown');
-    assert.match(seen.join('\n'), /restore first/);
 
     witness = await lab.witness('web1');
     assert.deepEqual(await witness.checksum().then((found) => [found.checksum, found.errors]), [checksum, 0]);
@@ -247,7 +248,7 @@ describe('the web page', () => {
     await visit.go('#/');
     await page.locator('table.guests').waitFor();
     assert.deepEqual(
-      visit.complaints.filter((text) => !/40[049]/.test(text)),
+      visit.complaints.filter((text) => !/40[049]|Disconnection timed out/.test(text)), // noVNC's, on a busy host
       [],
       'nothing was refused by the policy, nothing threw',
     );

@@ -186,12 +186,11 @@ export class PauseClock implements Disposable {
     const pauseMs = resume.timestampMs - stop.timestampMs;
     const between = (from: 'stop' | 'disks' | 'memory', to: 'disks' | 'memory' | 'resume') =>
       (this.#marks.get(to) ?? 0) - (this.#marks.get(from) ?? 0);
-    const [disksMs, memoryMs, resumeMs] = [
-      between('stop', 'disks'),
-      between('disks', 'memory'),
-      between('memory', 'resume'),
-    ];
-    const stopMs = Math.max(0, pauseMs - disksMs - memoryMs - resumeMs);
+    const [disksMs, memoryMs] = [between('stop', 'disks'), between('disks', 'memory')];
+    const restMs = Math.max(0, pauseMs - disksMs - memoryMs);
+    // We may hear of it later than the guest runs.
+    const resumeMs = Math.min(restMs, between('memory', 'resume'));
+    const stopMs = restMs - resumeMs;
     return { pauseMs, stopMs, disksMs, memoryMs, resumeMs };
   }
 

@@ -10,14 +10,29 @@ const LOOK_AGAIN_MS = 5;
 const TIMEOUT_MS = 30_000;
 const MIB = 1024 ** 2;
 
+/** QEMU measures one at a time, and refuses another. */
+const underWay = new WeakMap<QmpClient, Promise<void>>();
+
 /**
  * How fast a running guest changes its memory: QEMU compares a sample of the pages with what they were 100 ms before
  * (`calc-dirty-rate`, mode page-sampling). A page changed twice in that time counts once. The guest goes on meanwhile.
  * @returns bytes per second
  * @throws StasisError `qemu-failed`, `timeout`, `cancelled`, `guest-crashed`
  */
-export async function measureDirtyRate(qmp: QmpClient, signal?: AbortSignal): Promise<number> {
-  await finished(qmp, signal); // another client may have begun a measurement, and only one can go on
+export function measureDirtyRate(qmp: QmpClient, signal?: AbortSignal): Promise<number> {
+  const measured = (underWay.get(qmp) ?? Promise.resolve()).then(() => measure(qmp, signal));
+  underWay.set(
+    qmp,
+    measured.then(
+      () => undefined,
+      () => undefined,
+    ),
+  );
+  return measured;
+}
+
+async function measure(qmp: QmpClient, signal: AbortSignal | undefined): Promise<number> {
+  await finished(qmp, signal); // one that was given up, or another client's
   await qmp.execute('calc-dirty-rate', {
     'calc-time': MEASURED_MS,
     'calc-time-unit': 'millisecond',

@@ -2,7 +2,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { findPagerProcesses, findTpmProcesses } from '../../../src/qemu/process/process-scan.ts';
 import type { Random } from '../random.ts';
-import { killAll, type World } from './world.ts';
+import { killAll } from '../kill-all.ts';
+import type { World } from './world.ts';
 
 /** Begins what is to be done. Resolves with how that went; rejects with what is wrong with whoever tries. */
 export type Deed = () => Promise<string>;
@@ -285,6 +286,9 @@ async function moment(random: Random): Promise<void> {
 /** The answer to a request proves that who was about to look at the failpoints has. */
 async function noFailpoints(world: World): Promise<void> {
   await world.lab.failAt();
-  if (!world.lab.hasNoDaemon) await world.lab.client.hostStatus().catch(() => undefined);
+  if (!world.lab.hasNoDaemon) {
+    const { client } = world.lab;
+    await client.hostStatus().catch(() => world.lab.daemonEnded()); // it had already been struck
+  }
   await world.serve();
 }

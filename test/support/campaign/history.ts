@@ -122,7 +122,7 @@ class History {
   async begin(): Promise<void> {
     await this.#lab.define(GUEST, {
       system: this.#system,
-      extra: { policy: { onBoot: 'restore', timeLimitSeconds: 5 }, ...(this.#hasTpm ? { tpm: true } : {}) },
+      extra: { policy: { onBoot: 'restore', timeLimitSeconds: 15 }, ...(this.#hasTpm ? { tpm: true } : {}) },
     });
     await this.#lab.client.start(GUEST);
   }

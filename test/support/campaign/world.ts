@@ -4,7 +4,7 @@ import { globSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { waitForEnd } from '../../../src/qemu/process/process-scan.ts';
+import { killAll } from '../kill-all.ts';
 import { FrailDisk, noFrailDisk } from '../frail-disk.ts';
 import type { GroundKind } from '../grounds.ts';
 import { Lab } from '../lab.ts';
@@ -111,20 +111,4 @@ async function ownClock(library: string, directory: string): Promise<NodeJS.Proc
 
 async function boot(directory: string): Promise<void> {
   await writeFile(join(directory, 'boot_id'), `${randomUUID()}\n`);
-}
-
-/** Signals processes, and waits for the end of those it kills; those that have ended meanwhile are no matter. */
-export async function killAll(
-  pids: readonly number[],
-  signal: NodeJS.Signals = 'SIGKILL',
-): Promise<readonly number[]> {
-  const reached = pids.filter((pid) => {
-    try {
-      return process.kill(pid, signal);
-    } catch {
-      return false;
-    }
-  });
-  if (signal === 'SIGKILL') for (const pid of reached) await waitForEnd(pid, 60_000);
-  return reached;
 }
