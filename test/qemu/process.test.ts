@@ -3,11 +3,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { access, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../src/errors.ts';
 import { findQemu, parseQemuVersion } from '../../src/qemu/build/binary.ts';
 import { machineTypes, resolveMachineType } from '../../src/qemu/build/machine-types.ts';
-import { findQemuProcesses, hasEnded } from '../../src/qemu/process/process-scan.ts';
+import { findQemuProcesses, hasEnded, waitForEnd } from '../../src/qemu/process/process-scan.ts';
 import { attachQemu, killQemu, launchQemu } from '../../src/qemu/process/process.ts';
 import { Lab } from './lab.ts';
 
@@ -48,10 +48,10 @@ test('a guest that is killed when it is found again is none', async () => {
   await launched.qmp.close();
   process.kill(launched.pid, 'SIGSTOP'); // the kernel accepts connections for it
   const found = attachQemu(launched.runDirectory, {});
-  await setImmediate();
+  await delay(100);
   process.kill(launched.pid, 'SIGKILL');
   assert.equal(await found, undefined);
-  assert.equal(await hasEnded(launched.pid), true);
+  await waitForEnd(launched.pid, 10_000);
 });
 
 test('QEMU that ends at its start tells why, and leaves no process', async () => {
