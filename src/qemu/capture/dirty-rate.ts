@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
+import { waitFor } from '../wait.ts';
 
 /** Long enough to see 5 MB/s in a guest of 1 GiB, short enough to precede every save. */
 const MEASURED_MS = 100;
@@ -11,7 +12,7 @@ const TIMEOUT_MS = 30_000;
 const MIB = 1024 ** 2;
 
 /** QEMU measures one at a time, and refuses another. */
-const underWay = new WeakMap<QmpClient, Promise<void>>();
+const underWay = new WeakMap<QmpClient, Promise<unknown>>();
 
 /**
  * How fast a running guest changes its memory: QEMU compares a sample of the pages with what they were 100 ms before
@@ -20,14 +21,11 @@ const underWay = new WeakMap<QmpClient, Promise<void>>();
  * @throws StasisError `qemu-failed`, `timeout`, `cancelled`, `guest-crashed`
  */
 export function measureDirtyRate(qmp: QmpClient, signal?: AbortSignal): Promise<number> {
-  const measured = (underWay.get(qmp) ?? Promise.resolve()).then(() => measure(qmp, signal));
-  underWay.set(
-    qmp,
-    measured.then(
-      () => undefined,
-      () => undefined,
-    ),
+  const before = underWay.get(qmp) ?? Promise.resolve();
+  const measured = waitFor('another measurement of its dirty rate', before, { signal }).then(() =>
+    measure(qmp, signal),
   );
+  underWay.set(qmp, Promise.allSettled([before, measured]));
   return measured;
 }
 

@@ -104,7 +104,7 @@ async function outcome(
   const over = new AbortController();
   try {
     return await Promise.race([
-      outcomeTold(migration, over.signal),
+      outcomeTold(migration, pager, over.signal),
       pager === undefined ? outcomeAsked(qmp) : outcomeFailed(pager),
     ]);
   } finally {
@@ -112,11 +112,16 @@ async function outcome(
   }
 }
 
-async function outcomeTold(migration: QmpWatch<'MIGRATION'>, signal: AbortSignal): Promise<Outcome> {
+async function outcomeTold(
+  migration: QmpWatch<'MIGRATION'>,
+  pager: PagerProcess | undefined,
+  signal: AbortSignal,
+): Promise<Outcome> {
   for (;;) {
     const { data } = await migration.next(undefined, { signal });
     const decided = outcomeOf(data.status);
-    if (decided !== undefined) return decided;
+    // A pager of ours ends when QEMU loses it: a pause that is told before is the one that it was started for.
+    if (decided === 'complete' || (decided === 'paused' && pager === undefined)) return decided;
   }
 }
 
