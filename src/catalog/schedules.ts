@@ -64,7 +64,7 @@ export async function deleteSchedule(catalog: Catalog, guest: string, name: stri
 
 /**
  * Decides a due time, once and for all.
- * @returns false when it was decided before: the clock had been set back since
+ * @returns false when it was decided before, as the clock had been set back since, or when the schedule was paused or removed meanwhile
  */
 export async function decideRun(
   catalog: CatalogDatabase,
@@ -73,8 +73,14 @@ export async function decideRun(
 ): Promise<boolean> {
   const { guest, schedule, dueAt } = key;
   const isNew = await catalog.transaction().execute(async (transaction) => {
-    await updateSchedule(transaction, { guest, name: schedule }, { decidedUntil: dueAt });
-    return insertRun(transaction, key, run);
+    const { numUpdatedRows } = await transaction
+      .updateTable('schedules')
+      .set({ decidedUntil: dueAt })
+      .where('guest', '=', guest)
+      .where('name', '=', schedule)
+      .where('paused', '=', 0)
+      .executeTakeFirstOrThrow();
+    return numUpdatedRows > 0n && (await insertRun(transaction, key, run));
   });
   if (isNew) await trimRuns(catalog, key);
   return isNew;

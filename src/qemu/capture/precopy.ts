@@ -67,7 +67,7 @@ class StoppedTooEarly extends StasisError {
   }
 }
 
-/** Thrown when the guest dirties memory too fast to be stopped within the wanted time. It was not stopped at all. */
+/** Thrown when the guest dirties memory too fast to be stopped within the wanted time. It runs on. */
 export class NotConverging extends StasisError {
   constructor(passes: readonly Pass[], mostMs: number) {
     const last = passes.at(-1);
