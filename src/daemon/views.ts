@@ -64,7 +64,7 @@ export async function guestViews(
 function viewOf({ host, engine }: ViewContext, parts: GuestParts, run: Run | undefined): Guest {
   const { record, definition, images } = parts;
   const process = host.supervisor.find(record.uuid);
-  const operation = engine.holderOf(record.uuid)?.record;
+  const operation = (engine.holderOf(record.uuid) ?? engine.holderOf(record.name))?.record;
   return {
     name: record.name,
     uuid: record.uuid,

@@ -136,7 +136,7 @@ export class OperationEngine implements Disposable {
     }
   }
 
-  /** The operation under way on a guest, if any. */
+  /** The operation under way on a guest, if any. @param guest its UUID; of one that is being made its name */
   holderOf(guest: string): LiveOperation | undefined {
     return this.#holders.get(guest);
   }

@@ -87,6 +87,25 @@ test('a clone and a restored guest get a new generation id in their memory; a re
   assert.match(outcomeOf(clone, 'generation'), /new generation id/);
 });
 
+test('a clone that is there and does not run yet says what is under way', async () => {
+  await using lab = await Lab.create();
+  await (await lab.running(GUEST, { system: 'bare', disks: 1 })).close();
+  await lab.client.createSaveImage(GUEST, { name: 'a', live: true });
+  const [original] = await lab.qemuProcesses();
+  await lab.failAt('clone/run:before=halt');
+  const cloned = lab.client.restoreSaveImage(GUEST, 'a', { asNewGuest: 'copy' });
+  await lab.daemonHalted();
+  await lab.failAt();
+  const [clone = 0] = (await lab.qemuProcesses()).filter((pid) => pid !== original);
+  process.kill(clone, 'SIGSTOP');
+  process.kill(lab.daemonPid, 'SIGCONT');
+  const { operation } = await lab.client.getGuest('copy');
+  assert.equal((await lab.client.getOperation(operation ?? '')).kind, 'clone');
+  process.kill(clone, 'SIGCONT');
+  await cloned;
+  assert.equal((await lab.client.getGuest('copy')).operation, null);
+});
+
 test('a clone that can not be is refused with the reason, and nothing is made', async () => {
   await using lab = await Lab.create();
   await using _ = await lab.running(GUEST);
