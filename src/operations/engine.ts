@@ -92,7 +92,10 @@ export class OperationEngine implements Disposable {
   }
 
   /** What can wait is undone, or ends early, first. Once it is past that, it is as busy as anything. */
-  async #clearTheWay(guest: string | undefined, other: Pick<AnyProcedure, 'givesWay'>): Promise<void> {
+  async #clearTheWay(
+    guest: string | undefined,
+    other: Pick<AnyProcedure, 'givesWay' | 'cancellable'>,
+  ): Promise<void> {
     const holder = guest === undefined ? undefined : this.#holders.get(guest);
     if (holder?.givesWayTo(other) === true) await holder.giveWay();
   }

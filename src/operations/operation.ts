@@ -138,10 +138,11 @@ export class RunningOperation implements LiveOperation, OperationHandle {
   }
 
   /** To whatever can wait less than itself. */
-  givesWayTo(other: Pick<AnyProcedure, 'givesWay'>): boolean {
+  givesWayTo(other: Pick<AnyProcedure, 'givesWay' | 'cancellable'>): boolean {
     const { givesWay, cancellable } = this.#procedure;
-    if (givesWay === undefined || other.givesWay === 'always') return false;
-    if (this.record.committed === 1 || !cancellable) return givesWay === 'always';
+    if (givesWay === undefined) return false;
+    const isAsked = other.givesWay !== 'always' || other.cancellable;
+    if (this.record.committed === 1 || !cancellable) return givesWay === 'always' && isAsked;
     return other.givesWay === undefined; // what it did is given up
   }
 

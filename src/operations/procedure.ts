@@ -24,7 +24,8 @@ export interface Procedure<Args, Plan> {
   readonly cancellable: boolean;
   /**
    * It can wait: its signal is aborted when something is to be done to the guest that can wait less. `uncommitted`: as long as it can be
-   * cancelled. `always`: also while it finishes, which then ends early and well.
+   * cancelled. `always`: also while it finishes, which then ends early and well; if it can't be cancelled nobody asked for it, and it goes behind
+   * all others.
    */
   readonly givesWay?: 'uncommitted' | 'always';
   /** What it does after its commit may take so long that after a crash the daemon serves first. */

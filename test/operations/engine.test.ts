@@ -157,9 +157,14 @@ test('what was asked for is not given up for what can wait, but cuts its end sho
   const { engine } = lab;
   const other = waiting('uncommitted', 'before', true);
   for (const when of ['before', 'after'] as const) {
+    const housekeeping = waiting('always', 'after', false);
     const asked = waiting('always', when, true);
+    const before = await engine.submit(housekeeping.procedure, SUBMISSION);
+    await housekeeping.waits;
     const operation = await engine.submit(asked.procedure, SUBMISSION);
+    await before.settled;
     await asked.waits;
+    await assert.rejects(engine.submit(housekeeping.procedure, SUBMISSION), { code: 'busy' });
     const unhurried = engine.submit(other.procedure, SUBMISSION);
     if (when === 'before') await assert.rejects(unhurried, { code: 'busy' });
     else await unhurried;
