@@ -6,7 +6,6 @@ import { access, constants, copyFile, open, readdir, readFile, stat, writeFile }
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Image } from '../../src/client/index.ts';
 import { fromStored } from '../../src/stored.ts';
@@ -91,7 +90,7 @@ test('a disk of an image is exported to a flat file while the guest runs, and no
     [],
     'nothing is left',
   );
-  await nobodyServes(lab);
+  await lab.nobodyServes();
 });
 
 test('what is read stays, whatever is deleted and whoever dies, and goes when it is read no more', async () => {
@@ -229,11 +228,6 @@ test(
     }
     assert.equal(mount.exitCode, 0);
     await assert.rejects(stat(shown), { code: 'ENOENT' }, 'the file that was made for it has gone with it');
-    await nobodyServes(lab);
+    await lab.nobodyServes();
   },
 );
-
-/** A disk's server ends by itself when its last client has gone. */
-async function nobodyServes(lab: Lab): Promise<void> {
-  while ((await lab.diskServers()).length > 0) await delay(20);
-}

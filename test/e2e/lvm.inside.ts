@@ -5,7 +5,6 @@ import { copyFile, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { StasisError } from '../../src/errors.ts';
 import { Lab } from '../support/lab.ts';
@@ -96,7 +95,7 @@ describe('a guest on a thin and a plain volume', () => {
       await run('cmp', [file, layer]);
       await assert.rejects(run('cmp', [file, written[index] ?? '']), 'the guest has written since');
     }
-    while ((await lab.diskServers()).length > 0) await delay(20); // each ends when its last client has gone
+    await lab.nobodyServes();
   });
 
   test('an image is restored as it was: a thin disk from a snapshot, a plain one from an overlay', async () => {

@@ -7,13 +7,13 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { after, test } from 'node:test';
 import pino from 'pino';
 import { openCatalog, type CatalogDatabase } from '../../src/catalog/database.ts';
-import { insertGuest } from '../../src/catalog/guests.ts';
 import { insertSchedule, settleRun, type RunRecord } from '../../src/catalog/schedules.ts';
 import { specOf } from '../../src/guests/schedules.ts';
 import type { LiveOperation } from '../../src/operations/operation.ts';
 import { EventLog } from '../../src/operations/event-log.ts';
 import type { Clock } from '../../src/policy/clock.ts';
 import { Scheduler } from '../../src/policy/scheduler.ts';
+import { insertGuestNamed } from '../support/own-catalog.ts';
 
 const START_MS = Date.parse('2026-11-24T12:00:30Z');
 const MINUTE_MS = 60_000;
@@ -85,10 +85,7 @@ class Fixture implements AsyncDisposable {
   }
 
   async schedule(guest: string, cron: string, fields: { missed?: 'catch-up' | 'skip' } = {}): Promise<void> {
-    await insertGuest(this.#catalog, {
-      ...{ uuid: guest, name: guest, definition: '{}', instance: null, crashed: 0 },
-      ...{ stateReason: null, currentImage: null, createdAt: '' },
-    });
+    await insertGuestNamed(this.#catalog, guest);
     const at = new Date(this.clock.nowMs).toISOString();
     const spec = { ...specOf({ name: 'often', cron }), timeZone: 'UTC', ...fields };
     await insertSchedule(this.#catalog, {

@@ -313,6 +313,11 @@ export class Lab implements AsyncDisposable {
     return found.filter((pid) => pid !== undefined);
   }
 
+  /** Resolves when nobody serves a disk any more: a server ends by itself when its last client has gone. */
+  async nobodyServes(): Promise<void> {
+    while ((await this.diskServers()).length > 0) await delay(20);
+  }
+
   /** A daemon that a command started is this lab's to end. */
   adoptDaemon(pid: number): void {
     this.#adopted.add(pid);
