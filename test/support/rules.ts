@@ -5,6 +5,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import type { Image } from '../../src/client/index.ts';
 import { fromStored } from '../../src/stored.ts';
 import type { Lab } from './lab.ts';
 
@@ -67,18 +68,6 @@ export async function checkHousekeeping(lab: Lab, guest: string): Promise<void> 
     `one process for a guest that is ${state}`,
   );
 
-  // What was put off is collected when the guest has been left alone for a moment, and what is seen then is of two moments.
-  for (const giveUpAt = performance.now() + COLLECTED_WITHIN_MS; ; await delay(200)) {
-    try {
-      return await checkLayers(lab, uuid, guest);
-    } catch (error) {
-      if (performance.now() > giveUpAt) throw error;
-    }
-  }
-}
-
-async function checkLayers(lab: Lab, uuid: string, guest: string): Promise<void> {
-  const { disks } = await lab.client.getGuest(guest);
   const images = await lab.client.listSaveImages(guest);
   const directory = join(lab.paths.data, 'guests', uuid);
   assert.equal(
@@ -86,6 +75,25 @@ async function checkLayers(lab: Lab, uuid: string, guest: string): Promise<void>
     images.length,
     'one directory for each image',
   );
+
+  // What was put off is collected when the guest has been left alone for a moment, and what is seen then is of two moments.
+  for (const giveUpAt = performance.now() + COLLECTED_WITHIN_MS; ; await delay(200)) {
+    try {
+      return await checkLayers(lab, directory, guest, images);
+    } catch (error) {
+      if (performance.now() > giveUpAt) throw error;
+    }
+  }
+}
+
+/** No layer in the guest's directory, or beside its disks, that nothing stands on. */
+async function checkLayers(
+  lab: Lab,
+  directory: string,
+  guest: string,
+  images: readonly Image[],
+): Promise<void> {
+  const { uuid, disks } = await lab.client.getGuest(guest);
   const used = new Set<string>();
   for (const top of [
     ...disks.map(({ head }) => head),
